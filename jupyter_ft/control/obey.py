@@ -1,0 +1,125 @@
+"""Obeying commands between two steps: each is answered by exactly one event, applied at a step or refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RecipeError
+from ..messages import Applied, ForTrainer, Pause, Refused, Resume, Save, Set, StateChanged, Stop
+from .inbox import Inbox
+
+if TYPE_CHECKING:
+    from .port import Port
+
+
+class Obedience:
+    """Takes commands from the inbox and does them. A pause blocks here, with the turn given up."""
+
+    def __init__(self, port: Port, inbox: Inbox) -> None:
+        self._port = port
+        self._inbox = inbox
+        self.paused = False
+        self.stopping = False
+        self.scheduled: list[Set] = []  # edits for a later step
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            Set: self._set,
+            Pause: self._pause,
+            Resume: self._resume,
+            Stop: self._stop,
+            Save: self._save,
+        }
+
+    def at_boundary(self) -> bool:
+        """Do what was asked; wait while paused. False where the run is to end here."""
+        self._do(self._inbox.take())
+        while self.paused and not self.stopping:
+            self._do(self._inbox.take(wait=True))
+        due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
+        self.scheduled = [edit for edit in self.scheduled if edit not in due]
+        if not self.stopping:
+            for edit in due:
+                self._edit(edit)
+        else:
+            self.scheduled = [*due, *self.scheduled]
+        return not self.stopping
+
+    def refuse_rest(self, reason: str) -> None:
+        """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""
+        for command in [*self.scheduled, *self._inbox.close()]:
+            self._refuse(command, reason)
+        self.scheduled = []
+
+    def _do(self, commands: list[ForTrainer]) -> None:
+        for command in commands:
+            self._handlers[type(command)](command)
+
+    # --- one handler a command ---
+
+    def _set(self, command: Set) -> None:
+        coming = self._port.step + 1
+        if command.step is None or command.step == coming:
+            self._edit(command)
+        elif command.step < coming:
+            self._refuse(command, f"step {command.step} has passed; the next is {coming}")
+        elif command.step > self._port.trainer.state.max_steps:
+            self._refuse(
+                command, f"step {command.step} will not come: the run ends at {self._port.trainer.state.max_steps}"
+            )
+        else:
+            self.scheduled.append(command)
+
+    def _edit(self, command: Set) -> None:
+        try:
+            changes = self._port.edits.apply(command.changes)
+        except RecipeError as error:
+            self._refuse(command, str(error))
+            return
+        self._apply(command, self._port.step + 1, changes)
+
+    def _pause(self, command: Pause) -> None:
+        if self.paused:
+            self._refuse(command, "it is paused already")
+            return
+        self.paused = True
+        self._said("paused")
+        self._apply(command, self._port.step)
+
+    def _resume(self, command: Resume) -> None:
+        if not self.paused:
+            self._refuse(command, "it is not paused")
+            return
+        self.paused = False
+        self._said("running")
+        self._apply(command, self._port.step)
+
+    def _stop(self, command: Stop) -> None:
+        if self.stopping:
+            self._refuse(command, "it is stopping already")
+            return
+        self.stopping = True
+        self._said("stopping")
+        self._apply(command, self._port.step)
+
+    def _save(self, command: Save) -> None:
+        try:
+            self._port.hooks.save(self._port.step)
+        except OSError as error:
+            self._refuse(command, f"the checkpoint could not be written: {error}")
+            return
+        self._apply(command, self._port.step)
+
+    # --- answers ---
+
+    def _said(self, state: Any) -> None:
+        total = int(self._port.trainer.state.max_steps)
+        self._port.log.append(StateChanged(state=state, step=self._port.step, total_steps=total))
+
+    def _apply(self, command: ForTrainer, step: int, changes: Any = None) -> None:
+        total = int(self._port.trainer.state.max_steps)
+        self._port.log.append(
+            Applied(command=command.id, verb=command.kind, step=step, changes=changes or {}, total_steps=total)
+        )
+
+    def _refuse(self, command: ForTrainer, reason: str) -> None:
+        self._port.log.append(Refused(command=command.id, verb=command.kind, step=self._port.step, reason=reason))

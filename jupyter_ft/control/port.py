@@ -1,0 +1,227 @@
+"""The port into a running trainer: one callback and a handful of attributes of the instance, listed in `PATCHED`.
+
+The trainer keeps accumulation 1 and sees one batch per optimizer step. Before each step `get_batch_samples` comes here:
+the boundary. There the last step is reported, the adapter published for chat, a checkpoint written when due, the turn
+given up, the inbox obeyed, and the next rows taken from the cursor.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from ..event_log import EventLog
+from ..messages import StateChanged, StepDone, StepRefused
+from ..recipe import Hyperparameters
+from .cursor import RowCursor
+from .edits import LiveEdits
+from .inbox import Inbox
+from .lease import Turn
+from .obey import Obedience
+
+PATCHED = ("training_step", "get_batch_samples", "set_initial_training_values", "accelerator.clip_grad_norm_")
+ENDLESS = 10**9  # the frame that the trainer's loop runs in; epochs and the end are ours to call
+_OURS = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "step"}
+
+
+class MicroBatches(dict[str, Any]):
+    """What the trainer's loop carries as one batch: the collated micro-batches of an optimizer step."""
+
+    parts: list[dict[str, Any]]
+
+
+@dataclass
+class Hooks:
+    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start."""
+
+    publish: Callable[[int], None]
+    save: Callable[[int], None]
+    restore: Callable[[Port], None] | None = None
+
+
+class Port(TrainerCallback):  # type: ignore[misc]
+    """Attached to one trainer for one `train()`; every method here runs on the training thread."""
+
+    def __init__(
+        self, trainer: Any, asked: Hyperparameters, *, log: EventLog, inbox: Inbox, turn: Turn, hooks: Hooks
+    ) -> None:
+        if any(isinstance(callback, Port) for callback in trainer.callback_handler.callbacks):
+            raise RuntimeError("this trainer already has a session")
+        self.trainer, self.log, self.turn, self.hooks = trainer, log, turn, hooks
+        args = trainer.args
+        self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
+        args.gradient_accumulation_steps = 1
+        args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
+        self.edits = LiveEdits(trainer, self.cursor, asked)
+        self.obedience = Obedience(self, inbox)
+        self.last_save = (0, time.monotonic())
+        self._loader: Any = None
+        self._pending: StepDone | None = None
+        self._loss: torch.Tensor | None = None
+        self._norm, self._rate, self._tokens, self._began = math.nan, math.nan, 0, 0.0
+        self._patch()
+
+    def _patch(self) -> None:
+        trainer = self.trainer
+        self._training_step, self._get_batch_samples = trainer.training_step, trainer.get_batch_samples
+        self._clip = trainer.accelerator.clip_grad_norm_
+        trainer.training_step = self._step_in_micro_batches
+        trainer.get_batch_samples = self._boundary_and_fetch
+        trainer.set_initial_training_values = self._frame
+        trainer.accelerator.clip_grad_norm_ = self._clip_and_note
+        trainer.add_callback(self)
+
+    def detach(self) -> None:
+        """Give the trainer its own methods back."""
+        for name in PATCHED:
+            owner = self.trainer.accelerator if "." in name else self.trainer
+            owner.__dict__.pop(name.rpartition(".")[2], None)
+        self.trainer.remove_callback(self)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.trainer.state.global_step)
+
+    # --- the frame ---
+
+    def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:
+        self._loader = dataloader
+        rows, per_step = self.cursor.rows, self.cursor.rows_per_step
+        return ENDLESS, ENDLESS, rows, int(rows * args.num_train_epochs), per_step, ENDLESS, self.edits.total_steps()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restore where this is a resumption, and say that the run goes."""
+        if self.hooks.restore is not None:
+            self.hooks.restore(self)
+        self._said_running()
+
+    def _said_running(self) -> None:
+        self.log.append(StateChanged(state="running", step=self.step, total_steps=int(self.trainer.state.max_steps)))
+        self._began = time.perf_counter()
+        self.last_save = (self.step, time.monotonic())
+
+    # --- the boundary ---
+
+    def _boundary_and_fetch(self, _iterator: Iterator[Any], _count: int, device: Any) -> tuple[list[Any], Any]:
+        self.report_step()
+        self.hooks.publish(self.step)
+        if self._checkpoint_due():
+            with suppress(OSError):  # said by an event already; the run goes on and tries again later
+                self.hooks.save(self.step)
+        self.turn.give()
+        try:
+            go_on = self.obedience.at_boundary()
+        finally:
+            self.turn.take()
+        if not go_on:
+            self.trainer.control.should_training_stop = True
+            return [], None
+        self._began = time.perf_counter()
+        return self._fetch(device)
+
+    def _fetch(self, device: Any) -> tuple[list[Any], Any]:
+        if self.cursor.order is None:
+            self.cursor.begin_epoch(self._loader.batch_sampler.sampler)
+            if self.turn.draws:
+                torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
+        dataset, collate = self._loader.dataset, self._loader.collate_fn
+        parts = [collate([dataset[row] for row in batch]) for batch in self.cursor.take()]
+        self._tokens = sum(_count_tokens(part) for part in parts)
+        parts, items = self._get_batch_samples(iter(parts), len(parts), device)
+        step = MicroBatches()
+        step.parts = parts
+        name = getattr(self.trainer.model, "main_input_name", "input_ids")
+        step[name] = torch.empty(sum(part[name].numel() for part in parts if name in part), device="meta")  # for flos
+        return [step], items
+
+    def _checkpoint_due(self) -> bool:
+        since = self.step - self.last_save[0]
+        if since <= 0 or self.step >= self.trainer.state.max_steps:  # the end has a checkpoint of its own
+            return False
+        every = self.edits.now.checkpoint_steps
+        if every is not None:
+            return since >= every
+        return since >= math.ceil(0.1 * self.trainer.state.max_steps) or time.monotonic() - self.last_save[1] >= 60.0
+
+    # --- the step ---
+
+    def _step_in_micro_batches(self, model: Any, inputs: MicroBatches, items: Any = None) -> torch.Tensor:
+        self.trainer.current_gradient_accumulation_steps = len(inputs.parts)
+        total: torch.Tensor | None = None
+        for part in inputs.parts:
+            loss = self._training_step(model, part, items)
+            total = loss if total is None else total + loss
+        if total is None:
+            raise RuntimeError("a step without rows")
+        self._loss = total
+        return total
+
+    def _clip_and_note(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
+        norm = self._clip(parameters, max_norm, *args, **kwargs)
+        self._norm = float(norm) if norm is not None else math.nan
+        return norm
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the learning rate in use, and keep a non-finite gradient away from the weights."""
+        optimizer = self.trainer.optimizer
+        self._rate = float(optimizer.param_groups[0]["lr"])
+        loss = float(self._loss) if self._loss is not None else math.nan
+        scaled = (
+            getattr(self.trainer.accelerator, "scaler", None) is not None
+        )  # an fp16 overflow is the scaler's to skip
+        if not scaled and not (math.isfinite(loss) and math.isfinite(self._norm)):
+            optimizer.zero_grad(set_to_none=True)
+            self.log.append(StepRefused(step=self.step + 1, loss=loss, grad_norm=self._norm))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note what the step was, and end the epoch or the run where it is over."""
+        loss = float(self._loss) if self._loss is not None else math.nan
+        progress = self.cursor.progress
+        self._pending = StepDone(
+            step=state.global_step,
+            loss=loss,
+            learning_rate=self._rate,
+            grad_norm=self._norm,
+            tokens=self._tokens,
+            seconds=time.perf_counter() - self._began,
+            epoch=progress,
+        )
+        if self.cursor.end_epoch_if_done():
+            control.should_epoch_stop = True
+        state.epoch = progress
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Add the method's own metrics of this step, and report it."""
+        if self._pending is None or self._pending.step != state.global_step:
+            return
+        own = {k: float(v) for k, v in (logs or {}).items() if k not in _OURS and isinstance(v, int | float)}
+        self._pending = self._pending.model_copy(update={"metrics": own})
+        self.report_step()
+        state.log_history.clear()  # the log is ours; transformers' own grows with every step
+
+    def report_step(self) -> None:
+        """Tell the log of the last step, once."""
+        if self._pending is not None:
+            self.log.append(self._pending)
+            self._pending = None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the last step and publish the last weights."""
+        self.report_step()
+        self.hooks.publish(self.step)
+
+
+def _count_tokens(part: dict[str, Any]) -> int:
+    if "attention_mask" in part:
+        return int(part["attention_mask"].sum())
+    return int(part["input_ids"].numel()) if "input_ids" in part else 0

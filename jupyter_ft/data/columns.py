@@ -1,0 +1,111 @@
+"""Which of the user's columns are ours: as they said, or by the names that people give such columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Literal
+
+from jupyter_ft.errors import DataError, did_you_mean
+
+from .checks import shown
+from .read import Source
+
+Format = Literal["messages", "prompt-completion", "text"]
+
+OURS = ("prompt", "completion", "messages", "text", "system")
+_NAMES: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
+    "prompt": (
+        *("prompt", "question", "input", "instruction", "user", "query", "request"),
+        *("customer message", "user message", "customer", "human"),
+    ),
+    "completion": (
+        *("completion", "answer", "response", "output", "reply", "assistant", "target"),
+        *("agent reply", "assistant reply", "assistant message", "agent", "gpt"),
+    ),
+    "text": ("text", "content", "body"),
+    "system": ("system", "system prompt", "system message"),
+}
+_NEEDED: dict[Format, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion"),
+    "text": ("text",),
+}
+_MAP_LINE = "columns: {prompt: …, completion: …}"
+
+
+def choose_columns(source: Source, asked: Mapping[str, str]) -> tuple[Format, dict[str, str]]:
+    """The format, and the columns that make it up: our name → theirs, `system` last where there is one.
+
+    What is asked for is taken; what is not is found by name, whatever its case. Our own name wins over a synonym, and
+    prompt–completion over text. Raises `DataError` for a column that is not there, a choice that is ambiguous, or none.
+    """
+    theirs = list(dict.fromkeys(column for row in source.rows for column in row))
+    _check_asked(asked, theirs, source.name)
+    found = {ours: _candidates(ours, theirs, asked) for ours in OURS}
+    kind = _format(found, asked, theirs, source.name)
+    taken: dict[str, str] = {}
+    for ours in (*_NEEDED[kind], "system"):
+        if len(found[ours]) > 1:
+            several = " and ".join(shown(column) for column in found[ours])
+            raise DataError(f"{source.name}: {several} could each be the {ours}; write {_line(kind, ours, found)}")
+        if found[ours] and (ours != "system" or kind != "text"):
+            taken[ours] = found[ours][0]
+    return kind, taken
+
+
+def _check_asked(asked: Mapping[str, str], theirs: list[str], name: str) -> None:
+    for ours, column in asked.items():
+        if ours not in OURS:
+            near = did_you_mean(str(ours), OURS) or f"; our names are {', '.join(OURS)}"
+            raise DataError(f"columns: {shown(str(ours))} is none of our names{near}")
+        if column not in theirs:
+            raise DataError(f"{name} has no column {shown(str(column))}{_nearest(str(column), theirs)}{_list(theirs)}")
+
+
+def _nearest(wrong: str, theirs: list[str]) -> str:
+    by_case = {column.lower(): column for column in reversed(theirs)}
+    near = get_close_matches(wrong.lower(), by_case, n=1)
+    return f"; did you mean '{by_case[near[0]]}'?" if near else "; name one that is there"
+
+
+def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str]) -> list[str]:
+    if ours in asked:
+        return [asked[ours]]
+    free = [column for column in theirs if column not in asked.values()]
+    exact = [column for column in free if column.strip().lower() == ours]
+    return exact or [column for column in free if _plain(column) in _NAMES[ours]]
+
+
+def _plain(column: str) -> str:
+    return " ".join(column.replace("_", " ").replace("-", " ").lower().split())
+
+
+def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[str], name: str) -> Format:
+    whole: list[Format] = [kind for kind, needed in _NEEDED.items() if all(found[ours] for ours in needed)]
+    meant = [kind for kind, needed in _NEEDED.items() if any(ours in asked for ours in needed)]
+    if len(meant) > 1:
+        raise DataError(f"columns: {' and '.join(asked)} belong to different formats; keep one ({_MAP_LINE})")
+    if meant and meant[0] not in whole:
+        lacking = next(ours for ours in _NEEDED[meant[0]] if not found[ours])
+        raise DataError(f"{name}: no column is mapped to {lacking}; write {_MAP_LINE}{_list(theirs)}")
+    if meant:
+        return meant[0]
+    if "messages" in whole and "prompt-completion" in whole:
+        fix = f"columns: {{messages: {found['messages'][0]}}} or {_line('prompt-completion', '', found)}"
+        raise DataError(f"{name} has both messages and prompt–completion columns; write {fix}")
+    if not whole:
+        raise DataError(f"{name}: no column is known by its name; write {_MAP_LINE} or {{text: …}}{_list(theirs)}")
+    return whole[0]  # the order of _NEEDED: text is taken only where there is nothing else
+
+
+def _line(kind: Format, unsure: str, found: dict[str, list[str]]) -> str:
+    needed = [*_NEEDED[kind], *(["system"] if unsure == "system" else [])]
+    return f"columns: {{{', '.join(f'{ours}: {found[ours][0]}' for ours in needed)}}} or the like"
+
+
+def _list(theirs: Iterable[str]) -> str:
+    names = [shown(column, 40) for column in theirs]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f" (columns: {', '.join(names[:12])}{more})"

@@ -1,0 +1,130 @@
+"""From the user's columns to examples of one format: messages, prompt–completion or text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jupyter_ft.errors import DataError
+
+from .checks import kind_of, place
+from .columns import Format, choose_columns
+from .conversations import RowError, conversation
+from .read import Source
+
+Example = dict[str, Any]
+"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one) or `{"text"}`."""
+
+_WORDS = {
+    "messages": ("conversation", "conversations"),
+    "prompt-completion": ("prompt–completion row", "prompt–completion rows"),
+    "text": ("text", "texts"),
+}
+_FILL = "fill it in or delete the row"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one format, ready to be rendered.
+
+    `said` is the sentence for the user, with the columns that were taken; `notes` are what they may want to know.
+    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's.
+    """
+
+    rows: list[Example]
+    format: Format
+    said: str
+    notes: tuple[str, ...]
+    name: str
+    fingerprint: str
+    path: str | None
+
+
+def normalise(source: Source, columns: Mapping[str, str]) -> Examples:
+    """The rows of `source` in the format that their columns tell; `columns` maps our names to theirs.
+
+    Exact repeats are kept and noted. Raises `DataError` for a column that is missing or ambiguous, and for rows that
+    cannot be used: where the first one is, how many there are, and the fix.
+    """
+    kind, taken = choose_columns(source, columns)
+    rows: list[Example] = []
+    notes: Counter[str] = Counter()
+    bad: list[tuple[int, RowError]] = []
+    for index, row in enumerate(source.rows):
+        try:
+            rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
+        except RowError as reason:
+            bad.append((index, reason))
+    if bad:
+        raise DataError(_complaint(source, bad))
+    notes["the same as an earlier row (kept)"] = len(rows) - len({json.dumps(row, sort_keys=True) for row in rows})
+    named = ", ".join(f"{ours} = {theirs!r}" for ours, theirs in taken.items())
+    said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
+    noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
+    return Examples(rows, kind, said, noted, source.name, source.fingerprint, source.path)
+
+
+def _complaint(source: Source, bad: list[tuple[int, RowError]]) -> str:
+    index, first = bad[0]
+    alike = sum(reason.what == first.what for _, reason in bad)
+    turn = f", turn {first.turn}" if first.turn else ""
+    where = place(source.name, source.lines, index) + turn
+    if alike == 1:
+        return f"{where}: {first.what}; {first.fix}"
+    return f"{source.name}: {first.what} in {alike:,} rows (first: {where[len(source.name) + 2 :]}); {first.fix}"
+
+
+def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
+    example = {ours: _filled(cells[ours], ours, notes) for ours in ("prompt", "completion")}
+    system = _system(cells, notes)
+    return {"system": system, **example} if system else example
+
+
+def _messages(cells: dict[str, object], notes: Counter[str]) -> Example:
+    turns, extra = conversation(cells["messages"])
+    system = _system(cells, notes)
+    if system and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": system}, *turns]
+    if extra:
+        notes[f"message keys that are not used: {', '.join(sorted(extra))}"] += 1
+    if turns[-1]["role"] != "assistant":
+        notes["the last turn is no answer, so it is not trained"] += 1
+    return {"messages": turns}
+
+
+def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
+    return {"text": _filled(cells["text"], "text", notes)}
+
+
+def _system(cells: dict[str, object], notes: Counter[str]) -> str:
+    cell = cells.get("system")
+    return "" if cell is None else _text(cell, "system", notes)
+
+
+def _filled(cell: object, column: str, notes: Counter[str]) -> str:
+    text = "" if cell is None else _text(cell, column, notes)
+    if not text.strip():
+        raise RowError(f"no {column}", _FILL)
+    return text
+
+
+def _text(cell: object, column: str, notes: Counter[str]) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, float) and not math.isfinite(cell):
+        raise RowError(f"{cell} as {column}", _FILL)
+    if isinstance(cell, (int, float)) and not isinstance(cell, bool):
+        notes[f"a number in {column} was turned into text"] += 1
+        return str(cell)
+    raise RowError(f"{kind_of(cell)} as {column}", "write it as text")
+
+
+_BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
+    "messages": _messages,
+    "prompt-completion": _pair,
+    "text": _text_row,
+}

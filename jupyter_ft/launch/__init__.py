@@ -1,0 +1,1 @@
+"""Where a session runs: today a thread of the kernel."""

@@ -1,0 +1,212 @@
+"""One run from loading to its last checkpoint, as the training thread lives it."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..control.checkpoint import read_adapter, restore_checkpoint, save_adapter, write_checkpoint
+from ..control.inbox import Inbox
+from ..control.lease import LEASE, Streams, Turn, seeded_streams
+from ..control.port import Hooks, Port
+from ..data import Examples, Format, render
+from ..errors import FineTuneError
+from ..event_log import EventLog
+from ..messages import (
+    Applied,
+    CheckpointSaved,
+    Crashed,
+    DataReady,
+    Logged,
+    Progress,
+    Refused,
+    Resumed,
+    RunState,
+    SaveFailed,
+    StateChanged,
+)
+from ..methods import BUILDERS
+from ..models import POOL, Base, draws_randomness
+from ..recipe import Recipe
+from ..runs import RunFolder
+from ..sampling.chat import Chat
+from ..sampling.twin import Twin, trained_tensors
+from .capture import captured
+
+
+@dataclass
+class Job:
+    """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint."""
+
+    recipe: Recipe
+    examples: Examples
+    folder: RunFolder
+    log: EventLog
+    inbox: Inbox
+    chat: Chat
+    resume: str | None = None
+
+    def run(self) -> None:
+        """Live through the run. Whatever happens is an event; nothing is raised."""
+        with captured(lambda level, line: self.log.append(Logged(level=level, text=line[:4000]))):
+            try:
+                self._train()
+            except FineTuneError as error:
+                self._fail(str(error), "")
+            except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
+                self._fail(_one_line(error), traceback.format_exc())
+            finally:
+                self.folder.unlock()
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+    # --- loading ---
+
+    def _train(self) -> None:
+        self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
+        base = POOL.get(
+            self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
+        )
+        rows = self._render(base)
+        twin = _twin(base, self.recipe, self.examples.format)
+        build = BUILDERS[self.recipe.method]
+        with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
+            trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
+        self._go(trainer, twin)
+
+    def _render(self, base: Base) -> list[Any]:
+        rendered = render(
+            self.examples,
+            base.tokenizer,
+            system=self.recipe.system,
+            max_length=self.recipe.max_length,
+            progress=lambda done, total: self._progress("tokenising", done, total),
+        )
+        self.log.append(
+            DataReady(
+                said=rendered.said,
+                rows=len(rendered.rows),
+                dropped=len(rendered.dropped),
+                tokens=rendered.tokens,
+                trained_tokens=rendered.trained_tokens,
+            )
+        )
+        return list(rendered.rows)
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self.log.append(Progress(what=what, done=done, total=total))
+
+    # --- training ---
+
+    def _go(self, trainer: Any, twin: Twin) -> None:
+        trained = trained_tensors(trainer.model)
+        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws_randomness(trainer.model))
+
+        def publish(step: int) -> None:
+            twin.publish(step, trained)
+            self.chat.begin(twin, self.folder.name)  # from the first boundary on, so that it never speaks for nobody
+
+        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        if self.resume is not None:
+            hooks.restore = self._restore
+        asked = self.recipe.hyperparameters
+        port = Port(trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        turn.take()
+        try:
+            trainer.train()
+        except BaseException as error:
+            port.report_step()
+            port.obedience.refuse_rest(f"the run failed: {_one_line(error)}")
+            raise
+        finally:
+            turn.give()
+        self._finish(port)
+
+    def _restore(self, port: Port) -> None:
+        step, checkpoint, wrong = self.folder.newest_good()
+        for complaint in wrong:
+            self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
+        restore_checkpoint(port, checkpoint)
+        self.folder.drop_after(step)
+        self.log.append(Resumed(step=step))
+        total = int(port.trainer.state.max_steps)
+        self.log.append(Applied(command=str(self.resume), verb="resume", step=step, total_steps=total))
+
+    def _save(self, port: Port, step: int) -> None:
+        began = time.perf_counter()
+        port.last_save = (step, time.monotonic())
+        try:
+            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging))
+        except OSError as error:
+            self.log.append(SaveFailed(step=step, reason=_one_line(error)))
+            raise
+        seconds = time.perf_counter() - began
+        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
+
+    def _finish(self, port: Port) -> None:
+        stopped = port.obedience.stopping
+        try:
+            self._save(port, port.step)
+            save_adapter(port.trainer.model, self.folder.adapter)
+        except OSError as error:
+            self.log.append(Logged(level="error", text=f"the result could not be written: {error}"))
+        port.obedience.refuse_rest("the run is over")
+        port.detach()
+        state: RunState = "stopped" if stopped else "finished"
+        total = int(port.trainer.state.max_steps)
+        self.folder.unlock()
+        self.log.append(StateChanged(state=state, step=port.step, total_steps=total))
+
+    def _fail(self, error: str, trace: str) -> None:
+        news, _ = self.log.read()
+        steps = news.steps["step"]
+        step = int(steps[-1]) if len(steps) else 0
+        for command in self.inbox.close():
+            reason = f"the run failed: {error}"
+            self.log.append(Refused(command=command.id, verb=command.kind, step=step, reason=reason))
+        if self.resume is not None and self.log.answer(self.resume) is None:
+            self.log.append(Refused(command=self.resume, verb="resume", step=step, reason=error))
+        if not self.chat.ready:
+            self.chat.close(f"the run failed: {error}")
+        self.folder.unlock()
+        self.log.append(Crashed(step=step, error=error, traceback=trace))
+        self.log.append(StateChanged(state="failed", step=step, note=error))
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on besides the recipe."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def voices_of(folder: Path, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin:
+    """The voices of a past run: its base, and the adapter of the checkpoint in `folder`."""
+    base = POOL.get(
+        recipe.model,
+        revision=recipe.revision,
+        dtype=recipe.dtype,
+        report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
+    )
+    twin = _twin(base, recipe, trained_on)
+    twin.publish(step, read_adapter(twin.live, folder))
+    return twin
+
+
+def _twin(base: Base, recipe: Recipe, trained_on: Format) -> Twin:
+    with LEASE, seeded_streams(recipe.seed):  # PEFT draws the adapter that the first publication overwrites
+        return Twin(base, recipe.adapter, trained_on)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

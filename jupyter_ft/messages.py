@@ -1,0 +1,298 @@
+"""The whole protocol: commands go in, events come out, both as JSON.
+
+Cells, widgets, another process and tests all speak it. Every command is answered by exactly one event that carries
+its `id` as `command`: `Applied`, `Refused`, or for an `Ask` also `ReplyDone`.
+"""
+
+from __future__ import annotations
+
+import time as _time
+import uuid
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+RunState = Literal["queued", "loading", "running", "paused", "stopping", "finished", "stopped", "failed"]
+OVER: frozenset[str] = frozenset({"finished", "stopped", "failed"})
+Message = dict[str, str]
+"""One turn of a conversation: `role` and `content`."""
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+# --- commands: what a person wants ------------------------------------------------------------------------------------
+
+
+class Set(_Said):
+    """Change live hyperparameters at the next optimizer step, or at `step`."""
+
+    kind: Literal["set"] = "set"
+    id: str = Field(default_factory=_new_id)
+    changes: dict[str, JsonValue]
+    step: int | None = None
+
+
+class Pause(_Said):
+    """Hold before the next step; chat and edits go on."""
+
+    kind: Literal["pause"] = "pause"
+    id: str = Field(default_factory=_new_id)
+
+
+class Resume(_Said):
+    """Go on after a pause."""
+
+    kind: Literal["resume"] = "resume"
+    id: str = Field(default_factory=_new_id)
+
+
+class Stop(_Said):
+    """End the run at the next step boundary, with a checkpoint from which it can be resumed."""
+
+    kind: Literal["stop"] = "stop"
+    id: str = Field(default_factory=_new_id)
+
+
+class Save(_Said):
+    """Write a checkpoint at the next step boundary."""
+
+    kind: Literal["save"] = "save"
+    id: str = Field(default_factory=_new_id)
+
+
+class Ask(_Said):
+    """Put a conversation to the weights at `at` (`live` or `base`); answered when the reply is whole.
+
+    `turn` groups the columns of one question; `thread` is the conversation it belongs to.
+    """
+
+    kind: Literal["ask"] = "ask"
+    id: str = Field(default_factory=_new_id)
+    messages: list[Message]
+    at: str = "live"
+    turn: str = Field(default_factory=_new_id)
+    thread: str = "panel"
+    max_new_tokens: int = Field(default=256, ge=1, le=32768)
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    seed: int | None = None
+
+
+class Hush(_Said):
+    """Stop the reply to the command `target` where it is, or take it out of the queue."""
+
+    kind: Literal["hush"] = "hush"
+    id: str = Field(default_factory=_new_id)
+    target: str
+
+
+Command = Set | Pause | Resume | Stop | Save | Ask | Hush
+ForTrainer = Set | Pause | Resume | Stop | Save
+"""Commands that the training thread obeys between two steps."""
+ForChat = Ask | Hush
+"""Commands that the chat thread obeys."""
+
+# --- events: what has happened ----------------------------------------------------------------------------------------
+
+
+class _Event(_Said):
+    durable: ClassVar[bool] = True  # kept in events.jsonl; the others are only for whoever watches now
+    time: float = Field(default_factory=_time.time)  # seconds since the epoch
+
+
+class StateChanged(_Event):
+    """The run is in another state; `note` says why where that is not obvious."""
+
+    kind: Literal["state"] = "state"
+    state: RunState
+    step: int = 0
+    total_steps: int = 0
+    note: str = ""
+
+
+class Progress(_Event):
+    """Something long goes on: `done` of `total` (0 where unknown)."""
+
+    durable: ClassVar[bool] = False
+    kind: Literal["progress"] = "progress"
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+class DataReady(_Event):
+    """The rows are tokenised; `said` is the sentence for the user."""
+
+    kind: Literal["data"] = "data"
+    said: str
+    rows: int
+    dropped: int
+    tokens: int
+    trained_tokens: int
+
+
+class StepDone(_Event):
+    """One optimizer step. `loss` is ours, measured for this step alone; NaN and infinity are kept as they are."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    epoch: float
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class StepRefused(_Event):
+    """A non-finite loss or gradient was kept away from the weights at this step."""
+
+    kind: Literal["step-refused"] = "step-refused"
+    step: int
+    loss: float
+    grad_norm: float
+
+
+class Resumed(_Event):
+    """A new process goes on from the checkpoint at `step`; later steps of the log did not count."""
+
+    kind: Literal["resumed"] = "resumed"
+    step: int
+
+
+class Applied(_Event):
+    """The command took effect at `step` (for `set`: the first step that uses it). Values are `(old, new)`."""
+
+    kind: Literal["applied"] = "applied"
+    command: str
+    verb: str
+    step: int
+    changes: dict[str, tuple[JsonValue, JsonValue]] = Field(default_factory=dict)
+    total_steps: int = 0
+
+
+class Refused(_Event):
+    """The command was not obeyed, and why."""
+
+    kind: Literal["refused"] = "refused"
+    command: str
+    verb: str
+    step: int
+    reason: str
+
+
+class CheckpointSaved(_Event):
+    """A complete checkpoint is published in the run folder."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+    bytes: int
+    seconds: float
+
+
+class SaveFailed(_Event):
+    """A checkpoint could not be written; the run goes on."""
+
+    kind: Literal["save-failed"] = "save-failed"
+    step: int
+    reason: str
+
+
+class Logged(_Event):
+    """A line that the run printed or logged."""
+
+    kind: Literal["log"] = "log"
+    level: str
+    text: str
+
+
+class Crashed(_Event):
+    """The run failed at `step`."""
+
+    kind: Literal["crashed"] = "crashed"
+    step: int
+    error: str
+    traceback: str
+
+
+class ReplyStarted(_Event):
+    """A question left the queue; the weights of `step` speak (for `base`, 0)."""
+
+    kind: Literal["reply-started"] = "reply-started"
+    durable: ClassVar[bool] = False
+    command: str
+    turn: str
+    thread: str
+    at: str
+    step: int
+    prompt: str
+
+
+class ReplyPart(_Event):
+    """More text of a reply, to be appended."""
+
+    durable: ClassVar[bool] = False
+    kind: Literal["reply-part"] = "reply-part"
+    command: str
+    text: str
+
+
+class ReplyDone(_Event):
+    """A whole reply. `ended` is `eos`, `length` or `stopped`."""
+
+    kind: Literal["reply"] = "reply"
+    command: str
+    turn: str
+    thread: str
+    at: str
+    step: int
+    prompt: str
+    text: str
+    tokens: int
+    tokens_per_second: float
+    first_token_seconds: float
+    ended: str
+
+
+Event = (
+    StateChanged
+    | Progress
+    | DataReady
+    | StepDone
+    | StepRefused
+    | Resumed
+    | Applied
+    | Refused
+    | CheckpointSaved
+    | SaveFailed
+    | Logged
+    | Crashed
+    | ReplyStarted
+    | ReplyPart
+    | ReplyDone
+)
+
+Answer = Applied | Refused | ReplyDone
+"""Every command is answered by exactly one of these, whose `command` is its id."""
+
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def command_from(data: object) -> Command:
+    """The command in decoded JSON; raises `pydantic.ValidationError` on anything else."""
+    return _COMMAND.validate_python(data)
+
+
+def event_from(line: str | bytes) -> Event:
+    """The event in one line of JSON; raises `pydantic.ValidationError` on anything else."""
+    return _EVENT.validate_json(line)

@@ -1,0 +1,79 @@
+"""Supervised tuning: TRL's `SFTTrainer` on rows that are tokenised and masked already."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from transformers.utils.notebook import NotebookProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from ..errors import RecipeError, did_you_mean
+from ..models import with_adapter
+from ..recipe import HF_SCHEDULES, Recipe
+
+HEADLINE = ("loss", "mean_token_accuracy")
+_CHECKPOINTING = (  # its name up to transformers 5.2x, and since
+    "activation_checkpointing" if hasattr(SFTConfig, "activation_checkpointing") else "gradient_checkpointing"
+)
+_TAKEN = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "remove_unused_columns",
+    "gradient_accumulation_steps",
+    "logging_steps",
+}
+
+
+def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
+    """The recipe in TRL's words. Raises `RecipeError` for a key under `trainer:` that TRL does not have."""
+    live = recipe.hyperparameters
+    ours: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": live.learning_rate,
+        "lr_scheduler_type": HF_SCHEDULES[live.schedule],
+        "warmup_steps": live.warmup_steps,
+        "weight_decay": live.weight_decay,
+        "max_grad_norm": live.max_grad_norm,
+        "per_device_train_batch_size": live.batch_size,
+        "gradient_accumulation_steps": live.accumulation,
+        "num_train_epochs": live.epochs,
+        "max_steps": live.max_steps or -1,
+        "max_length": None,  # the rows are cut already
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        _CHECKPOINTING: False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    known = {field.name for field in dataclasses.fields(SFTConfig)}
+    for key in recipe.trainer:
+        if key not in known:
+            raise RecipeError(f"trainer.{key}: TRL's SFTConfig has no such field{did_you_mean(key, known)}")
+        if key in _TAKEN:
+            raise RecipeError(f"trainer.{key}: that is the session's own to set")
+    return SFTConfig(**(ours | recipe.trainer))
+
+
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
+    """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
+    dtype = next(model.parameters()).dtype
+    trainer = SFTTrainer(
+        model=with_adapter(model, recipe.adapter),
+        args=config(recipe, folder, dtype),
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=tokenizer,
+    )
+    for noisy in (PrinterCallback, NotebookProgressCallback):
+        trainer.remove_callback(noisy)
+    return trainer

@@ -1,0 +1,214 @@
+"""The base pool: each base model is loaded once per kernel, and every session and chat gets a shell over its storage.
+
+A shell is a copy of the modules that shares every parameter and buffer, so that adapters, patched `forward`s and
+train/eval flags of one user never meet another's, at the cost of a few Python objects.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
+from .errors import ModelError
+from .recipe import Adapter
+
+Report = Callable[[str, int, int], None]
+"""Told of progress: what, done, total (0 where unknown)."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base. The model is frozen, in eval mode, and never trained or patched itself: use `shell()`."""
+
+    key: str
+    path: str
+    model: Any
+    tokenizer: Any
+
+    def shell(self) -> Any:
+        """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
+        memo: dict[int, Any] = {id(p): p for p in self.model.parameters()}
+        memo |= {id(b): b for b in self.model.buffers()}
+        return copy.deepcopy(self.model, memo)
+
+    def new_tokenizer(self) -> Any:
+        """A tokenizer of one's own: the Rust one is not safe to share between threads."""
+        return copy.deepcopy(self.tokenizer)
+
+
+def pick_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pick_dtype(asked: str, device: torch.device) -> torch.dtype:
+    """The dtype of the base. `auto`: bfloat16 only where the hardware has it, else float16 on CUDA, else float32."""
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return torch.bfloat16
+    return torch.float32
+
+
+class Pool:
+    """The bases of this process, by what was asked for. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bases: dict[str, Base] = {}
+
+    def get(self, model: str, *, revision: str | None, dtype: str, report: Report) -> Base:
+        """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
+
+        Raises `ModelError` where it cannot be found or read.
+        """
+        device = pick_device()
+        torch_dtype = pick_dtype(dtype, device)
+        path = locate(model, revision, report)
+        key = f"{path}|{torch_dtype}|{device}"
+        with self._lock:
+            if key not in self._bases:
+                self._bases[key] = _load(key, path, torch_dtype, device, report)
+            return self._bases[key]
+
+    def drop(self, key: str) -> None:
+        """Forget a base; its memory returns when nobody else holds it."""
+        with self._lock:
+            self._bases.pop(key, None)
+
+
+POOL = Pool()
+
+
+def locate(model: str, revision: str | None, report: Report) -> Path:
+    """The local folder of `model`, fetched first where it is a hub id that is not cached."""
+    if model == "demo":
+        if folder := demo_folder(report):
+            return folder
+        try:
+            return locate(HUB_ID, revision, report)
+        except ModelError as error:
+            raise ModelError(f"the demo model is not installed: {INSTALL} ({error})") from None
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    try:
+        cached = Path(snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=patterns))
+        if (cached / "config.json").exists() and any(cached.glob("*.safetensors")):
+            return cached  # by path from here on: loading by name asks the hub even for what is cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelError(f"model '{model}' is neither a folder nor a hub id: {error}") from None
+    report(f"fetching {model}", 0, 0)
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model '{model}' is not cached and the hub cannot be reached or refuses: {why[:200]}"
+        ) from None
+
+
+def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report) -> Base:
+    report(f"loading {path.name}", 0, 0)
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path)
+            model = _build_from_meta(path, config, dtype) or _build_by_transformers(path, dtype)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path} cannot be loaded as a causal language model: {why[:300]}") from error
+    model.requires_grad_(False).eval().to(device)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Base(key, str(path), model, tokenizer)
+
+
+def _shards(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
+    single = path / "model.safetensors"
+    return [single] if single.exists() else []
+
+
+def _build_from_meta(path: Path, config: Any, dtype: torch.dtype) -> Any | None:
+    """The model built on meta and filled from safetensors, or None where the names do not match one to one.
+
+    `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
+    """
+    shards = _shards(path)
+    if not shards or getattr(config, "quantization_config", None) is not None:
+        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
+    weights = {name: tensor.to(dtype) for shard in shards for name, tensor in load_file(shard).items()}
+    loaded = model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    if loaded.unexpected_keys:
+        return None
+    for module in model.modules():
+        owned = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
+        for name in owned:
+            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
+        if owned:
+            with torch.no_grad():
+                model._init_weights(module)  # rotary frequencies and the like, which no checkpoint holds
+    if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
+        return None
+    model.config.dtype = dtype
+    if (path / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
+    return model
+
+
+def _build_by_transformers(path: Path, dtype: torch.dtype) -> Any:
+    """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.get_default_dtype()).to(dtype)
+
+
+def with_adapter(model: Any, adapter: Adapter) -> Any:
+    """`model` wrapped by PEFT with a fresh adapter in float32 (its weights come from the global generator)."""
+    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=adapter.r,
+            lora_alpha=adapter.alpha,
+            lora_dropout=adapter.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def draws_randomness(model: Any) -> bool:
+    """Whether a training step of `model` draws from the global generators (dropout anywhere)."""
+    if any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+        return True
+    settings = model.config.to_dict()
+    return any(isinstance(v, float) and v > 0 for k, v in settings.items() if "dropout" in k or k.endswith("_pdrop"))

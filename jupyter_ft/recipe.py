@@ -1,0 +1,240 @@
+"""What a run is asked to be: a `Recipe`, frozen at the start, and the `Hyperparameters` inside it, live to the end.
+
+The metadata of each field (unit, bounds, scale, help) drives validation, the panel's controls, completion and the docs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from .errors import RecipeError, did_you_mean
+
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+def _live(unit: str = "", scale: str = "linear", **more: Any) -> dict[str, Any]:
+    return {"unit": unit, "scale": scale, "live": True, **more}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Hyperparameters(_Part):
+    """What may change mid-run; each field takes effect at the next optimizer step."""
+
+    learning_rate: float = Field(
+        2e-4,
+        gt=0,
+        le=1,
+        description="Step size of the optimizer",
+        json_schema_extra=_live(scale="log", low=1e-6, high=1e-2),
+    )
+    schedule: Schedule = Field(
+        "linear", description="How the learning rate falls after the warm-up", json_schema_extra=_live()
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="Steps over which the learning rate rises",
+        json_schema_extra=_live("steps", high=100),
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="Decoupled weight decay (AdamW)", json_schema_extra=_live(high=0.3)
+    )
+    max_grad_norm: float = Field(
+        1.0, ge=0, le=1e6, description="Gradients are clipped to this norm; 0: never", json_schema_extra=_live(high=10)
+    )
+    batch_size: int = Field(
+        8, ge=1, le=65536, description="Rows in a micro-batch, per device", json_schema_extra=_live("rows", high=64)
+    )
+    accumulation: int = Field(
+        1, ge=1, le=65536, description="Micro-batches in an optimizer step", json_schema_extra=_live("batches", high=64)
+    )
+    epochs: float = Field(
+        1.0, gt=0, le=10**6, description="Passes over the data", json_schema_extra=_live("epochs", high=20)
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=10**9, description="Optimizer steps in all; overrides epochs", json_schema_extra=_live("steps")
+    )
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between checkpoints; none: every 60 s or 10 % of the run, whichever is first",
+        json_schema_extra=_live("steps"),
+    )
+
+
+class SftHyperparameters(Hyperparameters):
+    """Supervised tuning has no live fields of its own."""
+
+
+HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+"""Our words for a schedule, and transformers'."""
+
+METHODS: dict[str, type[Hyperparameters]] = {"sft": SftHyperparameters}
+METHOD_WORDS = {"supervised": "sft"}
+
+
+class Adapter(_Part):
+    """A low-rank adapter (LoRA, arXiv 2106.09685): `W + (alpha / r) B A` on each target layer."""
+
+    kind: Literal["lora"] = Field("lora", description="What is trained beside the frozen base")
+    r: int = Field(16, ge=1, le=1024, description="Rank")
+    alpha: float = Field(32.0, gt=0, le=10**4, description="Scale; the update is multiplied by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
+    targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
+
+
+class Recipe(_Part):
+    """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
+
+    method: Literal["sft"] = Field("sft", description="How it learns: sft (or: supervised)")
+    model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
+    data: str = Field("", description="Where the rows came from")
+    columns: dict[str, str] = Field(default_factory=dict, description="Our column names mapped to theirs")
+    system: str | None = Field(None, description="Precedes every row and chat that has none")
+    adapter: Adapter = Field(
+        default_factory=Adapter, description="lora, or a mapping: {kind, r, alpha, dropout, targets}"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
+    max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Decides data order and initial adapter")
+    record_chats: bool = Field(True, description="Keep chats in the saved notebook")
+    trainer: dict[str, JsonValue] = Field(default_factory=dict, description="Passed on to TRL's config as it is")
+    hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
+
+    LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _adapter_word(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+ALIASES = {
+    "lr": "learning_rate",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "num_train_epochs": "epochs",
+    "lr_scheduler_type": "schedule",
+    "save_steps": "checkpoint_steps",
+    "model_name_or_path": "model",
+    "max_seq_length": "max_length",
+    "r": "adapter.r",
+    "lora_r": "adapter.r",
+    "adapter.rank": "adapter.r",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "target_modules": "adapter.targets",
+}
+FIXED_NAMES = frozenset(Recipe.model_fields) - {"hyperparameters"}
+
+
+def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
+    """The recipe for flat or dotted keys; aliases are resolved.
+
+    Raises `RecipeError`, one line, for an unknown key, a wrong type or a value out of range.
+    """
+    fixed: dict[str, Any] = {}
+    for key, value in asked.items():
+        _put(fixed, ALIASES.get(key, key), value)
+    method = fixed.get("method", "sft")
+    fixed["method"] = METHOD_WORDS.get(method, method) if isinstance(method, str) else method
+    live_model = METHODS.get(str(fixed["method"]), Hyperparameters)
+    for key in fixed:
+        if key not in FIXED_NAMES and key not in live_model.model_fields:
+            known = [*FIXED_NAMES, *live_model.model_fields, *ALIASES]
+            raise RecipeError(f"unknown key '{key}'{did_you_mean(key, known)}")
+    live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
+    try:
+        hyperparameters = live_model.model_validate(live)
+        return Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
+    except ValidationError as error:
+        raise RecipeError(first_complaint(error)) from None
+
+
+def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
+    head, _, rest = dotted.partition(".")
+    if not rest:
+        if isinstance(into.get(head), dict) and isinstance(value, str):
+            value = {"kind": value, **into[head]}  # `adapter: lora` beside `adapter.r: 8`
+        elif isinstance(into.get(head), dict) and isinstance(value, dict):
+            value = {**value, **into[head]}
+        into[head] = _inner_aliases(value) if head == "adapter" else value
+        return
+    inner = into.get(head)
+    if isinstance(inner, str):
+        inner = {"kind": inner}
+    inner = dict(inner) if isinstance(inner, Mapping) else {}
+    _put(inner, rest, value)
+    into[head] = inner
+
+
+def _inner_aliases(value: Any) -> Any:
+    return {"r" if key == "rank" else key: v for key, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
+    """`now` with `changes` (aliases allowed), checked.
+
+    Raises `RecipeError` for an unknown key, a key that is fixed for the length of a run, or a bad value.
+    """
+    live = type(now).model_fields
+    resolved: dict[str, Any] = {}
+    for key, value in changes.items():
+        name = ALIASES.get(key, key)
+        if name not in live:
+            if name.partition(".")[0] in FIXED_NAMES:
+                raise RecipeError(f"'{name}' is fixed once a run has started; start a new run with the new value")
+            raise RecipeError(f"unknown key '{key}'{did_you_mean(key, [*live, *ALIASES])}")
+        resolved[name] = value
+    try:
+        return type(now).model_validate({**now.model_dump(), **resolved})
+    except ValidationError as error:
+        raise RecipeError(first_complaint(error)) from None
+
+
+def first_complaint(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, as one line: where, what was given, what is wanted."""
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"] if part != "hyperparameters")
+    given = found.get("input")
+    if found["type"] == "extra_forbidden":
+        known = list(Adapter.model_fields) if where.startswith("adapter") else list(FIXED_NAMES)
+        return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], known)}"
+    wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    shown = "nan" if isinstance(given, float) and math.isnan(given) else repr(given)
+    return f"{where} = {shown[:80]}: should be {wanted}"
+
+
+def controls(hyperparameters: Hyperparameters) -> list[dict[str, JsonValue]]:
+    """The live fields as the panel and completion need them: name, type, bounds, unit, scale, help, value now."""
+    schema = type(hyperparameters).model_json_schema()["properties"]
+    values = hyperparameters.model_dump()
+    fields: list[dict[str, JsonValue]] = []
+    for name, entry in schema.items():
+        kinds = [entry, *entry.get("anyOf", [])]
+        kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "string")
+        bounds = {k: v for one in kinds for k, v in one.items() if k in ("minimum", "exclusiveMinimum", "maximum")}
+        field: dict[str, Any] = {
+            "name": name,
+            "type": "choice" if "enum" in entry else kind,
+            "choices": entry.get("enum", []),
+            "optional": any(k.get("type") == "null" for k in kinds),
+            "help": entry.get("description", ""),
+            "unit": entry.get("unit", ""),
+            "scale": entry.get("scale", "linear"),
+            "min": entry.get("low", bounds.get("minimum", bounds.get("exclusiveMinimum"))),
+            "max": entry.get("high", bounds.get("maximum")),
+            "value": values[name],
+        }
+        fields.append(cast(dict[str, JsonValue], field))
+    return fields

@@ -1,0 +1,248 @@
+"""The run folder: its layout, its lock, and checkpoints that are either complete or not there.
+
+    runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  lock
+                checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
+                adapter/      the result, in PEFT's own format
+
+A checkpoint is written beside its place, flushed to disk, described by a manifest of sizes and SHA-256, and published
+by one rename; a killed process leaves at most a staging folder, which is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from .errors import CheckpointError, RunFolderError
+from .recipe import Recipe
+
+KEEP = 3  # resumable checkpoints kept in a run
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_STEP = re.compile(r"step-(\d{6,})")
+_RESERVED = {"con", "prn", "aux", "nul"}
+
+
+def runs_root() -> Path:
+    """The folder that holds the runs: `$JUPYTER_FT_RUNS`, else `runs` in the current folder."""
+    return Path(os.environ.get("JUPYTER_FT_RUNS", "runs")).expanduser().resolve()
+
+
+def check_name(name: str) -> str:
+    """`name` where it can name a run and a folder; else `RunFolderError`."""
+    if not _NAME.fullmatch(name) or name.endswith(".") or name.lower() in _RESERVED:
+        raise RunFolderError(
+            f"'{name[:80]}' cannot name a run: use a letter, then letters, digits, '_', '-' or '.', 64 at most"
+        )
+    return name
+
+
+class RunFolder:
+    """One run on disk. Creating or opening takes no lock; `lock()` does, for whoever writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = path / "events.jsonl"
+        self.rows = path / "data" / "rows.jsonl"
+        self.adapter = path / "adapter"
+        self._locked = False
+
+    @property
+    def name(self) -> str:
+        """The run's name is the folder's."""
+        return self.path.name
+
+    @classmethod
+    def create(cls, name: str, root: Path | None = None) -> RunFolder:
+        """A new, empty run folder; `RunFolderError` where the place is taken or cannot be written."""
+        path = (root or runs_root()) / check_name(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            raise RunFolderError(f"{path} is taken by another run; choose another name") from None
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be made: {error.strerror}; set JUPYTER_FT_RUNS to a folder") from None
+        return cls(path)
+
+    @classmethod
+    def find(cls, name_or_dir: str | Path) -> RunFolder:
+        """The run of that name under the runs folder, or at that path; `RunFolderError` where there is none."""
+        given = Path(name_or_dir).expanduser()
+        path = given.resolve() if given.is_absolute() or len(given.parts) > 1 else runs_root() / given
+        if not (path / "recipe.yaml").is_file():
+            known = ", ".join(sorted(p.parent.name for p in runs_root().glob("*/recipe.yaml"))) or "none"
+            raise RunFolderError(f"{path} holds no run; the runs here are: {known}")
+        return cls(path)
+
+    # --- recipe and lineage ---
+
+    def write_recipe(self, recipe: Recipe, about: dict[str, Any]) -> None:
+        """Record what was asked, and `about`: versions, data fingerprint, where it came from."""
+        asked = recipe.model_dump(mode="json", exclude={"hyperparameters"}) | recipe.hyperparameters.model_dump(
+            mode="json"
+        )
+        text = yaml.safe_dump({"recipe": asked, "about": about}, sort_keys=False, allow_unicode=True)
+        _write_durably(self.path / "recipe.yaml", text.encode())
+
+    def read_recipe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The flat recipe and the `about` mapping; `RunFolderError` where the file is not ours."""
+        try:
+            found = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+            return dict(found["recipe"]), dict(found["about"])
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{self.path / 'recipe.yaml'} cannot be read: {type(error).__name__}") from None
+
+    # --- the lock ---
+
+    def lock(self) -> None:
+        """Become the one writer; a lock whose process is gone is taken over. `RunFolderError` where it is alive."""
+        me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": _boot_id()}
+        file = self.path / "lock"
+        for _ in range(2):
+            try:
+                with file.open("x", encoding="utf-8") as fresh:
+                    json.dump(me, fresh)
+                self._locked = True
+                return
+            except FileExistsError:
+                holder = self.holder()
+                if holder is not None:
+                    where = "this kernel" if holder == os.getpid() else f"process {holder}"
+                    raise RunFolderError(f"run '{self.name}' is in use by {where}; stop it there first") from None
+                file.unlink(missing_ok=True)
+        raise RunFolderError(f"{file} cannot be taken")
+
+    def holder(self) -> int | None:
+        """The process id of a living writer, else None."""
+        try:
+            held = json.loads((self.path / "lock").read_text())
+            alive = held["boot"] == _boot_id() and psutil.Process(held["pid"]).create_time() == held["started"]
+            return int(held["pid"]) if alive else None
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+            return None
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+        if self._locked:
+            self._locked = False
+            (self.path / "lock").unlink(missing_ok=True)
+
+    # --- checkpoints ---
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of `step` is, or would be."""
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+    def checkpoints(self) -> list[int]:
+        """The steps with a published checkpoint, in order (not verified)."""
+        found = (_STEP.fullmatch(p.name) for p in (self.path / "checkpoints").glob("step-*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def publish(self, step: int, write: Callable[[Path], None]) -> tuple[Path, int]:
+        """Have `write` fill a staging folder and publish it as the checkpoint of `step`: its path and size in bytes.
+
+        Older checkpoints beyond `KEEP` are removed afterwards. Raises `OSError` where the disk refuses; nothing is
+        published then, and what was there stays.
+        """
+        final = self.checkpoint(step)
+        staging = final.with_name(f".staging-{uuid.uuid4().hex[:8]}")
+        staging.mkdir(parents=True)
+        try:
+            write(staging)
+            size = _seal(staging, step)
+            if final.exists():  # a resumed run comes by the same step again
+                shutil.rmtree(final)
+            staging.rename(final)
+            _sync_folder(final.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        for old in self.checkpoints()[:-KEEP]:
+            if old != step:
+                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
+        return final, size
+
+    def newest_good(self) -> tuple[int, Path, list[str]]:
+        """The newest checkpoint that verifies, and what was wrong with newer ones.
+
+        Raises `CheckpointError` where none does.
+        """
+        wrong: list[str] = []
+        for step in reversed(self.checkpoints()):
+            try:
+                verify(self.checkpoint(step))
+                return step, self.checkpoint(step), wrong
+            except CheckpointError as error:
+                wrong.append(str(error))
+        why = f": {wrong[0]}" if wrong else ""
+        raise CheckpointError(f"run '{self.name}' has no checkpoint to go on from{why}")
+
+    def drop_after(self, step: int) -> None:
+        """Remove checkpoints after `step`: they belong to steps that are taken back."""
+        for later in self.checkpoints():
+            if later > step:
+                shutil.rmtree(self.checkpoint(later), ignore_errors=True)
+
+
+def verify(checkpoint: Path) -> None:
+    """Check every file against the manifest; `CheckpointError` names the first that is missing or altered."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{checkpoint.name}: manifest.json is missing or altered") from None
+    for name, wanted in files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            raise CheckpointError(f"{checkpoint.name}: {name} is missing")
+        if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
+            raise CheckpointError(f"{checkpoint.name}: {name} is truncated or altered")
+
+
+def _seal(staging: Path, step: int) -> int:
+    files = [p for p in sorted(staging.rglob("*")) if p.is_file()]
+    for file in files:
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+    listed = {str(f.relative_to(staging)): {"size": f.stat().st_size, "sha256": _sha256(f)} for f in files}
+    _write_durably(staging / "manifest.json", json.dumps({"step": step, "files": listed}, indent=1).encode())
+    _sync_folder(staging)
+    return sum(file.stat().st_size for file in files)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _write_durably(file: Path, data: bytes) -> None:
+    staging = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
+    with staging.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    staging.rename(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))

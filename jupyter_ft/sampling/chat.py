@@ -1,0 +1,168 @@
+"""The chat thread: answers questions one after another, while training goes on, while it is paused, and after it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from ..data import Format, chat_ids
+from ..event_log import EventLog
+from ..messages import Applied, Ask, ForChat, Hush, Message, Refused, ReplyDone, ReplyPart, ReplyStarted
+
+PART_SECONDS = 0.1  # text is told of at most this often
+
+
+class Voices(Protocol):
+    """Who speaks: a tokenizer, and for `live` or `base` the model and its step."""
+
+    tokenizer: Any
+    trained_on: Format
+
+    def voice(self, at: str) -> tuple[Any, int]: ...  # noqa: D102
+
+
+class Chat:
+    """A queue of questions and the thread that answers them. Questions may come before there is a voice."""
+
+    def __init__(self, log: EventLog, system: str | None) -> None:
+        self._log = log
+        self._system = system
+        self._queue: deque[tuple[Ask, float]] = deque()
+        self._changed = threading.Condition()
+        self._voices: Voices | None = None
+        self._current: str | None = None
+        self._hushed = False
+        self._closed = ""
+        self._gone = threading.Event()
+
+    def begin(self, voices: Voices, name: str) -> None:
+        """Start answering with these voices (or go on with new ones)."""
+        with self._changed:
+            first = self._voices is None
+            self._voices = voices
+            self._changed.notify_all()
+        if first:
+            threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are voices to answer with."""
+        return self._voices is not None
+
+    def put(self, command: ForChat) -> None:
+        """Queue a question, or stop one."""
+        with self._changed:
+            if self._closed:
+                self._refuse(command, self._closed)
+            elif isinstance(command, Hush):
+                self._hush(command)
+            elif command.at not in ("live", "base"):
+                self._refuse(command, f"no weights '{command.at}' to talk to here: live or base")
+            else:
+                self._queue.append((command, time.perf_counter()))
+                self._changed.notify_all()
+
+    def close(self, reason: str, patience: float = 0.0) -> None:
+        """Refuse what waits and whatever comes, stop the reply in flight, and let go of the voices.
+
+        Waits up to `patience` seconds for the thread to end.
+        """
+        with self._changed:
+            self._closed, self._hushed = reason, True
+            for command, _ in self._queue:
+                self._refuse(command, reason)
+            self._queue.clear()
+            self._changed.notify_all()
+        if patience and self._voices is not None:
+            self._gone.wait(patience)
+
+    def _hush(self, command: Hush) -> None:
+        waiting = next((entry for entry in self._queue if entry[0].id == command.target), None)
+        if waiting is not None:
+            self._queue.remove(waiting)
+            self._refuse(waiting[0], "taken back")
+        elif command.target == self._current:
+            self._hushed = True
+        else:
+            self._refuse(command, "that reply is not being spoken")
+            return
+        self._log.append(Applied(command=command.id, verb="hush", step=0))
+
+    def _refuse(self, command: ForChat, reason: str) -> None:
+        self._log.append(Refused(command=command.id, verb=command.kind, step=0, reason=reason))
+
+    # --- the thread ---
+
+    def _answer_all(self) -> None:
+        while True:
+            with self._changed:
+                self._current = None
+                self._changed.wait_for(lambda: bool(self._queue or self._closed))
+                if self._closed:
+                    self._voices = None
+                    self._gone.set()
+                    return
+                command, asked = self._queue.popleft()
+                self._current, self._hushed = command.id, False
+                voices = self._voices
+            if voices is not None:
+                self._answer(command, asked, voices)
+
+    def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
+        from .generate import Manner, speak
+
+        try:
+            model, step = voices.voice(command.at)
+            messages = with_system(command.messages, self._system)
+            shared = {
+                "command": command.id,
+                "turn": command.turn,
+                "thread": command.thread,
+                "at": command.at,
+                "step": step,
+                "prompt": command.messages[-1]["content"],
+            }
+            self._log.append(ReplyStarted.model_validate(shared))
+            parts = _Parts(self._log, command.id)
+            waited = time.perf_counter() - asked
+            spoken = speak(
+                model,
+                voices.tokenizer,
+                chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
+                Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
+                on_text=parts.tell,
+                should_stop=lambda: self._hushed,
+            )
+            answer = {
+                "text": spoken.text,
+                "tokens": spoken.tokens,
+                "tokens_per_second": spoken.tokens / max(spoken.seconds, 1e-9),
+                "first_token_seconds": waited + spoken.first_token_seconds,
+                "ended": spoken.ended,
+            }
+            self._log.append(ReplyDone.model_validate(shared | answer))
+        except Exception as error:  # noqa: BLE001 - a failing reply is an answer too, and the thread must go on
+            self._refuse(command, str(error) or type(error).__name__)
+
+
+class _Parts:
+    """Tells the log of new text, at most every `PART_SECONDS`."""
+
+    def __init__(self, log: EventLog, command: str) -> None:
+        self._log, self._command = log, command
+        self._told, self._last = "", 0.0
+
+    def tell(self, text: str) -> None:
+        now = time.perf_counter()
+        if now - self._last >= PART_SECONDS and text.startswith(self._told) and text != self._told:
+            self._log.append(ReplyPart(command=self._command, text=text[len(self._told) :]))
+            self._told, self._last = text, now
+
+
+def with_system(messages: list[Message], system: str | None) -> list[Message]:
+    """The conversation with the recipe's `system` line before it, where it has none of its own."""
+    if system is None or (messages and messages[0]["role"] == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system}, *messages]

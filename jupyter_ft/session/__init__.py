@@ -1,0 +1,9 @@
+"""The handle of a run: verbs become commands, events become state."""
+
+from __future__ import annotations
+
+from .handle import Receipt, Reply, Session
+from .registry import sessions
+from .start import finetune, open_run
+
+__all__ = ["Receipt", "Reply", "Session", "finetune", "open_run", "sessions"]

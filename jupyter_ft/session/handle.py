@@ -1,0 +1,362 @@
+"""`Session`, what a notebook holds: its verbs are commands, its properties are read from the events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..control.inbox import Inbox
+from ..data import Examples
+from ..errors import AddressError, RunFolderError, TrainingFailed
+from ..errors import Refused as RefusedError
+from ..event_log import Cursor, EventLog
+from ..launch.thread import start
+from ..messages import (
+    OVER,
+    Applied,
+    Ask,
+    Command,
+    Crashed,
+    Event,
+    Hush,
+    Message,
+    Pause,
+    Refused,
+    ReplyDone,
+    Resume,
+    Resumed,
+    RunState,
+    Save,
+    Set,
+    StateChanged,
+    Stop,
+)
+from ..recipe import Hyperparameters, Recipe, change
+from ..runs import RunFolder
+from ..sampling.chat import Chat
+from .address import parse_address
+from .registry import sessions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Receipt:
+    """A command that was handed in. It is answered once."""
+
+    def __init__(self, log: EventLog, command: Command) -> None:
+        self._log, self.command = log, command
+
+    @property
+    def answer(self) -> Applied | Refused | ReplyDone | None:
+        """The event that answered it, or None while there is none."""
+        return self._log.answer(self.command.id)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until it is answered: the step at which it took effect.
+
+        Raises `Refused` with the reason, or `TimeoutError` after `timeout` seconds.
+        """
+        if not self._log.wait_for(lambda: self.answer is not None, timeout):
+            raise TimeoutError(f"{self.command.kind}: no answer within {timeout} s; it takes effect at a step boundary")
+        answer = self.answer
+        if isinstance(answer, Refused):
+            raise RefusedError(f"{answer.verb}: {answer.reason}")
+        return answer.step if answer is not None else 0
+
+    def __repr__(self) -> str:
+        answer = self.answer
+        if answer is None:
+            return f"<{self.command.kind}: requested>"
+        if isinstance(answer, Refused):
+            return f"<{self.command.kind}: refused, {answer.reason}>"
+        return f"<{self.command.kind}: applied at step {answer.step}>"
+
+
+class Reply(str):
+    """What the model said; also which weights said it (`at`, `step`) and how fast (`tokens_per_second`)."""
+
+    step: int
+    at: str
+    tokens: int
+    tokens_per_second: float
+    first_token_seconds: float
+    ended: str
+
+    @classmethod
+    def of(cls, event: ReplyDone) -> Reply:
+        """The reply that an event tells of."""
+        reply = cls(event.text)
+        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
+            setattr(reply, name, getattr(event, name))
+        return reply
+
+
+class Session:
+    """A run of this kernel, live or over. Made by `finetune` and `open`."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, log: EventLog, examples: Examples | None) -> None:
+        self.recipe = recipe
+        self.log = log
+        self.run_folder = folder
+        self._examples = examples
+        self._inbox: Inbox | None = None
+        self._chat = Chat(log, recipe.system)
+        self._seen = Cursor()
+        self._guard = threading.Lock()
+        self._state: RunState = "queued"
+        self._total = self._step = 0
+        self._error = ""
+        self._now: Hyperparameters = recipe.hyperparameters
+        self._marks: list[Applied] = []
+        self._said = ""
+
+    # --- what it is ---
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.run_folder.name
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run_folder.path
+
+    def _catch_up(self) -> None:
+        with self._guard:
+            news, self._seen = self.log.read(self._seen)
+            if len(news.steps["step"]):
+                self._step = int(news.steps["step"][-1])
+            for event in news.events:
+                self._note(event)
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, StateChanged):
+            self._state, self._said = event.state, event.note
+            self._total = event.total_steps or self._total
+        elif isinstance(event, Applied):
+            self._total = event.total_steps or self._total
+            if event.changes:
+                self._marks.append(event)
+                self._now = change(self._now, {name: new for name, (_, new) in event.changes.items()})
+        elif isinstance(event, Crashed):
+            self._error = event.error
+        elif isinstance(event, Resumed):
+            self._step = event.step
+            self._marks = [mark for mark in self._marks if mark.step <= event.step]
+            self._now = self.recipe.hyperparameters
+            for mark in self._marks:
+                self._now = change(self._now, {name: new for name, (_, new) in mark.changes.items()})
+
+    @property
+    def state(self) -> RunState:
+        """`queued loading running paused stopping finished stopped failed`."""
+        self._catch_up()
+        return self._state
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        self._catch_up()
+        return self._step
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all, as things stand; 0 while loading."""
+        self._catch_up()
+        return self._total
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps with a checkpoint from which the run can be resumed."""
+        return self.run_folder.checkpoints()
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The live values as last applied (a learning rate as it was set, not as scheduled)."""
+        self._catch_up()
+        return self._now
+
+    @property
+    def changes(self) -> list[Applied]:
+        """The edits that took effect, in order."""
+        self._catch_up()
+        return list(self._marks)
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that happened but the steps (those are `metrics`)."""
+        return self.log.read()[0].events
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row an optimizer step, indexed by `step`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
+
+    def __repr__(self) -> str:
+        state, of = self.state, f"/{self._total}" if self._total else ""
+        error = f": {self._error}" if state == "failed" else ""
+        return f"<Session {self.name}: {state}, step {self._step}{of}{error}>"
+
+    # --- steering ---
+
+    def submit(self, command: Command) -> Receipt:
+        """Hand in a command; its answer is an event. Returns at once."""
+        if isinstance(command, Ask | Hush):
+            self._ensure_voices()
+            self._chat.put(command)
+        elif isinstance(command, Resume) and self.state in OVER:
+            self._go_on(command)
+        elif self._inbox is None or not self._inbox.put(command):
+            reason = f"the run is {self.state}; nothing is left to {command.kind}"
+            self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
+        return Receipt(self.log, command)
+
+    def set(self, *, step: int | None = None, **changes: Any) -> Receipt:
+        """Change live hyperparameters at the next step, or at `step`.
+
+        Raises `RecipeError` at once where a name or value is wrong; `Receipt.wait` raises where it cannot be obeyed.
+        """
+        change(self.hyperparameters, changes)
+        return self.submit(Set(changes=changes, step=step))
+
+    def pause(self) -> Receipt:
+        """Hold before the next step; chat goes on."""
+        return self.submit(Pause())
+
+    def resume(self) -> Receipt:
+        """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint."""
+        return self.submit(Resume())
+
+    def stop(self) -> Receipt:
+        """End at the next step boundary, with a checkpoint from which `resume` goes on."""
+        return self.submit(Stop())
+
+    def save(self) -> Receipt:
+        """Write a checkpoint at the next step boundary."""
+        return self.submit(Save())
+
+    def wait(self, step: int | None = None, timeout: float | None = None) -> Session:
+        """Block until the run is over, or `step` steps are done. Ctrl-C stops waiting, not the run.
+
+        Raises `TrainingFailed` where the run failed, `TimeoutError` after `timeout` seconds.
+        """
+
+        def reached() -> bool:
+            return self.state in OVER or (step is not None and self._step >= step)
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.log.wait_for(reached, 1.0):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: still {self._state} at step {self._step} after {timeout} s")
+        if self._state == "failed":
+            raise TrainingFailed(f"{self.name} failed at step {self._step}: {self._error}")
+        return self
+
+    def close(self) -> None:
+        """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        if self.state not in OVER:
+            self.stop()
+            self.wait_until_over()
+        self.hang_up("the session is closed")
+        self._examples = None
+        sessions.drop(self.name)
+        self.log.close()
+
+    def hang_up(self, reason: str, patience: float = 0.0) -> None:
+        """End the chat: what waits is refused. Waits up to `patience` seconds for the reply in flight to end."""
+        self._chat.close(reason, patience)
+
+    def wait_until_over(self, timeout: float | None = None) -> bool:
+        """Block until the run is over, however it ended; False where `timeout` seconds passed first."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.log.wait_for(lambda: self.state in OVER, 1.0 if deadline is None else min(1.0, timeout or 0.0)):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+        return True
+
+    # --- talking ---
+
+    def ask(self, messages: Sequence[Message], at: str = "live", **more: Any) -> Receipt:
+        """Queue a question to `live` or `base` and return at once; see `messages.Ask` for the sampling settings."""
+        return self.submit(Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more))
+
+    def chat(
+        self, prompt: str | Sequence[Message], at: str = "live", n: int = 1, **sampling: Any
+    ) -> Reply | list[Reply]:
+        """Ask the weights of this moment (`live`) or the `base`; waits for the reply. `n` > 1 gives a list.
+
+        Settings: `max_new_tokens` (256), `temperature` (0: greedy), `top_p`, `top_k`, `seed`. Raises `Refused`.
+        """
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        receipts = [self.ask(messages, at, thread="python", **sampling) for _ in range(n)]
+        replies = []
+        for receipt in receipts:
+            receipt.wait()
+            answer = receipt.answer
+            if isinstance(answer, ReplyDone):
+                replies.append(Reply.of(answer))
+        return replies[0] if n == 1 else replies
+
+    def chat_address(self, text: str) -> str:
+        """`live` or `base` for an address of this session. `AddressError` for weights that cannot speak here."""
+        address = parse_address(str(text))
+        if address.session not in (None, self.name):
+            raise AddressError(f"'{text}' is of another session than '{self.name}'")
+        if address.at in ("live", "last", "base"):
+            return "base" if address.at == "base" else "live"
+        raise AddressError(f"'{text}' cannot be talked to; here are: live, base")
+
+    def _ensure_voices(self) -> None:
+        if self._chat.ready or self.state not in OVER:
+            return
+
+        def load() -> None:
+            from ..launch.job import voices_of
+
+            try:
+                step, folder, _ = self.run_folder.newest_good()
+                trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
+                self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
+            except Exception as error:  # noqa: BLE001 - every question must get its answer
+                self._chat.close(str(error))
+
+        start(load, f"{self.name} voices")
+
+    # --- running ---
+
+    def launch(self, resume: str | None = None) -> None:
+        """Start the run in the background; `resume` is the id of the command that asked to go on."""
+        if self._examples is None:
+            raise RunFolderError(f"{self.name}: its rows are not at hand")
+        self._inbox = inbox = Inbox()
+        examples = self._examples
+
+        def run() -> None:
+            from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
+
+            Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
+
+        self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
+        start(run, self.name)
+
+    def _go_on(self, command: Resume) -> None:
+        from .start import rows_of
+
+        try:
+            if self.state == "finished":
+                raise RunFolderError(f"it is finished at step {self._step}; there is nothing to go on with")
+            self.run_folder.newest_good()
+            if self._examples is None:
+                self._examples = rows_of(self.run_folder, self.recipe)
+            self.run_folder.lock()
+        except Exception as error:  # noqa: BLE001 - a resumption that cannot be is an answer
+            self.log.append(Refused(command=command.id, verb="resume", step=self._step, reason=str(error)))
+            return
+        self.launch(resume=command.id)

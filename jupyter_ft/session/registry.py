@@ -1,0 +1,78 @@
+"""The sessions of this kernel by name."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import AddressError, did_you_mean
+from ..messages import OVER
+
+if TYPE_CHECKING:
+    from .handle import Session
+
+
+class Sessions(Mapping[str, "Session"]):
+    """The open sessions, newest last: `sessions['support']`; `live` are those that still train."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Session] = {}
+
+    def __getitem__(self, name: str) -> Session:
+        try:
+            return self._open[name]
+        except KeyError:
+            known = ", ".join(self._open) or "none; start one with %%finetune NAME"
+            hint = did_you_mean(name, self._open)
+            raise AddressError(f"no session '{name}' is open{hint}; open ones: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._open
+
+    def __repr__(self) -> str:
+        lines = [repr(session) for session in self._open.values()]
+        return "\n".join(lines) or "no session is open"
+
+    @property
+    def live(self) -> list[Session]:
+        """The sessions that are not over."""
+        return [session for session in self._open.values() if session.state not in OVER]
+
+    def add(self, session: Session) -> None:
+        """Remember an open session."""
+        self._open.pop(session.name, None)
+        self._open[session.name] = session
+
+    def drop(self, name: str) -> None:
+        """Forget a session."""
+        self._open.pop(name, None)
+
+    def the_one(self, name: str | None) -> Session:
+        """The session of that name; without a name, the only open one. `AddressError` lists them otherwise."""
+        if name is not None:
+            return self[name]
+        if len(self._open) == 1:
+            return next(iter(self._open.values()))
+        raise AddressError(f"say which session: {', '.join(self._open)}" if self._open else "no session is open")
+
+
+sessions = Sessions()
+
+
+@atexit.register
+def _leave() -> None:
+    """Ask what still runs to stop, for at most 1.5 s: a kernel has 2.5 s to go. Checkpoints are what is relied on."""
+    for session in sessions.live:
+        session.stop()
+    deadline = time.monotonic() + 1.5
+    for session in sessions.values():
+        session.wait_until_over(max(0.0, deadline - time.monotonic()))
+        session.hang_up("the kernel ends", max(0.1, deadline - time.monotonic()))

@@ -1,0 +1,160 @@
+"""Starting a run and opening a past one. Everything that can be wrong is found here, before a model is loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import data as data_package
+from .._version import __version__
+from ..data import Examples
+from ..errors import DataError, ModelError, RecipeError, RunFolderError
+from ..event_log import EventLog
+from ..messages import OVER, Logged, StateChanged
+from ..recipe import Recipe, parse_recipe
+from ..runs import RunFolder, check_name, runs_root
+from .handle import Session
+from .registry import sessions
+
+
+def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, Examples]:
+    """The checked recipe and rows of a run that is not started. Raises as `finetune` does; loads nothing."""
+    named = data if isinstance(data, str | Path) else f"{type(data).__name__} in the notebook"
+    checked = parse_recipe({"model": model, "data": str(named) if data is not None else "", **recipe})
+    if data is None:
+        raise RecipeError("no data: give --data FILE, a variable, or demo:support")
+    check_model(checked.model)
+    return checked, data_package.load(data, checked.columns)
+
+
+def check_model(model: str) -> None:
+    """Find out early that a local folder holds no model. `ModelError`."""
+    folder = Path(model).expanduser()
+    looks_local = model.startswith((".", "/", "~")) or folder.exists()
+    if model != "demo" and looks_local and not (folder / "config.json").is_file():
+        raise ModelError(f"{model} holds no model: there is no config.json in it")
+    if model != "demo" and not looks_local and "/" not in model:
+        raise ModelError(f"model '{model}' is no folder here and no hub id (OWNER/NAME); the built-in one is: demo")
+
+
+def finetune(
+    model: str = "demo",
+    data: object = None,
+    name: str | None = None,
+    *,
+    replace: bool = False,
+    resume: bool = False,
+    **recipe: Any,
+) -> Session:
+    """Start a run in the background and return its `Session` at once.
+
+    `data`: a path (CSV, JSON Lines), a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe`
+    and the live `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name;
+    `replace` stops a live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before
+    anything is loaded.
+    """
+    checked, examples = plan(model, data, recipe)
+    wanted = check_name(name or "run")
+    live = [s for s in sessions.live if _is_of(s.name, wanted)]
+    if live and not replace:
+        raise RunFolderError(
+            f"'{live[0].name}' is still {live[0].state} (step {live[0].step}): use --replace to stop it and start anew,"
+            f" or %ft stop {live[0].name}"
+        )
+    for session in live:
+        session.stop()
+        session.wait_until_over()
+    if resume:
+        return _continue(wanted, checked)
+    session = _create(wanted, checked, examples)
+    session.launch()
+    return session
+
+
+def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
+    folder = RunFolder.create(free_name(wanted))
+    folder.lock()
+    about = {
+        "jupyter_ft": __version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "data": {k: getattr(examples, k) for k in ("format", "said", "fingerprint", "path")},
+    }
+    folder.write_recipe(recipe, about)
+    if examples.path is None:
+        folder.rows.parent.mkdir(exist_ok=True)
+        data_package.save_rows(examples, folder.rows)
+    session = Session(recipe, folder, EventLog(folder.events), examples)
+    for note in (examples.said, *examples.notes):
+        session.log.append(Logged(level="info", text=note))
+    sessions.add(session)
+    return session
+
+
+def _is_of(name: str, wanted: str) -> bool:
+    return name == wanted or (name.startswith(f"{wanted}-") and name.removeprefix(f"{wanted}-").isdigit())
+
+
+def free_name(wanted: str) -> str:
+    """`wanted`, or `wanted-2`, `wanted-3`, … where the folders before are taken by runs."""
+    root, name, number = runs_root(), wanted, 1
+    while (root / name).exists():
+        if not (root / name / "recipe.yaml").is_file():
+            raise RunFolderError(f"{root / name} holds something that is no run; move it away or choose another name")
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
+
+
+def _continue(wanted: str, recipe: Recipe) -> Session:
+    names = [p.parent.name for p in runs_root().glob(f"{wanted}*/recipe.yaml") if _is_of(p.parent.name, wanted)]
+    newest_first = sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
+    for name in newest_first:
+        session = open_run(name)
+        if session.state == "finished":
+            continue
+        differs = [k for k in type(recipe).model_fields if getattr(recipe, k) != getattr(session.recipe, k)]
+        if differs:
+            raise RecipeError(
+                f"--resume: '{name}' was started with another {differs[0]}; give the old value, or start a new run"
+            )
+        session.resume()
+        return session
+    raise RunFolderError(f"--resume: no unfinished run '{wanted}' in {runs_root()}")
+
+
+def open_run(name_or_dir: str | Path) -> Session:
+    """The run of that name, or in that folder: live, or a past one with its curves, chats and checkpoints.
+
+    `resume()` goes on with it. Raises `RunFolderError` where there is none or another process is writing to it.
+    """
+    folder = RunFolder.find(name_or_dir)
+    if folder.name in sessions and sessions[folder.name].folder == folder.path:
+        return sessions[folder.name]
+    holder = folder.holder()
+    if holder is not None:
+        raise RunFolderError(f"run '{folder.name}' is being trained by process {holder}; open it there")
+    asked, _ = folder.read_recipe()
+    session = Session(parse_recipe(asked), folder, EventLog(folder.events), None)
+    if session.state not in OVER:
+        session.log.append(StateChanged(state="stopped", step=session.step, note="its kernel ended while it was live"))
+    sessions.add(session)
+    return session
+
+
+def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
+    """The rows of a past run. `DataError` where the source has changed or is gone."""
+    if folder.rows.exists():
+        return data_package.load_rows(folder.rows)
+    _, about = folder.read_recipe()
+    known = about["data"]
+    try:
+        examples = data_package.load(known["path"], recipe.columns)
+    except DataError as error:
+        raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
+    if examples.fingerprint != known["fingerprint"]:
+        raise DataError(
+            f"{known['path']} has changed since '{folder.name}' began; put the old file back or start a new run"
+        )
+    return examples

@@ -1,0 +1,48 @@
+"""What the laws measure a run by."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+
+def losses(session: Any) -> list[float]:
+    return [float(x) for x in session.log.read()[0].steps["loss"]]
+
+
+def final_hash(session: Any) -> str:
+    return hash_of(load_file(session.folder / "adapter" / "adapter_model.safetensors"))
+
+
+def hash_of(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.replace(".default.", ".").encode())
+        digest.update(tensors[name].detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def finish(session: Any) -> tuple[list[float], str]:
+    session.wait(timeout=300)
+    return losses(session), final_hash(session)
+
+
+def replies(session: Any) -> list[Any]:
+    return [event for event in session.events if event.kind == "reply"]
+
+
+def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path) -> Any:
+    """TRL's own trainer on the same rows, built the same way, with nothing of ours attached."""
+    from jupyter_ft.control.lease import seeded_streams
+    from jupyter_ft.data import load, render
+    from jupyter_ft.methods import sft
+    from jupyter_ft.models import POOL
+
+    base = POOL.get(str(model), revision=None, dtype=recipe.dtype, report=lambda *_: None)
+    rendered = render(load(rows, {}), base.tokenizer, system=recipe.system, max_length=recipe.max_length)
+    with seeded_streams(recipe.seed):
+        return sft.build(base.shell(), base.new_tokenizer(), recipe, rendered.rows, folder)
