@@ -70,6 +70,13 @@ class Hyperparameters(_Part):
         json_schema_extra=_live("steps"),
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):  # pydantic would take it for 1 or 0
+            raise ValueError("a number, not true or false")
+        return value
+
 
 class SftHyperparameters(Hyperparameters):
     """Supervised tuning has no live fields of its own."""

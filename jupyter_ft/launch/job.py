@@ -54,23 +54,26 @@ class Job:
     resume: str | None = None
 
     def run(self) -> None:
-        """Live through the run. Whatever happens is an event; nothing is raised."""
+        """Live through the run. Whatever happens is an event; nothing is raised.
+
+        The last event comes last: by then the lock, the memory and the user's streams are given back.
+        """
         with captured(lambda level, line: self.log.append(Logged(level=level, text=line[:4000]))):
             try:
-                self._train()
+                end = self._train()
             except FineTuneError as error:
-                self._fail(str(error), "")
+                end = self._fail(str(error), "")
             except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
-                self._fail(_one_line(error), traceback.format_exc())
-            finally:
-                self.folder.unlock()
-                gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                end = self._fail(_one_line(error), traceback.format_exc())
+            self.folder.unlock()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        self.log.append(end)
 
     # --- loading ---
 
-    def _train(self) -> None:
+    def _train(self) -> StateChanged:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
@@ -80,7 +83,7 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
-        self._go(trainer, twin)
+        return self._go(trainer, twin)
 
     def _render(self, base: Base) -> list[Any]:
         rendered = render(
@@ -106,7 +109,7 @@ class Job:
 
     # --- training ---
 
-    def _go(self, trainer: Any, twin: Twin) -> None:
+    def _go(self, trainer: Any, twin: Twin) -> StateChanged:
         trained = trained_tensors(trainer.model)
         turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws_randomness(trainer.model))
 
@@ -128,7 +131,7 @@ class Job:
             raise
         finally:
             turn.give()
-        self._finish(port)
+        return self._finish(port)
 
     def _restore(self, port: Port) -> None:
         step, checkpoint, wrong = self.folder.newest_good()
@@ -151,7 +154,7 @@ class Job:
         seconds = time.perf_counter() - began
         self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
 
-    def _finish(self, port: Port) -> None:
+    def _finish(self, port: Port) -> StateChanged:
         stopped = port.obedience.stopping
         try:
             self._save(port, port.step)
@@ -162,10 +165,9 @@ class Job:
         port.detach()
         state: RunState = "stopped" if stopped else "finished"
         total = int(port.trainer.state.max_steps)
-        self.folder.unlock()
-        self.log.append(StateChanged(state=state, step=port.step, total_steps=total))
+        return StateChanged(state=state, step=port.step, total_steps=total)
 
-    def _fail(self, error: str, trace: str) -> None:
+    def _fail(self, error: str, trace: str) -> StateChanged:
         news, _ = self.log.read()
         steps = news.steps["step"]
         step = int(steps[-1]) if len(steps) else 0
@@ -176,9 +178,8 @@ class Job:
             self.log.append(Refused(command=self.resume, verb="resume", step=step, reason=error))
         if not self.chat.ready:
             self.chat.close(f"the run failed: {error}")
-        self.folder.unlock()
         self.log.append(Crashed(step=step, error=error, traceback=trace))
-        self.log.append(StateChanged(state="failed", step=step, note=error))
+        return StateChanged(state="failed", step=step, note=error)
 
 
 def versions() -> dict[str, str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from huggingface_hub import constants
 from transformers import PrinterCallback
 from transformers.utils.notebook import NotebookProgressCallback
 from trl import SFTConfig, SFTTrainer
@@ -65,15 +68,27 @@ def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
     return SFTConfig(**(ours | recipe.trainer))
 
 
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """TRL tells the hub of each trainer that is made (`_BaseTrainer._send_telemetry`); inside here it does not."""
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
     dtype = next(model.parameters()).dtype
-    trainer = SFTTrainer(
-        model=with_adapter(model, recipe.adapter),
-        args=config(recipe, folder, dtype),
-        train_dataset=Dataset.from_list(list(rows)),
-        processing_class=tokenizer,
-    )
+    with no_telemetry():
+        trainer = SFTTrainer(
+            model=with_adapter(model, recipe.adapter),
+            args=config(recipe, folder, dtype),
+            train_dataset=Dataset.from_list(list(rows)),
+            processing_class=tokenizer,
+        )
     for noisy in (PrinterCallback, NotebookProgressCallback):
         trainer.remove_callback(noisy)
     return trainer

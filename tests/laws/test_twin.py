@@ -1,0 +1,141 @@
+"""The twin reaches none of the trainer's modules, shares the base's storage, and speaks the same with and without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyter_ft.recipe import parse_recipe
+
+from ._runs import bare_trainer
+
+
+@pytest.fixture
+def pair(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[Any, Any]:
+    """A trainer that TRL has patched, and a twin of what it trains."""
+    from jupyter_ft.models import POOL
+    from jupyter_ft.sampling.twin import Twin
+
+    recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "adapter": {"r": 4}})
+    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)
+    base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
+    return trainer, Twin(base, recipe.adapter)
+
+
+def _reachable(start: Any) -> Iterator[Any]:
+    """Everything that can be reached from a module by attributes, closures, bound methods and hooks."""
+    import torch
+
+    seen: set[int] = set()
+    todo = [start]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, type | str | bytes | int | float | torch.Tensor | torch.dtype):
+            continue
+        seen.add(id(thing))
+        yield thing
+        if isinstance(thing, dict):
+            todo += thing.values()
+        elif isinstance(thing, list | tuple | set):
+            todo += thing
+        elif isinstance(thing, torch.nn.Module):
+            todo += vars(thing).values()
+        todo += [getattr(thing, name, None) for name in ("__self__", "__wrapped__", "func", "args")]
+        for cell in getattr(thing, "__closure__", None) or ():
+            todo.append(cell.cell_contents)
+
+
+def test_it_reaches_none_of_the_trainers_modules(pair: tuple[Any, Any]) -> None:
+    trainer, twin = pair
+    live = {id(module) for module in trainer.model.modules()}
+    assert id(trainer.model.get_base_model()) in {id(x) for x in _reachable(trainer.model.get_base_model().forward)}
+    for voice in (twin.live, twin.base):
+        assert not [thing for thing in _reachable(voice) if id(thing) in live]
+
+
+def test_it_shares_the_base_and_owns_its_adapter(pair: tuple[Any, Any]) -> None:
+    trainer, twin = pair
+    live = {p.data_ptr() for p in trainer.model.parameters() if not p.requires_grad}
+    own = {name: p for name, p in twin.live.named_parameters() if p.data_ptr() not in live}
+    assert own
+    assert all("lora_" in name for name in own)
+    assert {p.data_ptr() for p in twin.base.parameters()} <= live
+    assert not {p.data_ptr() for p in own.values()} & {p.data_ptr() for p in trainer.model.parameters()}
+
+
+def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None:
+    import torch
+
+    from jupyter_ft.sampling.twin import trained_tensors
+
+    trainer, twin = pair
+    ids = torch.tensor([[1, 50, 60, 70]])
+
+    def logits() -> Any:
+        model, _ = twin.voice("live")
+        with torch.no_grad():
+            return model(ids).logits
+
+    first = logits()
+    trained = trained_tensors(trainer.model)
+    with torch.no_grad():
+        for tensor in trained.values():
+            tensor.add_(0.5)
+    assert torch.equal(logits(), first)
+    twin.publish(3, trained)
+    changed = logits()
+    assert not torch.equal(changed, first)
+    assert twin.voice("live")[1] == 3
+    with torch.no_grad():
+        trainer.model.eval()
+        torch.testing.assert_close(changed, trainer.model.get_base_model().model(ids).last_hidden_state @ _head(trainer).T)
+
+
+def _head(trainer: Any) -> Any:
+    return trainer.model.get_output_embeddings().weight
+
+
+def test_cached_and_uncached_greedy_replies_agree(pair: tuple[Any, Any]) -> None:
+    import torch
+
+    from jupyter_ft.sampling.generate import Manner, speak
+    from jupyter_ft.sampling.twin import trained_tensors
+
+    trainer, twin = pair
+    trained = trained_tensors(trainer.model)
+    with torch.no_grad():
+        for tensor in trained.values():
+            tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    twin.publish(1, trained)
+    model, _ = twin.voice("live")
+    prompt = twin.tokenizer("Where is my order?")["input_ids"]
+    said = speak(model, twin.tokenizer, prompt, Manner(max_new_tokens=30))
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(said.tokens):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    assert said.text == twin.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
+    assert len(set(ids[len(prompt) :])) > 3  # else this proves little
+
+
+def test_sampling_is_exact_and_private(pair: tuple[Any, Any]) -> None:
+    import torch
+
+    from jupyter_ft.sampling.generate import GumbelNoise, Manner, speak
+
+    _, twin = pair
+    model, _ = twin.voice("live")
+    prompt = twin.tokenizer("Hello")["input_ids"]
+    state = torch.get_rng_state()
+    warm = Manner(max_new_tokens=20, temperature=1.0, seed=5)
+    assert speak(model, twin.tokenizer, prompt, warm).text == speak(model, twin.tokenizer, prompt, warm).text
+    assert speak(model, twin.tokenizer, prompt, Manner(20, 1.0, seed=6)).text != speak(model, twin.tokenizer, prompt, warm).text
+    assert torch.equal(torch.get_rng_state(), state)
+
+    scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(20_000, 1)
+    picks = GumbelNoise(torch.Generator().manual_seed(0))(torch.empty(0), scores).argmax(-1)
+    shares = torch.bincount(picks, minlength=3) / len(picks)
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.015, rtol=0)

@@ -1,0 +1,74 @@
+"""Recipes: what is wrong is said in one line, with the nearest right name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from jupyter_ft.errors import RecipeError
+from jupyter_ft.recipe import Hyperparameters, SftHyperparameters, change, controls, parse_recipe
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"learing_rate": 1e-4}, "did you mean 'learning_rate'"),
+    ({"learning_rate": math.nan}, "learning_rate = nan: should be a finite number"),
+    ({"learning_rate": math.inf}, "learning_rate = inf"),
+    ({"learning_rate": -1e-4}, "learning_rate = -0.0001: should be greater than 0"),
+    ({"learning_rate": "fast"}, "learning_rate = 'fast': should be a valid number"),
+    ({"batch_size": 0}, "batch_size = 0: should be greater than or equal to 1"),
+    ({"batch_size": True}, "batch_size"),
+    ({"batch_size": 2.5}, "batch_size = 2.5"),
+    ({"epochs": 0}, "epochs = 0"),
+    ({"max_steps": 0}, "max_steps = 0"),
+    ({"max_steps": 10**12}, "max_steps = 1000000000000"),
+    ({"schedule": "cosin"}, "schedule = 'cosin': should be 'linear', 'cosine' or 'constant'"),
+    ({"method": "dpoo"}, "method = 'dpoo'"),
+    ({"adapter": "loro"}, "adapter.kind = 'loro'"),
+    ({"adapter": {"rnak": 8}}, "unknown key 'adapter.rnak'"),
+    ({"adapter.alhpa": 8}, "did you mean 'alpha'"),
+    ({"columns": "prompt"}, "columns = 'prompt'"),
+    ({"dtype": "float8"}, "dtype = 'float8'"),
+]
+
+
+@pytest.mark.parametrize(("asked", "said"), WRONG)
+def test_what_is_wrong_is_one_line(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(asked)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fields_names_and_their_aliases_mean_the_same() -> None:
+    ours = {"learning_rate": 1e-3, "batch_size": 4, "accumulation": 2, "epochs": 3, "adapter": {"r": 8, "alpha": 16}}
+    theirs = {
+        "lr": 1e-3,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 3,
+        "lora_r": 8,
+        "lora_alpha": 16,
+    }
+    assert parse_recipe(ours) == parse_recipe(theirs)
+    assert parse_recipe({"adapter": "lora", "adapter.r": 8}) == parse_recipe({"adapter": {"rank": 8}})
+    assert parse_recipe({"method": "supervised"}) == parse_recipe({})
+
+
+def test_a_recipe_is_frozen_and_an_edit_is_checked() -> None:
+    recipe = parse_recipe({})
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1  # type: ignore[misc]
+    assert change(recipe.hyperparameters, {"lr": 1e-5}).learning_rate == 1e-5
+    for changes, said in (({"model": "x"}, "fixed"), ({"adapter.r": 3}, "fixed"), ({"lrr": 3}, "unknown"), ({"lr": 0}, ">")):
+        with pytest.raises(RecipeError, match=said.replace(">", "greater")):
+            change(recipe.hyperparameters, changes)
+
+
+def test_every_live_field_says_what_it_is() -> None:
+    fields = controls(SftHyperparameters())
+    assert [field["name"] for field in fields] == list(Hyperparameters.model_fields)
+    for field in fields:
+        assert field["help"]
+        assert field["type"] in ("number", "integer", "choice")
+        assert field["type"] != "choice" or field["choices"]

@@ -1,0 +1,141 @@
+"""The run folder: names, locks, and checkpoints that are complete or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jupyter_ft.errors import CheckpointError, RunFolderError
+from jupyter_ft.recipe import parse_recipe
+from jupyter_ft.runs import KEEP, RunFolder, check_name, verify
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "a;rm", "", ".hidden", "-dash", "x" * 300, "nul", "end.", "new\nline", "ü", "$(ls)", "a b"]
+)
+def test_names_that_could_leave_the_folder_are_refused(name: str) -> None:
+    with pytest.raises(RunFolderError, match="cannot name a run") as caught:
+        check_name(name)
+    assert "\n" not in str(caught.value).replace("new\nline", "")
+
+
+def fill(folder: Path) -> None:
+    (folder / "weights.bin").write_bytes(os.urandom(1000))
+    (folder / "state.json").write_text("{}")
+
+
+def test_a_checkpoint_is_published_whole() -> None:
+    run = RunFolder.create("support")
+    path, size = run.publish(7, fill)
+    assert size == 1002
+    verify(path)
+    assert run.checkpoints() == [7]
+    assert run.newest_good()[:2] == (7, path)
+
+
+def test_a_save_that_fails_publishes_nothing() -> None:
+    run = RunFolder.create("support")
+    run.publish(7, fill)
+
+    def full(folder: Path) -> None:
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.publish(8, full)
+    assert run.checkpoints() == [7]
+    assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["step-000007"]
+
+
+def test_a_process_killed_while_saving_leaves_no_checkpoint() -> None:
+    run = RunFolder.create("support")
+    run.publish(1, fill)
+    code = f"""
+import os
+from pathlib import Path
+from jupyter_ft.runs import RunFolder
+def die(folder):
+    (folder / "weights.bin").write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+RunFolder(Path({str(run.path)!r})).publish(2, die)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert run.checkpoints() == [1]
+    assert run.newest_good()[0] == 1
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip", "manifest", "garbage"])
+def test_any_damage_is_found_and_the_one_before_is_used(damage: str) -> None:
+    run = RunFolder.create("support")
+    run.publish(1, fill)
+    path, _ = run.publish(2, fill)
+    weights, manifest = path / "weights.bin", path / "manifest.json"
+    match damage:
+        case "delete":
+            weights.unlink()
+        case "truncate":
+            weights.write_bytes(weights.read_bytes()[:500])
+        case "flip":
+            data = bytearray(weights.read_bytes())
+            data[3] ^= 1
+            weights.write_bytes(bytes(data))
+        case "manifest":
+            manifest.unlink()
+        case "garbage":
+            manifest.write_text(json.dumps([1, 2]))
+    with pytest.raises(CheckpointError, match=r"step-000002: (weights\.bin|manifest\.json)"):
+        verify(path)
+    step, _, wrong = run.newest_good()
+    assert step == 1
+    assert len(wrong) == 1
+
+
+def test_only_the_newest_checkpoints_are_kept() -> None:
+    run = RunFolder.create("support")
+    for step in range(1, KEEP + 4):
+        run.publish(step, fill)
+    assert run.checkpoints() == [4, 5, 6][-KEEP:]
+
+
+def test_a_run_folder_has_one_writer() -> None:
+    run = RunFolder.create("support")
+    run.lock()
+    with pytest.raises(RunFolderError, match="in use by this kernel"):
+        RunFolder(run.path).lock()
+    run.unlock()
+    RunFolder(run.path).lock()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over() -> None:
+    run = RunFolder.create("support")
+    code = f"from pathlib import Path; from jupyter_ft.runs import RunFolder; RunFolder(Path({str(run.path)!r})).lock()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (run.path / "lock").exists()
+    assert run.holder() is None
+    run.lock()
+    assert run.holder() == os.getpid()
+
+
+def test_a_taken_name_a_missing_run_and_a_foreign_folder_are_told_apart(runs: Path) -> None:
+    RunFolder.create("support").write_recipe(parse_recipe({}), {"data": {}})
+    with pytest.raises(RunFolderError, match="taken by another run"):
+        RunFolder.create("support")
+    with pytest.raises(RunFolderError, match="holds no run; the runs here are: support"):
+        RunFolder.find("suport")
+    (runs / "support" / "recipe.yaml").write_text("[")
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        RunFolder.find("support").read_recipe()
+
+
+def test_the_recipe_round_trips() -> None:
+    recipe = parse_recipe({"learning_rate": 3e-5, "adapter": {"r": 8}, "system": "You: the desk", "max_steps": 7})
+    run = RunFolder.create("support")
+    run.write_recipe(recipe, {"data": {"fingerprint": "f"}})
+    asked, about = run.read_recipe()
+    assert parse_recipe(asked) == recipe
+    assert about == {"data": {"fingerprint": "f"}}

@@ -1,0 +1,160 @@
+"""A session-like object over a real event log, and a wire that carries a panel's real messages."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comm.base_comm import BaseComm
+
+from jupyter_ft.event_log import EventLog
+from jupyter_ft.messages import Applied, Command, ReplyDone, ReplyPart, ReplyStarted, StateChanged, StepDone
+from jupyter_ft.recipe import Hyperparameters, Recipe, change, parse_recipe
+
+XSS = [
+    "<script>window.__pwned=1</script>",
+    "<img src=x onerror=window.__pwned=2>",
+    "<svg onload=window.__pwned=3>",
+    "<svg><script>window.__pwned=4</script></svg>",
+    "<iframe srcdoc='<script>parent.__pwned=5</script>'></iframe>",
+    "[click](javascript:window.__pwned=6)",
+    "[click](data:text/html,<script>window.__pwned=7</script>)",
+    "![x](http://evil.example/leak.png)",
+    "![x](javascript:window.__pwned=8)",
+    "<a href='javascript:window.__pwned=9'>x</a>",
+    "<body onload=window.__pwned=10>",
+    "<math><mtext></table><mglyph><style><img src=x onerror=window.__pwned=11>",
+    "<style>@import 'http://evil.example/x.css'</style>",
+    "<form action=javascript:window.__pwned=12><input type=submit autofocus onfocus=window.__pwned=13>",
+    "<details open ontoggle=window.__pwned=14>",
+    "`<img src=x onerror=window.__pwned=15>`",
+    "```html\n<img src=x onerror=window.__pwned=16>\n```",
+    "<video><source onerror=window.__pwned=17></video>",
+    '"><img src=x onerror=window.__pwned=18>',
+    "'><img src=x onerror=window.__pwned=19>",
+    "<http://evil.example/auto> <javascript:window.__pwned=20>",
+    "[ref]\n\n[ref]: javascript:window.__pwned=21",
+    "<link rel=stylesheet href=http://evil.example/y.css>",
+    "<object data=http://evil.example/z></object><embed src=http://evil.example/w>",
+    "<base href=http://evil.example/>",
+]
+
+
+@dataclass
+class SmallRun:
+    """What a panel needs of a session; the values follow from the log's `Applied` events."""
+
+    name: str = "support"
+    recipe: Recipe = field(default_factory=lambda: parse_recipe({}))
+    log: EventLog = field(default_factory=EventLog)
+    state: str = "running"
+    step: int = 0
+    total_steps: int = 400
+    folder: Path = Path("runs/support")
+    said: list[Command] = field(default_factory=list)
+    hyperparameters: Hyperparameters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hyperparameters = self.recipe.hyperparameters
+
+    def submit(self, command: Command) -> None:
+        self.said.append(command)
+
+    def take(self, steps: int, bad: tuple[int, ...] = (), **metrics: float) -> None:
+        for _ in range(steps):
+            self.step += 1
+            n = self.step
+            loss = (
+                math.nan
+                if n in bad
+                else 1.1 + 2.2 * math.exp(-n / 60) + 0.16 * math.sin(n * 12.9898) * math.cos(n * 4.1)
+            )
+            rate = self.hyperparameters.learning_rate * max(0.0, 1 - n / max(self.total_steps, n + 1))
+            norm = math.nan if n in bad else 0.8 + 0.3 * math.sin(n * 7.7) ** 2
+            self.log.append(
+                StepDone(
+                    step=n,
+                    loss=loss,
+                    learning_rate=rate,
+                    grad_norm=norm,
+                    tokens=1900 + n % 60,
+                    seconds=0.62,
+                    epoch=n / 200,
+                    metrics={"mean_token_accuracy": min(0.9, 0.4 + n / 900), **metrics},
+                )
+            )
+
+    def become(self, state: str, note: str = "") -> None:
+        self.state = state
+        self.log.append(StateChanged(state=state, step=self.step, total_steps=self.total_steps, note=note))
+
+    def apply(self, command: str, **changes: Any) -> None:
+        old = self.hyperparameters
+        self.hyperparameters = change(old, changes)
+        pairs = {name: (getattr(old, name), value) for name, value in changes.items()}
+        self.log.append(Applied(command=command, verb="set", step=self.step + 1, changes=pairs))
+
+    def start_reply(
+        self, command: str, prompt: str, at: str = "live", turn: str = "t.0", thread: str = "panel"
+    ) -> None:
+        step = 0 if at == "base" else self.step
+        said = {"command": command, "turn": turn, "thread": thread, "at": at, "step": step, "prompt": prompt}
+        self.log.append(ReplyStarted(**said))
+
+    def reply(
+        self, command: str, prompt: str, text: str, at: str = "live", turn: str = "t.0", *, thread: str = "panel"
+    ) -> None:
+        self.start_reply(command, prompt, at, turn, thread=thread)
+        for word in text.split(" "):
+            self.log.append(ReplyPart(command=command, text=word + " "))
+        self.log.append(
+            ReplyDone(
+                command=command,
+                turn=turn,
+                thread=thread,
+                at=at,
+                step=0 if at == "base" else self.step,
+                prompt=prompt,
+                text=text,
+                tokens=len(text.split()),
+                tokens_per_second=21.4,
+                first_token_seconds=0.3,
+                ended="eos",
+            )
+        )
+
+
+class Wire(BaseComm):
+    """A comm that keeps what is sent over it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
+        super().__init__(*args, **kwargs)
+
+    def publish_msg(
+        self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
+    ) -> None:
+        if data and data.get("method") == "custom":
+            self.sent.append((data["content"], [bytes(buffer) for buffer in buffers or []]))
+        self._reply_subshell_id = "main"  # as ipykernel 7.4 notes it
+
+    def taken(self) -> list[tuple[dict[str, Any], list[bytes]]]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+def say(panel: Any, **content: Any) -> None:
+    """What a view says, by the way that a kernel takes it."""
+    panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+
+
+def until(condition: Any, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+from small_run import XSS, SmallRun
+
+from jupyter_ft.messages import Crashed, Resumed, StepRefused
+from jupyter_ft.recipe import parse_recipe
+from jupyter_ft.ui.figure import figure
+from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.watched import shown
+
+ALIVE = {"script", "img", "iframe", "form", "input", "object", "embed", "base", "link", "math", "video"}
+
+
+class Tags(HTMLParser):
+    """Every element and attribute of a page, as a browser would see them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_nothing_from_a_model_or_a_person_is_alive_in_the_record(run: SmallRun) -> None:
+    run.name = XSS[1]
+    run.take(5)
+    for number, payload in enumerate(XSS):
+        run.log.read()
+        run.reply(f"c{number}", payload, payload, turn=f"t.{number}")
+        page = record_html(run)
+        for tag, attributes in Tags(page).found:
+            assert tag not in {
+                "script",
+                "img",
+                "iframe",
+                "form",
+                "input",
+                "object",
+                "embed",
+                "base",
+                "link",
+                "math",
+                "video",
+            }
+            assert not any(name.startswith("on") for name in attributes), (payload, tag, attributes)
+            assert re.match(r"https?:", attributes.get("href") or "https:"), (payload, attributes)
+    run.log.append(Crashed(step=5, error=XSS[0], traceback=XSS[0]))
+    assert "<script" not in record_html(run)
+    assert record_html(run).count("<style>") == 1
+
+
+def test_a_step_that_is_not_finite_is_a_red_tick_and_a_gap_never_a_zero(run: SmallRun) -> None:
+    run.take(40, bad=(17, 18))
+    run.log.append(StepRefused(step=30, loss=float("nan"), grad_norm=float("inf")))
+    page = record_html(run)
+    assert "Not finite at steps 17, 18, 30." in page
+    assert page.count("class='bad' x1=") == 3
+    path = re.search(r"d='(M[^']+)' fill='none' stroke='var\(--line", page)
+    assert path is not None
+    assert path[1].count("M") == 2
+    assert "nan" not in path[1]
+    assert "not finite at steps 17, 18, 30" in record_text(run)
+
+
+def test_a_record_before_the_first_step_and_with_only_bad_steps() -> None:
+    run = SmallRun()
+    assert "No step yet" in record_html(run)
+    assert record_text(run) == "support · running · step 0 of 400"
+    run.take(3, bad=(1, 2, 3))
+    assert "Not finite at steps 1, 2, 3" in record_html(run)
+    figure(run)
+
+
+def test_changes_are_marks_and_rows_and_what_was_taken_back_is_gone(run: SmallRun) -> None:
+    run.take(20)
+    run.apply("a", learning_rate=5e-5)
+    run.take(20)
+    run.apply("b", batch_size=4)
+    assert "<td>21</td><td>learning_rate 2e-4 → 5e-5</td>" in record_html(run)
+    assert "step 41: batch_size 8 → 4" in record_text(run)
+    run.log.append(Resumed(step=30))
+    assert "batch_size" not in record_html(run)
+
+
+def test_private_chats_stay_out() -> None:
+    run = SmallRun(recipe=parse_recipe({"record_chats": False}))
+    run.take(2)
+    run.reply("c", "my secret", "is safe")
+    assert "secret" not in record_html(run) + record_text(run)
+    assert "safe" not in record_html(run) + record_text(run)
+
+
+def test_a_long_run_is_a_small_record() -> None:
+    run = SmallRun(total_steps=50_000)
+    run.take(50_000)
+    assert len(record_html(run)) < 40_000
+
+
+def test_the_figure_has_small_arrays_marks_and_red_where_not_finite(run: SmallRun) -> None:
+    run.total_steps = 12_000
+    run.take(12_000, bad=(500,))
+    run.apply("a", learning_rate=5e-5)
+    drawn = figure(run)
+    by_name = {trace.name: trace for trace in drawn.data}
+    assert set(by_name) == {"loss", "learning rate", "not finite", "change"}
+    for trace in drawn.data:
+        assert len(trace.x) <= 5000
+        assert trace.x.dtype == np.int32
+        assert trace.y.dtype == np.float32
+    assert by_name["not finite"].x.tolist() == [500]
+    assert by_name["change"].text[0] == "step 12001: learning_rate 2e-4 → 5e-5"
+    assert drawn.layout.shapes[0].x0 == 12_001
+    assert by_name["learning rate"].yaxis == "y2"
+
+
+def test_values_are_written_as_people_write_them() -> None:
+    assert [shown(value) for value in (2e-4, 5e-5, 0.1, 8, None, "linear", 1.23456, 0.0)] == [
+        *("2e-4", "5e-5", "0.1", "8", "none", "linear", "1.235", "0"),
+    ]
