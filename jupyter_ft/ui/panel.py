@@ -1,0 +1,159 @@
+"""The panel of a run in the notebook: what it is told comes from the pump, what it says goes to the session."""
+
+from __future__ import annotations
+
+import threading
+import time
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import traitlets
+from IPython.display import DisplayHandle, display
+from pydantic import ValidationError
+
+from jupyter_ft.errors import FineTuneError
+from jupyter_ft.messages import OVER, Refused, command_from
+from jupyter_ft.recipe import first_complaint
+from jupyter_ft.ui.pump import PUMP, free_replies
+from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.telling import PROTOCOL, View
+from jupyter_ft.ui.watched import Watched
+
+VIEWS_KEPT = 16  # a page that is closed does not say goodbye
+
+
+def _built(name: str) -> str:
+    file = files("jupyter_ft.ui") / "static" / name
+    if not file.is_file():
+        raise FineTuneError(f"the panel is not built ({file} is missing): cd labextension && npm ci && npm run build")
+    return file.read_text(encoding="utf-8")
+
+
+class Panel(anywidget.AnyWidget):  # type: ignore[misc]
+    """The panel of one session, in as many views as are open.
+
+    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `here` (still open), `bye`, and
+    `command`. Handlers validate and put the command in the session's inbox; they may run on any thread.
+    """
+
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
+    name = traitlets.Unicode().tag(sync=True)
+    protocol = traitlets.Int(PROTOCOL).tag(sync=True)
+
+    def __init__(self, session: Watched) -> None:
+        self._session = session
+        self._views: dict[str, View] = {}
+        self._lock = threading.Lock()
+        self._handle: DisplayHandle | None = None
+        self._recorded = session.state in OVER
+        super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
+        self.on_msg(self._heard)
+
+    # --- told by the pump ---------------------------------------------------------------------------------------------
+
+    @property
+    def watched(self) -> bool:
+        """Whether a view is open, or the record still has to be kept at the end of the run."""
+        return bool(self._views) or (self._handle is not None and not self._recorded)
+
+    def tell(self, now: float) -> int:
+        """Send each view what is new to it; gives the number of messages."""
+        sent = 0
+        with self._lock:
+            for view in self._views.values():
+                if not view.pull and view.due(now):
+                    sent += self._send_next(view, now)
+        if self._handle is not None and not self._recorded and self._session.state in OVER:
+            self.refresh_record()
+        return sent
+
+    def _send_next(self, view: View, now: float) -> int:
+        message = view.next_message(self._session, now)
+        if message is None:
+            return 0
+        self.send(message.content, buffers=message.buffers)
+        free_replies(self.comm)
+        return 1
+
+    # --- said by the browser ------------------------------------------------------------------------------------------
+
+    def _heard(self, _widget: object, content: object, _buffers: object) -> None:
+        if not isinstance(content, dict) or not isinstance(content.get("view"), str):
+            return
+        now = time.monotonic()
+        with self._lock:
+            view = self._view(content["view"][:64], now)
+            match content.get("t"):
+                case "hello":
+                    view.cursor, view.pull = None, False
+                case "poll":
+                    if content.get("seq") != view.seq:
+                        view.cursor = None  # something was lost on the way
+                    view.pull = True
+                    if not self._send_next(view, now):
+                        self.send({"v": PROTOCOL, "t": "beat", "to": view.id, "seq": view.seq, **self._where()})
+                        free_replies(self.comm)
+                case "bye":
+                    del self._views[view.id]
+        if content.get("t") == "command":
+            self._submit(view, content.get("command"))
+        PUMP.watch(self)
+
+    def _where(self) -> dict[str, Any]:
+        return {"state": self._session.state, "step": self._session.step, "total": self._session.total_steps}
+
+    def _view(self, view_id: str, now: float) -> View:
+        view = self._views.pop(view_id, None) or View(view_id, now)
+        view.heard = now
+        self._views[view_id] = view  # the last heard is the last in the dict
+        while len(self._views) > VIEWS_KEPT:
+            del self._views[next(iter(self._views))]
+        return view
+
+    def _submit(self, view: View, data: object) -> None:
+        try:
+            self._session.submit(command_from(data))
+        except ValidationError as error:
+            self._note(view, data, f"not understood: {first_complaint(error)}")
+        except FineTuneError as error:
+            self._note(view, data, str(error))
+
+    def _note(self, view: View, data: object, reason: str) -> None:
+        said = data if isinstance(data, dict) else {}
+        command, verb = str(said.get("id", ""))[:64], str(said.get("kind", ""))[:32]
+        view.notes.append(Refused(command=command, verb=verb, step=self._session.step, reason=reason[:500]))
+        del view.notes[:-20]  # a browser gone mad must not fill the memory
+
+    # --- shown in the notebook ----------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show the panel in the cell that runs; where no widget can be drawn the static record is seen in its place."""
+        data, metadata = self._bundle()
+        self._handle = display(data, metadata=metadata, raw=True, display_id=True)
+        PUMP.watch(self)
+
+    def refresh_record(self) -> None:
+        """Put the record of this moment under the panel, for the saved notebook. Done once by itself at the end."""
+        self._recorded = True
+        if self._handle is not None:
+            data, metadata = self._bundle()
+            self._handle.update(data, metadata=metadata, raw=True)
+
+    def close(self) -> None:
+        """Close every view and tell them nothing more; the run is not touched."""
+        PUMP.forget(self)
+        super().close()
+
+    def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        found: Any = super()._repr_mimebundle_()
+        data, metadata = found or ({}, {})
+        static = {"text/plain": record_text(self._session), "text/html": record_html(self._session)}
+        return {**data, **static}, metadata
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._bundle()
+
+    def _ipython_display_(self, **_: object) -> None:  # ipywidgets 7 would show the bare view without the record
+        self.show()

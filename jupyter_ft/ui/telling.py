@@ -1,0 +1,165 @@
+"""What one open view has been told of a run, and the message that tells it the rest.
+
+A view that says hello is told the story: everything, thinned. After that it is told the news: only what is new.
+Both carry the curves as one float32 buffer, column after column, and the other events as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jupyter_ft.event_log import Cursor, Floats, News
+from jupyter_ft.messages import (
+    OVER,
+    Applied,
+    Event,
+    Logged,
+    Progress,
+    ReplyDone,
+    ReplyPart,
+    ReplyStarted,
+    Resumed,
+    StateChanged,
+)
+from jupyter_ft.recipe import controls
+from jupyter_ft.ui.thin import thin
+from jupyter_ft.ui.watched import Watched
+
+PROTOCOL = 1
+STORY_ROWS = 2000
+NEWS_ROWS = 500
+CURVES_EVERY = 0.25  # seconds between two messages with curve points
+BEAT_EVERY = 5.0  # while a run is live a view hears something at least so often, or it says that the kernel is gone
+SILENT_AFTER = 150.0  # browsers slow the timers of a hidden page down to one a minute
+SILENT_EVERY = 10.0  # its page may be closed, or its words may wait behind a long cell: tell it, but seldom
+LINES_KEPT = 200
+REPLIES_KEPT = 100
+
+
+@dataclass
+class Message:
+    """One custom message for the browser."""
+
+    content: dict[str, Any]
+    buffers: list[bytes] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """What it weighs on the wire, about."""
+        return len(json.dumps(self.content)) + sum(map(len, self.buffers))
+
+
+@dataclass
+class View:
+    """One place in a browser where the panel is drawn; it keeps its own cursor."""
+
+    id: str
+    heard: float
+    cursor: Cursor | None = None  # None: it wants the story
+    seq: int = 0
+    pull: bool = False  # it asks for its news itself (Colab drops what a background thread sends)
+    told: float = float("-inf")
+    curves_told: float = float("-inf")
+    columns: tuple[str, ...] = ()
+    notes: list[Event] = field(default_factory=list)
+
+    def due(self, now: float) -> bool:
+        """Whether it may be told something now."""
+        return self.cursor is None or now - self.heard < SILENT_AFTER or now - self.told >= SILENT_EVERY
+
+    def next_message(self, session: Watched, now: float) -> Message | None:
+        """The story, the news, a heartbeat where it has been quiet for long, or nothing."""
+        message = self._story(session) if self.cursor is None else self._news(session, now)
+        if message is None and session.state not in OVER and now - self.told >= BEAT_EVERY:
+            message = Message(self._head("beat", session))
+        if message is not None:
+            self.told = now
+        return message
+
+    def _head(self, kind: str, session: Watched) -> dict[str, Any]:
+        where = {"state": session.state, "step": session.step, "total": session.total_steps}
+        return {"v": PROTOCOL, "t": kind, "to": self.id, "seq": self.seq, **where}
+
+    def _story(self, session: Watched) -> Message:
+        news, self.cursor = session.log.read()
+        self.seq, self.columns = self.seq + 1, ()  # never from zero again: a poll must notice a story that got lost
+        content = {
+            **self._head("story", session),
+            "name": session.name,
+            "folder": str(session.folder),
+            "controls": controls(session.hyperparameters),
+        }
+        return self._filled(content, news, STORY_ROWS)
+
+    def _news(self, session: Watched, now: float) -> Message | None:
+        assert self.cursor is not None
+        news, after = session.log.read(self.cursor)
+        if not news.restart and now - self.curves_told < CURVES_EVERY:
+            news.steps, after = {}, Cursor(self.cursor.rows, after.events, after.era)
+        self.cursor = after
+        if not news.restart and not news.events and not self.notes and _rows(news.steps) == 0:
+            return None
+        self.seq += 1
+        content = self._head("news", session)
+        if news.restart:
+            content["restart"] = True
+        if any(isinstance(event, Applied | Resumed | StateChanged) for event in news.events):
+            content["values"] = session.hyperparameters.model_dump(mode="json")
+        if _rows(news.steps):
+            self.curves_told = now
+        return self._filled(content, news, STORY_ROWS if news.restart else NEWS_ROWS)
+
+    def _filled(self, content: dict[str, Any], news: News, limit: int) -> Message:
+        events, self.notes = [*digest(news.events), *self.notes], []
+        if events:
+            content["events"] = [json.loads(event.model_dump_json()) for event in events]
+        if not _rows(news.steps):
+            return Message(content)
+        steps = thin(news.steps, limit)
+        content["rows"] = _rows(steps)
+        if tuple(steps) != self.columns:
+            self.columns = tuple(steps)
+            content["columns"] = list(steps)
+        with np.errstate(over="ignore"):
+            packed = np.stack(list(steps.values())).astype("<f4")
+        return Message(content, [packed.tobytes()])
+
+
+def _rows(steps: dict[str, Floats]) -> int:
+    return len(steps["step"]) if steps else 0
+
+
+def digest(events: Iterable[Event]) -> list[Event]:
+    """The events as a latecomer needs them: the last progress and lines, the last replies, parts joined."""
+    listed = list(events)
+    done = {event.command for event in listed if isinstance(event, ReplyDone)}
+    last_progress = next((event for event in reversed(listed) if isinstance(event, Progress)), None)
+    lines = {id(event) for event in [e for e in listed if isinstance(e, Logged)][-LINES_KEPT:]}
+    replies = {id(event) for event in [e for e in listed if isinstance(e, ReplyDone)][-REPLIES_KEPT:]}
+    parts: dict[str, list[str]] = {}
+    kept: list[Event] = []
+    for event in listed:
+        if isinstance(event, ReplyPart):
+            if event.command not in done:
+                if event.command not in parts:
+                    kept.append(event)
+                parts.setdefault(event.command, []).append(event.text)
+            continue
+        passed_over = (
+            (isinstance(event, Progress) and event is not last_progress)
+            or (isinstance(event, Logged) and id(event) not in lines)
+            or (isinstance(event, ReplyDone) and id(event) not in replies)
+            or (isinstance(event, ReplyStarted) and event.command in done)
+        )
+        if not passed_over:
+            kept.append(event)
+    return [_joined(event, parts) for event in kept]
+
+
+def _joined(event: Event, parts: dict[str, list[str]]) -> Event:
+    return event.model_copy(update={"text": "".join(parts[event.command])}) if isinstance(event, ReplyPart) else event

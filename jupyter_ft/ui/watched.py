@@ -1,0 +1,123 @@
+"""What the ui asks of a session, and what its log says when read from the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jupyter_ft.event_log import EventLog, Floats
+from jupyter_ft.messages import (
+    Applied,
+    CheckpointSaved,
+    Command,
+    Crashed,
+    Event,
+    ReplyDone,
+    Resumed,
+    StepRefused,
+)
+from jupyter_ft.recipe import Hyperparameters, Recipe
+
+
+class Watched(Protocol):
+    """A run that can be looked at and told things; `session.Session` is one."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+
+    @property
+    def log(self) -> EventLog:
+        """Everything that has happened."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was asked at the start."""
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The live values as they are now."""
+
+    @property
+    def state(self) -> str:
+        """One of `messages.RunState`."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all; 0 while unknown."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+
+    def submit(self, command: Command) -> object:
+        """Put a command in the inbox and return at once."""
+
+
+@dataclass
+class Past:
+    """A log, sorted for showing; what a resumed run took back is left out."""
+
+    steps: dict[str, Floats]
+    changes: list[Applied] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
+    bad_steps: list[int] = field(default_factory=list)
+    replies: list[ReplyDone] = field(default_factory=list)
+    crash: Crashed | None = None
+
+    def keep(self, event: Event) -> None:
+        """Sort one event in."""
+        if isinstance(event, Applied) and event.verb == "set":
+            self.changes.append(event)
+        elif isinstance(event, CheckpointSaved):
+            self.checkpoints.append(event.step)
+        elif isinstance(event, StepRefused):
+            self.bad_steps.append(event.step)
+        elif isinstance(event, ReplyDone):
+            self.replies.append(event)
+        elif isinstance(event, Crashed):
+            self.crash = event
+        elif isinstance(event, Resumed):
+            self._take_back(event.step)
+
+    def _take_back(self, last: int) -> None:
+        self.changes = [change for change in self.changes if change.step <= last]
+        self.checkpoints = [step for step in self.checkpoints if step <= last]
+        self.bad_steps = [step for step in self.bad_steps if step <= last]
+        self.crash = None
+
+
+def past_of(session: Watched) -> Past:
+    """The whole log of a session. Steps with a loss that is not finite are among `bad_steps`."""
+    news, _ = session.log.read()
+    past = Past(news.steps)
+    for event in news.events:
+        past.keep(event)
+    bad = news.steps["step"][~np.isfinite(news.steps["loss"])]
+    past.bad_steps = sorted({*past.bad_steps, *(int(step) for step in bad)})
+    return past
+
+
+def shown(value: object) -> str:
+    """A value as people write it: `2e-4`, `0.1`, `linear`, `none`."""
+    if value is None:
+        return "none"
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}"
+    if value != 0 and abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.3e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return text
+
+
+def change_text(change: Applied) -> str:
+    """`learning_rate 2e-4 → 5e-5, batch_size 8 → 4`."""
+    return ", ".join(f"{name} {shown(old)} → {shown(new)}" for name, (old, new) in change.changes.items())

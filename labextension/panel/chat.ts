@@ -1,0 +1,248 @@
+// Talk to the weights of this moment and to the base, side by side. The conversation is rebuilt from the log: a turn's
+// id is CONVERSATION.NUMBER, so that a page that is loaded again knows where the last conversation began.
+
+import { h, setText } from "./dom";
+import { rendered } from "./markdown";
+import { Command, Said, Sampling, newId } from "./protocol";
+import { Reply, Store, Turn } from "./store";
+
+const THREAD = "panel";
+const COLUMNS = ["live", "base"] as const;
+
+export interface ChatMemory {
+  draft: string;
+  columns: string[];
+  sampling: Sampling;
+}
+export const CHAT_DEFAULTS: ChatMemory = {
+  draft: "",
+  columns: ["live"],
+  sampling: { temperature: 0, top_p: 1, max_new_tokens: 256 },
+};
+
+export class Chat {
+  readonly element: HTMLElement;
+  private readonly list = h("div", { class: "jft-turns", "data-testid": "turns", tabindex: 0, "aria-label": "Conversation" });
+  private readonly announce = h("div", { class: "jft-hidden", role: "log", "aria-live": "polite" });
+  private readonly input: HTMLTextAreaElement;
+  private readonly sendButton: HTMLButtonElement;
+  private readonly hint = h("span", { class: "jft-dim" });
+  private drawn = new Map<string, DrawnReply>();
+  private drawnTurns = new Map<Turn, HTMLElement>();
+  private conversation: string | null = null;
+
+  constructor(
+    private readonly store: Store,
+    private readonly send: (command: Command) => void,
+    private readonly memory: ChatMemory,
+  ) {
+    this.input = h("textarea", {
+      "data-testid": "chat-input",
+      rows: 2,
+      "aria-label": "Message",
+      placeholder: "Ask the model as it is now…  (Enter sends, Shift+Enter starts a line)",
+    });
+    this.input.value = memory.draft;
+    this.input.addEventListener("input", () => (memory.draft = this.input.value));
+    this.input.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // Shift+Enter would run the cell
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        this.ask();
+      }
+    });
+    this.sendButton = h("button", { type: "submit", class: "jft-primary", "data-testid": "chat-send" }, ["Send"]);
+    this.element = h("div", { class: "jft-chat" }, [this.list, this.announce, this.composer()]);
+  }
+
+  private composer(): HTMLElement {
+    const boxes = COLUMNS.map((at) => {
+      const box = h("input", { type: "checkbox", "data-testid": `chat-${at}`, checked: this.memory.columns.includes(at) });
+      box.addEventListener("change", () => {
+        this.memory.columns = COLUMNS.filter((one) => (one === at ? box.checked : this.memory.columns.includes(one)));
+        this.sendButton.disabled = this.memory.columns.length === 0;
+      });
+      return h("label", { class: "jft-check" }, [box, at]);
+    });
+    const fresh = h("button", { type: "button", "data-testid": "chat-new" }, ["New conversation"], {
+      click: () => {
+        this.conversation = newId();
+        this.draw(true);
+        this.input.focus();
+      },
+    });
+    return h(
+      "form",
+      { class: "jft-composer" },
+      [
+        h("div", { class: "jft-ask" }, [this.input, this.sendButton]),
+        h("div", { class: "jft-options" }, [
+          h("fieldset", {}, [h("legend", { class: "jft-hidden" }, ["Who answers"]), ...boxes]),
+          this.samplingFields(),
+          this.hint,
+          fresh,
+        ]),
+      ],
+      {
+        submit: (event) => {
+          event.preventDefault();
+          this.ask();
+        },
+      },
+    );
+  }
+
+  private samplingFields(): HTMLElement {
+    const { sampling } = this.memory;
+    const field = (name: keyof Sampling, label: string, limits: { min: number; max: number; step: string }) => {
+      const input = h("input", { type: "number", "data-testid": `chat-${name}`, value: sampling[name], ...limits });
+      input.addEventListener("keydown", (event) => event.stopPropagation());
+      input.addEventListener("change", () => {
+        if (input.value !== "" && input.checkValidity()) sampling[name] = Number(input.value);
+        else input.value = String(sampling[name]);
+      });
+      return h("label", {}, [label, input]);
+    };
+    return h("details", { class: "jft-sampling" }, [
+      h("summary", {}, ["Sampling"]),
+      h("div", {}, [
+        field("temperature", "temperature", { min: 0, max: 10, step: "any" }),
+        field("top_p", "top p", { min: 0.01, max: 1, step: "any" }),
+        field("max_new_tokens", "most new tokens", { min: 1, max: 32768, step: "1" }),
+      ]),
+    ]);
+  }
+
+  private ask(): void {
+    const prompt = this.input.value.trim();
+    if (!prompt || !this.memory.columns.length || this.sendButton.disabled) return;
+    const conversation = this.here();
+    const number = this.store.turns.filter((turn) => conversationOf(turn) === conversation).length;
+    const turn = `${conversation}.${number}`;
+    for (const at of this.memory.columns) {
+      const id = newId();
+      const messages: Said[] = [...this.history(conversation, at), { role: "user", content: prompt }];
+      this.store.asked(turn, THREAD, prompt, at, id);
+      this.send({ kind: "ask", id, messages, at, turn, thread: THREAD, ...this.memory.sampling });
+    }
+    this.input.value = this.memory.draft = "";
+    this.draw(true);
+    this.list.scrollTop = this.list.scrollHeight;
+  }
+
+  /** The conversation that goes on: the one begun here, else the last of the log. */
+  private here(): string {
+    const last = this.store.turns.filter((turn) => turn.thread === THREAD).at(-1);
+    this.conversation ??= last ? conversationOf(last) : newId();
+    return this.conversation;
+  }
+
+  /** Each column remembers what it has said itself. */
+  private history(conversation: string, at: string): Said[] {
+    const said: Said[] = [];
+    for (const turn of this.store.turns) {
+      const reply = [...turn.replies.values()].find((one) => one.at === at && one.state === "done" && one.text);
+      if (turn.thread !== THREAD || conversationOf(turn) !== conversation || !reply) continue;
+      said.push({ role: "user", content: turn.prompt }, { role: "assistant", content: reply.text });
+    }
+    return said;
+  }
+
+  draw(usable: boolean): void {
+    const atEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
+    this.sendButton.disabled = !usable || this.memory.columns.length === 0;
+    this.input.disabled = !usable;
+    const loading = ["queued", "loading"].includes(this.store.state);
+    const fresh = this.store.turns.length > 0 && !this.store.turns.some((turn) => conversationOf(turn) === this.conversation);
+    const begun = this.conversation !== null && fresh ? "The next message begins a new conversation." : "";
+    setText(this.hint, loading ? "Answers come when the model is loaded." : begun);
+    const kept = new Set(this.store.turns);
+    for (const [turn, element] of this.drawnTurns) {
+      if (kept.has(turn)) continue;
+      element.remove(); // a story came: everything is drawn from it
+      this.drawnTurns.delete(turn);
+    }
+    let before: string | null = null;
+    for (const turn of this.store.turns) {
+      if (!this.drawnTurns.has(turn)) this.addTurn(turn, before);
+      for (const reply of turn.replies.values()) this.drawReply(turn, reply);
+      if (turn.thread === THREAD) before = conversationOf(turn);
+    }
+    this.list.classList.toggle("jft-empty", this.store.turns.length === 0);
+    if (atEnd) this.list.scrollTop = this.list.scrollHeight;
+  }
+
+  private addTurn(turn: Turn, before: string | null): void {
+    const own = turn.thread === THREAD;
+    const fresh = own && before !== null && before !== conversationOf(turn);
+    const element = h("section", { class: own ? "jft-turn" : "jft-turn jft-foreign" }, [
+      fresh ? h("div", { class: "jft-divider" }, ["new conversation"]) : null,
+      h("div", { class: "jft-prompt" }, [
+        own ? null : h("span", { class: "jft-stamp" }, ["from a cell"]),
+        h("span", { class: "jft-words" }, [turn.prompt]),
+      ]),
+      h("div", { class: "jft-replies" }),
+    ]);
+    this.drawnTurns.set(turn, element);
+    this.list.append(element);
+  }
+
+  private drawReply(turn: Turn, reply: Reply): void {
+    const replies = this.drawnTurns.get(turn)?.querySelector(".jft-replies");
+    let drawn = this.drawn.get(reply.command);
+    if (!drawn || drawn.reply !== reply) {
+      drawn = new DrawnReply(reply, () => this.send({ kind: "hush", id: newId(), target: reply.command }));
+      this.drawn.set(reply.command, drawn);
+      replies?.append(drawn.element);
+    }
+    if (drawn.draw() && reply.state === "done") this.say(`${reply.at} says: ${reply.text}`);
+  }
+
+  private say(text: string): void {
+    this.announce.append(h("p", {}, [text]));
+    while (this.announce.childElementCount > 3) this.announce.firstElementChild?.remove();
+  }
+}
+
+class DrawnReply {
+  readonly element: HTMLElement;
+  private readonly stamp = h("span", { class: "jft-stamp", "data-testid": "reply-stamp" });
+  private readonly body = h("div", { class: "jft-body" });
+  private readonly stop: HTMLButtonElement;
+  private version = -1;
+
+  constructor(
+    readonly reply: Reply,
+    hush: () => void,
+  ) {
+    this.stop = h("button", { type: "button", class: "jft-small", "data-testid": "reply-stop" }, ["Stop"], {
+      click: () => {
+        this.stop.disabled = true;
+        hush();
+      },
+    });
+    const head = h("div", { class: "jft-reply-head" }, [reply.at === "base" ? null : h("b", {}, [reply.at]), this.stamp, this.stop]);
+    this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at }, [head, this.body]);
+  }
+
+  /** Draws it again where something changed; true when it has just been settled. */
+  draw(): boolean {
+    const { reply } = this;
+    if (this.version === reply.version) return false;
+    this.version = reply.version;
+    const before = this.element.dataset.state;
+    this.element.dataset.state = reply.state;
+    const open = reply.state === "waiting" || reply.state === "speaking";
+    this.stop.hidden = !open;
+    const who = reply.at === "base" ? "base" : `step ${reply.step}`;
+    const stamps = { waiting: "waiting…", speaking: `${who} · speaking…`, done: `${who}${reply.note}`, refused: "refused" };
+    setText(this.stamp, stamps[reply.state]);
+    if (reply.state === "refused") this.body.replaceChildren(h("p", { class: "jft-bad" }, [reply.note]));
+    else this.body.replaceChildren(rendered(reply.text));
+    return !open && (before === "waiting" || before === "speaking");
+  }
+}
+
+function conversationOf(turn: Turn): string {
+  return turn.id.split(".", 1)[0] ?? "";
+}

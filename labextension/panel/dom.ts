@@ -1,0 +1,33 @@
+// A little help to make elements. Text always goes in as text.
+
+type Child = Node | string | null;
+type Listeners = { [K in keyof HTMLElementEventMap]?: (event: HTMLElementEventMap[K]) => void };
+
+/** An element: attributes (false and null are left out), listeners under `on`, children. */
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  attributes: Record<string, string | number | boolean | null> & { on?: never } = {},
+  children: Child[] = [],
+  on: Listeners = {},
+): HTMLElementTagNameMap[K] {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== false && value !== null) element.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child !== null) element.append(child);
+  for (const [name, listener] of Object.entries(on)) element.addEventListener(name, listener as EventListener);
+  return element;
+}
+
+export function setText(element: Element, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** `12:05`, `3 h 07`. */
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
+  if (hours >= 48) return `${Math.round(hours / 24)} days`;
+  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")}`;
+  return `${minutes}:${String(whole % 60).padStart(2, "0")}`;
+}

@@ -1,0 +1,157 @@
+// Name, state, progress and the buttons of the run; the latest line; the banner when nobody answers.
+
+import { h, duration, setText } from "./dom";
+import { Health } from "./link";
+import { Command, OVER, newId } from "./protocol";
+import { Store, shown } from "./store";
+
+type Verb = "pause" | "resume" | "stop" | "save";
+const WORKING: Record<Verb, string> = { pause: "Pausing…", resume: "Resuming…", stop: "Stopping…", save: "Saving…" };
+const LABEL: Record<Verb, string> = { pause: "Pause", resume: "Resume", stop: "Stop", save: "Save" };
+
+export class Header {
+  readonly element: HTMLElement;
+  private readonly name = h("strong", { class: "jft-name" });
+  private readonly state = h("span", { class: "jft-state", "data-testid": "state" });
+  private readonly bar = h("progress", { class: "jft-bar", "aria-label": "Steps done", max: 1, value: 0 });
+  private readonly step = h("b", { "data-testid": "step" }, ["0"]);
+  private readonly total = h("span", { "data-testid": "total" }, ["–"]);
+  private readonly loss = h("span", { "data-testid": "loss" });
+  private readonly speed = h("span", { "data-testid": "speed" });
+  private readonly eta = h("span", { "data-testid": "eta" });
+  private readonly loading = h("span", { class: "jft-loading", "data-testid": "loading" });
+  private readonly line = h("p", { class: "jft-line", "data-testid": "line", role: "status" });
+  private readonly banner = h("p", { class: "jft-banner", "data-testid": "banner", role: "alert", hidden: true });
+  private readonly buttons: Record<Verb, HTMLButtonElement>;
+  private readonly confirm: HTMLElement;
+  private health: Health = "well";
+
+  constructor(
+    private readonly store: Store,
+    private readonly send: (command: Command) => void,
+  ) {
+    this.buttons = {
+      pause: this.button("pause", () => this.press("pause")),
+      resume: this.button("resume", () => this.press("resume")),
+      save: this.button("save", () => this.press("save")),
+      stop: this.button("stop", () => this.asking(true)),
+    };
+    const yes = h("button", { type: "button", class: "jft-danger", "data-testid": "stop-confirm" }, ["Stop the run"], {
+      click: () => {
+        this.asking(false);
+        this.press("stop");
+      },
+    });
+    const no = h("button", { type: "button", "data-testid": "stop-cancel" }, ["Keep going"], { click: () => this.asking(false) });
+    this.confirm = h("span", { class: "jft-confirm", hidden: true, role: "group", "aria-label": "Stop the run?" }, [yes, no], {
+      keydown: (event) => event.key === "Escape" && this.asking(false),
+    });
+    this.element = this.layout();
+  }
+
+  private layout(): HTMLElement {
+    const figure = (label: string, value: HTMLElement) => h("span", { class: "jft-figure" }, [h("span", { class: "jft-dim" }, [label]), value]);
+    const steps = h("span", {}, [this.step, " / ", this.total]);
+    return h("header", { class: "jft-header" }, [
+      this.banner,
+      h("div", { class: "jft-top" }, [
+        this.name,
+        this.state,
+        h("span", { class: "jft-buttons" }, [...Object.values(this.buttons), this.confirm]),
+      ]),
+      this.bar,
+      h("div", { class: "jft-figures" }, [
+        figure("step", steps),
+        figure("loss", this.loss),
+        figure("tokens/s", this.speed),
+        figure("time left", this.eta),
+        this.loading,
+      ]),
+      this.line,
+    ]);
+  }
+
+  private button(verb: Verb, click: () => void): HTMLButtonElement {
+    return h("button", { type: "button", "data-testid": verb }, [LABEL[verb]], { click });
+  }
+
+  private asking(on: boolean): void {
+    this.confirm.hidden = !on;
+    this.buttons.stop.hidden = on;
+    (on ? this.confirm.querySelector("button") : this.buttons.stop)?.focus();
+  }
+
+  private press(verb: Verb): void {
+    const command: Command = { kind: verb, id: newId() };
+    this.store.pressed.set(verb, command.id);
+    this.send(command);
+    this.draw();
+  }
+
+  /** Shows or takes away the banner. */
+  setHealth(health: Health): void {
+    this.health = health;
+    const reopen = `jupyter_ft.open('${this.store.name}')`;
+    const said: Record<Health, string> = {
+      well: "",
+      gone: `The kernel is gone; what you see is the last that arrived. Reopen with ${reopen}.`,
+      silent: `The kernel does not answer: it is busy with a cell, or gone. What you see is the last that arrived. If it is gone, reopen with ${reopen}.`,
+      newer: "jupyter-ft has changed under this page: reload the page.",
+    };
+    setText(this.banner, said[health]);
+    this.banner.hidden = health === "well";
+    this.draw();
+  }
+
+  draw(): void {
+    const { store } = this;
+    setText(this.name, store.name);
+    setText(this.state, store.state);
+    this.state.dataset.state = store.state;
+    this.drawProgress();
+    const live = !OVER.has(store.state) && this.health === "well";
+    const paused = store.state === "paused";
+    this.buttons.pause.hidden = paused;
+    this.buttons.resume.hidden = !paused;
+    const usable: Record<Verb, boolean> = {
+      pause: store.state === "running",
+      resume: paused,
+      save: store.state === "running" || paused,
+      stop: store.state !== "stopping",
+    };
+    for (const verb of ["pause", "resume", "stop", "save"] as const) {
+      const waits = store.pressed.has(verb);
+      this.buttons[verb].disabled = !live || !usable[verb] || waits;
+      setText(this.buttons[verb], waits ? WORKING[verb] : LABEL[verb]);
+    }
+    if (!live) {
+      this.confirm.hidden = true;
+      this.buttons.stop.hidden = false;
+    }
+    setText(this.line, store.line.text.split("\n", 1)[0] ?? "");
+    this.line.title = store.line.text;
+    this.line.dataset.level = store.line.level;
+    this.line.hidden = !store.line.text;
+  }
+
+  private drawProgress(): void {
+    const { store } = this;
+    const { progress } = store;
+    setText(this.step, String(store.step));
+    setText(this.total, store.total ? String(store.total) : "–");
+    const rows = store.column("step").length > 0;
+    const { tokensPerSecond, secondsPerStep } = store.recent();
+    setText(this.loss, rows ? shown(store.last("loss")) : "–");
+    this.loss.classList.toggle("jft-bad", rows && !Number.isFinite(store.last("loss")));
+    setText(this.speed, rows && Number.isFinite(tokensPerSecond) ? Math.round(tokensPerSecond).toLocaleString("en") : "–");
+    const left = (store.total - store.step) * secondsPerStep;
+    setText(this.eta, store.state === "running" && left >= 0 && Number.isFinite(left) ? duration(left) : "–");
+    const loading = progress && !OVER.has(store.state);
+    const part = loading && progress.total ? ` ${Math.floor((100 * progress.done) / progress.total)} %` : "";
+    setText(this.loading, loading ? `${progress.what}${part}` : "");
+    if (loading && store.step === 0) {
+      if (progress.total) this.bar.value = progress.done / progress.total;
+      else this.bar.removeAttribute("value");
+    } else this.bar.value = store.total ? store.step / store.total : 0;
+  }
+}

@@ -1,0 +1,159 @@
+// The panel of one run: header, and the tabs Curves, Chat and Controls. Drawn at most once a frame, only what changed.
+
+import { CHAT_DEFAULTS, Chat } from "./chat";
+import { Controls } from "./controls";
+import { CURVES_DEFAULTS, Curves } from "./curves";
+import { h } from "./dom";
+import { Header } from "./header";
+import { Health, Link } from "./link";
+import { Command, Model } from "./protocol";
+import { Store } from "./store";
+import { followTheme } from "./theme";
+
+const TABS = ["Curves", "Chat", "Controls"] as const;
+type Tab = (typeof TABS)[number];
+const MOST_ROWS = 6000; // then the story is asked for again, thinned
+
+/** What a view that is drawn again in the same page goes on with. */
+const memories = new Map<string, { tab: Tab; chat: typeof CHAT_DEFAULTS; curves: typeof CURVES_DEFAULTS }>();
+
+class Panel {
+  private readonly root = h("div", { class: "jft", "data-testid": "panel" });
+  private readonly store = new Store();
+  private readonly memory;
+  private readonly header: Header;
+  private readonly curves: Curves;
+  private readonly chat: Chat;
+  private readonly controls: Controls;
+  private readonly link: Link;
+  private readonly tabs = new Map<Tab, { tab: HTMLButtonElement; body: HTMLElement }>();
+  private readonly unfollow: () => void;
+  private health: Health = "well";
+  private frame = 0;
+
+  /** JupyterLab takes plain keys (Enter, arrows, Shift+Enter) for itself in the capture phase unless told not to. */
+  private readonly onKey = (event: KeyboardEvent) => {
+    const plain = event.key === "Enter" || !(event.ctrlKey || event.metaKey || event.altKey);
+    this.root.toggleAttribute("data-lm-suppress-shortcuts", plain);
+  };
+
+  constructor(model: Model, el: HTMLElement) {
+    this.store.name = String(model.get("name") ?? "");
+    const fresh = { tab: "Curves" as Tab, chat: structuredClone(CHAT_DEFAULTS), curves: { ...CURVES_DEFAULTS } };
+    this.memory = memories.get(this.store.name) ?? fresh;
+    memories.set(this.store.name, this.memory);
+    const send = (command: Command) => this.link.send(command);
+    this.header = new Header(this.store, send);
+    this.curves = new Curves(this.store, this.memory.curves);
+    this.chat = new Chat(this.store, send, this.memory.chat);
+    this.controls = new Controls(this.store, send);
+    this.root.append(this.header.element, this.tabList(), ...this.bodies());
+    el.append(this.root);
+    this.show(this.memory.tab);
+    window.addEventListener("keydown", this.onKey, true);
+    this.unfollow = followTheme(this.root, () => this.curves.rebuild());
+    this.link = new Link(model, {
+      hear: (message, buffer) => {
+        this.store.hear(message, buffer);
+        if (this.store.column("step").length > MOST_ROWS) this.link.hello();
+        this.later();
+      },
+      head: (message) => {
+        this.store.head(message);
+        this.later();
+      },
+      health: (health) => this.setHealth(health),
+    });
+    this.drawAll();
+  }
+
+  close(): void {
+    window.removeEventListener("keydown", this.onKey, true);
+    this.link.close();
+    this.unfollow();
+    this.curves.close();
+    cancelAnimationFrame(this.frame);
+    this.root.remove();
+  }
+
+  private setHealth(health: Health): void {
+    if (health === this.health) return;
+    this.health = health;
+    if (health === "gone") this.store.giveUp();
+    this.header.setHealth(health);
+    this.drawAll();
+  }
+
+  // --- drawing -------------------------------------------------------------------------------------------------------
+
+  private later(): void {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.draw();
+    });
+  }
+
+  private drawAll(): void {
+    for (const part of ["head", "curves", "controls", "chat"] as const) this.store.dirty.add(part);
+    this.later();
+  }
+
+  private draw(): void {
+    const dirty = new Set(this.store.dirty);
+    this.store.dirty.clear();
+    const usable = this.health === "well";
+    if (dirty.has("head")) this.header.draw();
+    if (dirty.has("curves")) this.curves.draw();
+    if (dirty.has("controls") || dirty.has("curves")) this.controls.draw(usable);
+    if (dirty.has("chat")) this.chat.draw(usable);
+  }
+
+  // --- tabs ----------------------------------------------------------------------------------------------------------
+
+  private tabList(): HTMLElement {
+    const buttons = TABS.map((name) => {
+      const tab = h("button", { type: "button", role: "tab", "data-testid": `tab-${name.toLowerCase()}` }, [name], {
+        click: () => this.show(name),
+      });
+      this.tabs.set(name, { tab, body: h("div", { class: "jft-tabpanel", role: "tabpanel", "aria-label": name }) });
+      return tab;
+    });
+    return h("div", { class: "jft-tabs", role: "tablist", "aria-label": "Views of the run" }, buttons, {
+      keydown: (event) => {
+        const at = TABS.indexOf(this.memory.tab);
+        const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: TABS.length - 1 }[event.key];
+        if (to === undefined) return;
+        event.preventDefault();
+        event.stopPropagation();
+        const name = TABS[(to + TABS.length) % TABS.length] ?? "Curves";
+        this.show(name);
+        this.tabs.get(name)?.tab.focus();
+      },
+    });
+  }
+
+  private bodies(): HTMLElement[] {
+    const inside: Record<Tab, HTMLElement> = { Curves: this.curves.element, Chat: this.chat.element, Controls: this.controls.element };
+    return [...this.tabs].map(([name, { body }]) => {
+      body.append(inside[name]);
+      return body;
+    });
+  }
+
+  private show(wanted: Tab): void {
+    this.memory.tab = wanted;
+    for (const [name, { tab, body }] of this.tabs) {
+      tab.setAttribute("aria-selected", String(name === wanted));
+      tab.tabIndex = name === wanted ? 0 : -1;
+      body.hidden = name !== wanted;
+    }
+    this.drawAll();
+  }
+}
+
+export default {
+  render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+    const panel = new Panel(model, el);
+    return () => panel.close();
+  },
+};

@@ -1,0 +1,121 @@
+// What is said between the panel and the kernel: the twin of messages.py (commands, events) and ui/telling.py (the rest).
+
+export const PROTOCOL = 1;
+
+export type RunState = "queued" | "loading" | "running" | "paused" | "stopping" | "finished" | "stopped" | "failed";
+export const OVER: ReadonlySet<string> = new Set(["finished", "stopped", "failed"]);
+
+export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
+export interface Said {
+  role: "user" | "assistant";
+  content: string;
+}
+export interface Sampling {
+  temperature: number;
+  top_p: number;
+  max_new_tokens: number;
+}
+
+// --- commands: what a person wants ---------------------------------------------------------------------------------
+
+export type Command =
+  | { kind: "set"; id: string; changes: Record<string, Json> }
+  | { kind: "pause" | "resume" | "stop" | "save"; id: string }
+  | ({ kind: "ask"; id: string; messages: Said[]; at: string; turn: string; thread: string } & Sampling)
+  | { kind: "hush"; id: string; target: string };
+
+// --- events: what has happened -------------------------------------------------------------------------------------
+
+export type Event = { time: number } & (
+  | { kind: "state"; state: RunState; step: number; total_steps: number; note: string }
+  | { kind: "progress"; what: string; done: number; total: number }
+  | { kind: "data"; said: string }
+  | { kind: "step-refused"; step: number }
+  | { kind: "resumed"; step: number }
+  | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
+  | { kind: "refused"; command: string; verb: string; step: number; reason: string }
+  | { kind: "checkpoint"; step: number; path: string }
+  | { kind: "save-failed"; step: number; reason: string }
+  | { kind: "log"; level: string; text: string }
+  | { kind: "crashed"; step: number; error: string; traceback: string }
+  | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string }
+  | { kind: "reply-part"; command: string; text: string }
+  | ReplyDone
+);
+export interface ReplyDone {
+  kind: "reply";
+  command: string;
+  turn: string;
+  thread: string;
+  at: string;
+  step: number;
+  prompt: string;
+  text: string;
+  tokens: number;
+  tokens_per_second: number | string;
+  ended: string;
+}
+
+// --- what the kernel sends ------------------------------------------------------------------------------------------
+
+export interface Control {
+  name: string;
+  type: "number" | "integer" | "choice" | "string" | "boolean";
+  choices: string[];
+  optional: boolean;
+  help: string;
+  unit: string;
+  scale: "linear" | "log";
+  min: number | null;
+  max: number | null;
+  value: Json;
+}
+interface Head {
+  v: number;
+  to: string;
+  seq: number;
+  state: RunState;
+  step: number;
+  total: number;
+}
+/** One float32 buffer goes with `rows`: column after column, in the order of the last `columns`. */
+interface Filled extends Head {
+  rows?: number;
+  columns?: string[];
+  events?: Event[];
+}
+export interface Story extends Filled {
+  t: "story";
+  name: string;
+  folder: string;
+  controls: Control[];
+}
+export interface News extends Filled {
+  t: "news";
+  restart?: boolean;
+  values?: Record<string, Json>;
+}
+export interface Beat extends Head {
+  t: "beat";
+}
+export type FromKernel = Story | News | Beat;
+
+// --- what the panel sends -------------------------------------------------------------------------------------------
+
+export type ToKernel =
+  | { t: "hello" | "here" | "bye"; view: string }
+  | { t: "poll"; view: string; seq: number }
+  | { t: "command"; view: string; command: Command };
+
+/** The part of anywidget's model that the panel uses. */
+export interface Model {
+  get(key: string): unknown;
+  on(event: string, listener: (...args: any[]) => void): void;
+  off(event: string, listener: (...args: any[]) => void): void;
+  send(content: ToKernel): void;
+}
+
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(6)); // randomUUID is missing on plain-http hubs
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
