@@ -133,6 +133,11 @@ class EventLog:
         with self._changed:
             return self._answers.get(command)
 
+    @property
+    def lock(self) -> threading.Condition:
+        """What guards the log; a reader that guards state of its own takes this, so that there is one lock to order."""
+        return self._changed
+
     def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         """Block until `condition` holds (it is tried after each event); False where `timeout` seconds passed first."""
         with self._changed:

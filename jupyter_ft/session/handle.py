@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..control.inbox import Inbox
 from ..data import Examples
@@ -42,6 +41,14 @@ from .registry import sessions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Views(Protocol):
+    """How the notebook side shows a session; it registers itself, because imports run downward only."""
+
+    def show(self, session: Session) -> None: ...  # noqa: D102
+    def figure(self, session: Session) -> Any: ...  # noqa: D102
+    def close(self, session: Session) -> None: ...  # noqa: D102
 
 
 class Receipt:
@@ -98,6 +105,8 @@ class Reply(str):
 class Session:
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
+    views: ClassVar[Views | None] = None
+
     def __init__(self, recipe: Recipe, folder: RunFolder, log: EventLog, examples: Examples | None) -> None:
         self.recipe = recipe
         self.log = log
@@ -106,7 +115,7 @@ class Session:
         self._inbox: Inbox | None = None
         self._chat = Chat(log, recipe.system)
         self._seen = Cursor()
-        self._guard = threading.Lock()
+        self._guard = log.lock  # `wait` reads the state while it holds the log: two locks could be taken in both orders
         self._state: RunState = "queued"
         self._total = self._step = 0
         self._error = ""
@@ -199,6 +208,17 @@ class Session:
 
         return pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
 
+    def show(self) -> None:
+        """The panel again, in this cell."""
+        if self.views is not None:
+            self.views.show(self)
+
+    _ipython_display_ = show
+
+    def figure(self) -> Any:
+        """Loss and learning rate with a mark for each edit, as a `plotly.graph_objects.Figure`."""
+        return self.views.figure(self) if self.views is not None else None
+
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""
         error = f": {self._error}" if state == "failed" else ""
@@ -265,6 +285,8 @@ class Session:
             self.stop()
             self.wait_until_over()
         self.hang_up("the session is closed")
+        if self.views is not None:
+            self.views.close(self)
         self._examples = None
         sessions.drop(self.name)
         self.log.close()

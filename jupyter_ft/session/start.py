@@ -119,7 +119,9 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
             raise RecipeError(
                 f"--resume: '{name}' was started with another {differs[0]}; give the old value, or start a new run"
             )
-        session.resume()
+        receipt = session.resume()
+        if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
+            receipt.wait()
         return session
     raise RunFolderError(f"--resume: no unfinished run '{wanted}' in {runs_root()}")
 

@@ -1,0 +1,40 @@
+"""Completion on the first line: verbs, sessions, live fields, options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from jupyter_ft.recipe import Hyperparameters
+from jupyter_ft.session import sessions
+
+from .chat import GRAMMAR as CHAT
+from .finetune import GRAMMAR as FINETUNE
+from .line import Grammar
+from .verbs import VERBS
+
+
+def complete(_shell: Any, event: Any) -> list[str]:
+    """What may stand at the cursor; IPython keeps what fits."""
+    magic, *words = event.text_until_cursor.split()
+    if words and event.text_until_cursor.endswith(words[-1]):
+        words.pop()  # it is being typed
+    return [word for word in _candidates(magic.lstrip("%"), words) if word.startswith(event.symbol)]
+
+
+def _candidates(magic: str, words: list[str]) -> Iterable[str]:
+    if magic == "finetune":
+        return [*_options(FINETUNE), *(f"{name}=" for name in Hyperparameters.model_fields)]
+    if magic == "chat" or words[:1] == ["chat"]:
+        return [*_options(CHAT), *sessions, "base", "live"]
+    if not words:
+        return [*VERBS, "chat"]
+    verb = VERBS.get(words[0])
+    if verb is None:
+        return []
+    fields = [f"{name}=" for name in Hyperparameters.model_fields] if verb.grammar.pairs else []
+    return [*_options(verb.grammar), *(sessions if len(words) == 1 else []), *fields]
+
+
+def _options(grammar: Grammar) -> list[str]:
+    return [option.name for option in grammar.options]

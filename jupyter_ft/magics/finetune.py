@@ -1,0 +1,180 @@
+"""`%%finetune`: a recipe becomes a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_ft.errors import FineTuneError, RecipeError, TrainingFailed
+from jupyter_ft.recipe import ALIASES, Recipe
+from jupyter_ft.runs import check_name, runs_root
+from jupyter_ft.session import Session, finetune
+from jupyter_ft.session.start import free_name, plan
+from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.views import panel_of
+from jupyter_ft.ui.watched import shown
+
+from .body import Body, read_body
+from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_help
+from .notebook import Place, bind, check_free, data_of, model_of, one_line, say, show_html, variable_of
+
+GRAMMAR = Grammar(
+    usage="%%finetune NAME [key=value …] --model M --data D [--resume | --replace] [--dry-run] [--wait | --no-wait]"
+    " [--out VAR]",
+    about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.",
+    options=(
+        Option("--model", "demo, a local folder, or a hub id", "M"),
+        Option("--data", "a CSV or JSON Lines file, a notebook variable, or demo:support", "D"),
+        Option("--resume", "go on with the newest unfinished run of that name"),
+        Option("--replace", "stop the live run of that name first"),
+        Option("--dry-run", "check everything and say what would run; start nothing"),
+        Option("--wait", "wait in the cell until the run is over (what happens anyway where nobody looks)"),
+        Option("--no-wait", "return at once, also where nobody looks; %ft wait NAME waits later"),
+        Option("--out", "bind the session to this variable as well", "VAR"),
+    ),
+    words=(1, 1),
+    pairs=True,
+    example="%%finetune support --model demo --data tickets.csv\nlearning_rate: 2e-4",
+)
+NOT_FIRST = "%%{0} goes on the first line of its cell, nothing above it, not even a comment; the {1} goes below it"
+_SWITCHES = {"replace": "--replace", "resume": "--resume", "wait": "--wait", "dry_run": "--dry-run"}
+
+
+def run(shell: Any, first_line: str, text: str) -> None:
+    """Start what the cell asks for, bind its session, show it; wait where that is asked for."""
+    words = split(first_line)
+    if wants_help(words):
+        say(GRAMMAR.help())
+        return
+    line, asked, body = _read(words, text)
+    name = check_name(line.words[0])
+    model = model_of(shell, line.options.get("--model", asked.pop("model", "demo")))
+    data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
+    if not isinstance(model, str):
+        raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
+    try:
+        if "--dry-run" in line.switches:
+            say(_told(*plan(model, data, asked), name))
+            return
+        variables = _variables(shell, name, line.options.get("--out"))
+        switches = {word: f"--{word}" in line.switches for word in ("replace", "resume")}
+        session = finetune(model, data, name, **switches, **asked)
+    except RecipeError as error:
+        raise RecipeError(body.place(str(error))) from None
+    for variable in variables:
+        bind(shell, variable, session)
+    _show_start(session, Place.of(shell), line.switches)
+
+
+def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
+    refuse_token_in(text)
+    line = parse(words, GRAMMAR)
+    if {"--resume", "--replace"} <= line.switches:
+        raise RecipeError("--resume goes on with a run and --replace starts anew; give one of them")
+    body = read_body(text)
+    for key in [*line.pairs, *body.values]:
+        if key in _SWITCHES:
+            raise RecipeError(f"'{key}' is no key of a recipe; write {_SWITCHES[key]} on the first line")
+        if key in ("name", "out"):
+            hint = (
+                "the name is the first word of the first line" if key == "name" else "write --out VAR on the first line"
+            )
+            raise RecipeError(f"'{key}' is no key of a recipe; {hint}")
+    for key in ("model", "data"):
+        if key in line.pairs and f"--{key}" in line.options:
+            raise RecipeError(f"{key}= and --{key} are both on the line; keep one")
+    left = _less(body.values, line.pairs)
+    return line, {**left, **line.pairs}, Body(left, {key: n for key, n in body.lines.items() if key in left})
+
+
+def _less(body: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without what the line says better, under whatever name."""
+    plain = {ALIASES.get(key, key): value for key, value in line.items()}
+    whole = tuple(f"{key}." for key, value in plain.items() if isinstance(value, dict))
+    names = {key: ALIASES.get(key, key) for key in body}
+    return {k: v for k, v in body.items() if names[k] not in plain and not names[k].startswith(whole or ("\0",))}
+
+
+def _variables(shell: Any, name: str, out: str | None) -> list[str]:
+    own = variable_of(name)
+    if out is None:
+        check_free(shell, own)
+        return [own]
+    check_free(shell, out)
+    try:
+        check_free(shell, own)
+    except FineTuneError:
+        return [out]
+    return list(dict.fromkeys([own, out]))
+
+
+def _told(recipe: Recipe, examples: Any, name: str) -> str:
+    """What a dry run says."""
+    live = recipe.hyperparameters
+    per_epoch = math.ceil(len(examples.rows) / (live.batch_size * live.accumulation))
+    total = live.max_steps or math.ceil(per_epoch * live.epochs)
+    given = {**_differing(recipe), **_differing(live)}
+    lines = [
+        f"{free_name(name)} would start in {runs_root()}; nothing was started",
+        f"  model   {recipe.model}",
+        f"  data    {one_line(examples.said)}",
+        *(f"  note    {one_line(note)}" for note in examples.notes),
+        f"  steps   {total} ({per_epoch} an epoch, {live.batch_size} × {live.accumulation} rows each)",
+        "  recipe  "
+        + (", ".join(f"{key}: {one_line(shown(value))}" for key, value in given.items()) or "all defaults"),
+    ]
+    return "\n".join(lines)
+
+
+def _differing(part: Any) -> dict[str, Any]:
+    found = part.model_dump(exclude_defaults=True, exclude={"model", "data", "hyperparameters"})
+    return {
+        f"{key}.{inner}" if isinstance(value, dict) else key: what
+        for key, value in found.items()
+        for inner, what in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+# --- showing and waiting ----------------------------------------------------------------------------------------------
+
+
+def _show_start(session: Session, place: Place, switches: set[str]) -> None:
+    waits = "--no-wait" not in switches and (place.headless or "--wait" in switches)
+    if place.headless and not waits:
+        say(f"{session.name} runs in the background; %ft wait {session.name} waits for it and leaves its record")
+    elif not place.headless:
+        show(session, place)
+    if waits:
+        wait(session, place, record=place.headless or not place.rich)
+
+
+def show(session: Session, place: Place) -> None:
+    """The panel where there is a notebook with somebody before it, else the record."""
+    if place.headless or not place.rich:
+        show_html(record_html(session), record_text(session), place)
+        return
+    try:
+        panel_of(session).show()
+    except FineTuneError as error:  # the run has started: that its panel is missing is no reason to hide it
+        show_html(record_html(session), record_text(session), place)
+        say(one_line(str(error)))
+
+
+def wait(session: Session, place: Place, *, record: bool, step: int | None = None) -> bool:
+    """Block until the run is over (or at `step`), then leave its record. Ctrl-C stops waiting, not the run: False.
+
+    Raises `TrainingFailed` where the run failed.
+    """
+    try:
+        session.wait(step)
+    except KeyboardInterrupt:
+        say(f"no longer waiting: {session.name} is {session.state} at step {session.step}; %ft wait {session.name}")
+        return False
+    except TrainingFailed:
+        if record:
+            show_html(record_html(session), record_text(session), place)
+        raise
+    if record:
+        show_html(record_html(session), record_text(session), place)
+    return True

@@ -1,0 +1,150 @@
+"""Where a magic runs, what it prints there, and the variables that it reads and binds."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.display import display
+from pydantic import ValidationError
+
+from jupyter_ft.errors import DataError, FineTuneError, RecipeError, did_you_mean
+from jupyter_ft.messages import OVER
+from jupyter_ft.recipe import first_complaint
+from jupyter_ft.session import Session, sessions
+
+
+@contextmanager
+def one_red_line() -> Iterator[None]:
+    """What is expected to go wrong becomes IPython's `UsageError`, which it shows as one red line.
+
+    Exactly that class: IPython shows the traceback of a subclass.
+    """
+    try:
+        yield
+    except FineTuneError as error:
+        raise UsageError(one_line(str(error))) from None
+    except ValidationError as error:
+        raise UsageError(one_line(first_complaint(error))) from None
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters, of a length that can be read."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= 600 else flat[:599] + "…"
+
+
+def say(text: str) -> None:
+    """Print for the user of the cell."""
+    print(text)  # noqa: T201 - the one place where magics print
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the cell runs: `rich` where its output can be HTML, `headless` where nobody looks while it runs."""
+
+    rich: bool
+    headless: bool
+
+    @classmethod
+    def of(cls, shell: Any) -> Place:
+        """The place of the cell that runs now; `JUPYTER_FT_FRONTEND` (headless, notebook, terminal) overrules."""
+        kernel = getattr(shell, "kernel", None)
+        asked = os.environ.get("JUPYTER_FT_FRONTEND", "").lower()
+        if asked in ("headless", "notebook", "terminal"):
+            return cls(rich=kernel is not None and asked != "terminal", headless=asked == "headless")
+        if kernel is not None:
+            # nbclient and papermill cannot answer input() and say so; every notebook with a person before it can
+            return cls(rich=True, headless=not getattr(kernel, "_allow_stdin", True))
+        script = not getattr(getattr(shell, "parent", None), "interact", True) or not sys.stdin.isatty()
+        return cls(rich=False, headless=script)
+
+
+def cell_id(shell: Any) -> str | None:
+    """The id of the cell that runs, where the front end tells it."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return None
+    found = (kernel.get_parent("shell") or {}).get("metadata", {}).get("cellId")
+    return str(found) if found else None
+
+
+def show_html(html: str, text: str, place: Place) -> None:
+    """Show `html` in a notebook, which keeps `text` beside it; `text` alone elsewhere."""
+    if place.rich:
+        display({"text/html": html, "text/plain": text}, raw=True)
+    else:
+        say(text)
+
+
+# --- variables --------------------------------------------------------------------------------------------------------
+
+
+def variable_of(name: str) -> str:
+    """The variable to which a session of that name is bound: `my-run` → `my_run`."""
+    word = re.sub(r"\W", "_", name)
+    return f"{word}_" if keyword.iskeyword(word) else word
+
+
+def check_free(shell: Any, variable: str, *, for_session: bool = True) -> None:
+    """Raise `RecipeError` where binding `variable` would lose something."""
+    if not variable.isidentifier() or keyword.iskeyword(variable):
+        raise RecipeError(f"--out {variable[:60]}: cannot name a variable")
+    held = shell.user_ns.get(variable)
+    if for_session and variable in shell.user_ns and not isinstance(held, Session):
+        raise RecipeError(
+            f"the variable {variable} holds no session but a {type(held).__name__}, which is kept; "
+            "choose another name, or bind another variable with --out VAR"
+        )
+    if for_session and variable not in shell.user_ns and hasattr(builtins, variable):
+        raise RecipeError(f"{variable} is a name of Python's own; choose another, or bind a variable with --out VAR")
+    if not for_session and isinstance(held, Session):
+        raise RecipeError(f"--out {variable}: it holds the session '{held.name}'; choose another variable")
+
+
+def bind(shell: Any, variable: str, value: object) -> None:
+    """Give the notebook a variable."""
+    shell.push({variable: value})
+
+
+def data_of(shell: Any, named: object) -> object:
+    """What `--data` or `data:` names: a file if there is one, else the notebook variable of that name, else itself."""
+    if not isinstance(named, str) or not named.isidentifier() or Path(named).exists():
+        return named
+    if named not in shell.user_ns:
+        names = [name for name in shell.user_ns if not name.startswith("_")]
+        raise DataError(f"data '{named}': there is no file and no variable of that name{did_you_mean(named, names)}")
+    return shell.user_ns[named]
+
+
+def model_of(shell: Any, named: object) -> object:
+    """What `--model` names: `demo`, a folder, a hub id, or a notebook variable that holds one of these."""
+    if not isinstance(named, str) or named == "demo" or not named.isidentifier() or Path(named).exists():
+        return named
+    held = shell.user_ns.get(named)
+    return str(held) if isinstance(held, str | Path) else named
+
+
+def session_of(shell: Any, name: str | None) -> Session:
+    """The open session meant by `name`; without one, the only open one.
+
+    After a cell was run again its variable holds `support-2`; then `support` means that one, unless the first is live.
+    """
+    if name is None:
+        return sessions.the_one(None)
+    name = name.removesuffix("@live")
+    followed = shell.user_ns.get(variable_of(name))
+    if isinstance(followed, Session) and followed is dict(sessions).get(followed.name):
+        named = dict(sessions).get(name)
+        if named is None or named.state in OVER:
+            return followed
+    return sessions[name]

@@ -1,0 +1,208 @@
+"""`%ft VERB`: look at runs, steer them, open and close them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
+from jupyter_ft.messages import OVER, Applied
+from jupyter_ft.recipe import change
+from jupyter_ft.runs import runs_root
+from jupyter_ft.session import Receipt, Session, open_run, sessions
+from jupyter_ft.ui.watched import change_text, shown
+
+from .finetune import show, wait
+from .line import Grammar, Line, Option, parse, wants_help
+from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
+
+ANSWER_SECONDS = 2.0
+_STEP = Option("--step", "at this step rather than at once", "N")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb's line may hold, and what it does."""
+
+    grammar: Grammar
+    do: Callable[[Any, Line], None]
+
+
+def run(shell: Any, words: list[str]) -> None:
+    """Do what `%ft` was told; without a verb, list the sessions."""
+    if not words:
+        _table(Place.of(shell), list(sessions.values()))
+        return
+    verb = VERBS.get(words[0])
+    if verb is None and wants_help(words[:1]):
+        say(help_text())
+    elif verb is None:
+        known = [*VERBS, "chat"]
+        hint = did_you_mean(words[0], known)
+        raise RecipeError(f"unknown verb '{words[0][:40]}'{hint or ';'} there are: {' '.join(known)}")
+    elif wants_help(words[1:]):
+        say(verb.grammar.help())
+    else:
+        verb.do(shell, parse(words[1:], verb.grammar))
+
+
+def help_text() -> str:
+    """What `%ft -h` prints."""
+    lines = [f"  {verb.grammar.usage}" for verb in VERBS.values()]
+    listed = "\n".join([*lines, '  %ft chat ADDRESS "…"   or   %%ft chat ADDRESS with the message below it'])
+    return f"%ft lists the sessions; %ft VERB -h tells more.\n\n{listed}"
+
+
+def _named(shell: Any, line: Line) -> Session:
+    return session_of(shell, line.words[0] if line.words else None)
+
+
+# --- look -------------------------------------------------------------------------------------------------------------
+
+
+def _table(place: Place, listed: list[Session]) -> None:
+    if not listed:
+        runs = ", ".join(sorted(path.parent.name for path in runs_root().glob("*/recipe.yaml"))[:12])
+        say("no session is open; start one with %%finetune NAME" + (f", or %ft open one of: {runs}" if runs else ""))
+        return
+    rows = [["name", "state", "step", "loss", "learning rate"], *(_row(session) for session in listed)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    text = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    head, *body = ["".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) for row in rows]
+    html = f"<table><thead><tr>{head.replace('td', 'th')}</tr></thead>"
+    show_html(f"{html}<tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>", text, place)
+
+
+def _row(session: Session) -> list[str]:
+    state, of = session.state, f"/{session.total_steps}" if session.total_steps else ""
+    last = {name: float(values[-1]) for name, values in session.log.read()[0].steps.items() if len(values)}
+    figures = [shown(last[name]) if name in last else "–" for name in ("loss", "learning_rate")]
+    return [session.name, state, f"{session.step}{of}", *figures]
+
+
+def _status(shell: Any, line: Line) -> None:
+    if not line.words and len(sessions) != 1:
+        _table(Place.of(shell), list(sessions.values()))
+        return
+    session = _named(shell, line)
+    name, state, step, loss, rate = _row(session)
+    live = ", ".join(f"{key} {shown(value)}" for key, value in session.hyperparameters.model_dump().items())
+    say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
+    say(f"  model {session.recipe.model} · data {one_line(session.recipe.data)} · {session.folder}")
+    say(f"  {live}")
+    say(f"  checkpoints at steps: {', '.join(map(str, session.steps)) or 'none yet'}")
+
+
+def _show(shell: Any, line: Line) -> None:
+    show(_named(shell, line), Place.of(shell))
+
+
+def _open(shell: Any, line: Line) -> None:
+    session = open_run(line.words[0])
+    variable = line.options.get("--out", variable_of(session.name))
+    check_free(shell, variable)
+    bind(shell, variable, session)
+    show(session, Place.of(shell))
+
+
+# --- steer ------------------------------------------------------------------------------------------------------------
+
+
+def _set(shell: Any, line: Line) -> None:
+    session, step = _named(shell, line), line.whole_number("--step")
+    if not line.pairs:
+        live = ", ".join(session.hyperparameters.model_dump())
+        raise RecipeError(f"nothing to set: write %ft set {session.name} key=value; live are: {live}")
+    change(session.hyperparameters, line.pairs)  # also keeps `step=6` from being taken for the option
+    wanted = ", ".join(f"{key} = {shown(value)}" for key, value in line.pairs.items())
+    receipt = session.set(step=step, **line.pairs)
+    at = f" at step {step}" if step is not None else ""
+    _answer(session, receipt, f"{wanted}{at}", lambda answer: f"{change_text(answer)} at step {answer.step}")
+
+
+def _answer(session: Session, receipt: Receipt, wanted: str, told: Callable[[Applied], str]) -> None:
+    """Say what the answer says; where none comes in time, what is requested and where the run is."""
+    try:
+        receipt.wait(ANSWER_SECONDS)
+    except (TimeoutError, KeyboardInterrupt):
+        say(f"requested: {wanted} (now {_where(session)})")
+        return
+    if isinstance(receipt.answer, Applied):
+        say(told(receipt.answer))
+
+
+def _where(session: Session) -> str:
+    return f"at step {session.step}" if session.state == "running" else f"{session.state}, step {session.step}"
+
+
+def _steer(word: str, told: str) -> Callable[[Any, Line], None]:
+    def do(shell: Any, line: Line) -> None:
+        session = _named(shell, line)
+        receipt: Receipt = getattr(session, word)()
+        _answer(session, receipt, f"{word} {session.name}", lambda answer: f"{session.name} {told} {answer.step}")
+
+    return do
+
+
+def _wait(shell: Any, line: Line) -> None:
+    session, step, place = _named(shell, line), line.whole_number("--step"), Place.of(shell)
+    there = step is not None and session.step >= step
+    if session.state == "paused" and place.headless and not there:
+        raise RunFolderError(f"{session.name} is paused at step {session.step}: %ft resume {session.name} comes first")
+    leaves_record = step is None and (place.headless or not place.rich)
+    if wait(session, place, record=leaves_record, step=step) and not leaves_record:
+        of = f" of {session.total_steps}" if session.total_steps else ""
+        short = f", before step {step}" if step is not None and session.step < step else ""
+        say(f"{session.name} is {session.state} at step {session.step}{of}{short}")
+
+
+def _close(shell: Any, line: Line) -> None:
+    session = _named(shell, line)
+    if session.state not in OVER:
+        say(f"{session.name} is {session.state}; stopping it first")
+    try:
+        session.close()
+    except KeyboardInterrupt:
+        say(f"no longer waiting: {session.name} is {session.state}; %ft close {session.name} closes it")
+        return
+    say(f"{session.name} is closed; its folder stays: {session.folder}")
+
+
+def _verb(usage: str, about: str, do: Callable[[Any, Line], None], **more: Any) -> Verb:
+    return Verb(Grammar(f"%ft {usage}", about, **more), do)
+
+
+VERBS: dict[str, Verb] = {
+    "status": _verb("status [NAME]", "How a run stands, or all of them.", _status),
+    "set": _verb(
+        "set [NAME] key=value … [--step N]",
+        "Change live hyperparameters at the next step.",
+        _set,
+        options=(_STEP,),
+        pairs=True,
+        example="%ft set support learning_rate=5e-5",
+    ),
+    "pause": _verb("pause [NAME]", "Hold before the next step; chat goes on.", _steer("pause", "is paused at step")),
+    "resume": _verb(
+        "resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _steer("resume", "goes on from step")
+    ),
+    "stop": _verb("stop [NAME]", "End at the next step, with a checkpoint.", _steer("stop", "stops at step")),
+    "save": _verb("save [NAME]", "Write a checkpoint at the next step.", _steer("save", "has a checkpoint of step")),
+    "wait": _verb(
+        "wait [NAME] [--step N]",
+        "Wait until a run is over, or N steps are done. Ctrl-C stops waiting, not the run.",
+        _wait,
+        options=(Option("--step", "until this step is done", "N"),),
+    ),
+    "open": _verb(
+        "open NAME_OR_FOLDER [--out VAR]",
+        "Open a past run, bind it to a variable and show it.",
+        _open,
+        options=(Option("--out", "the variable; else the run's name", "VAR"),),
+        words=(1, 1),
+    ),
+    "show": _verb("show [NAME]", "Show the panel here.", _show),
+    "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
+}

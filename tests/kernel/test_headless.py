@@ -1,0 +1,79 @@
+"""A notebook that nobody looks at: nbclient runs it, and it keeps what it needs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from .conftest import write_tickets
+
+pytestmark = pytest.mark.slow
+
+ISSUE_CELL = """%%finetune support --model {model} --data tickets.csv{more}
+method: supervised
+adapter: lora
+system: You are the support desk of an online shop.
+columns: {{prompt: Customer message, completion: Agent reply}}
+learning_rate: 2e-4
+"""
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    write_tickets(tmp_path / "tickets.csv", 100)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("JUPYTER_FT_FRONTEND", raising=False)
+
+    def run(*cells: str) -> list[list[nbformat.NotebookNode]]:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        NotebookClient(
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
+        return [cell.outputs for cell in notebook.cells]
+
+    return run
+
+
+def text(outputs: list[nbformat.NotebookNode]) -> str:
+    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def test_it_waits_in_the_cell_and_leaves_the_record(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    outputs = execute("%load_ext jupyter_ft", ISSUE_CELL.format(model=tiny_model, more=" max_steps=6 dtype=float32"))
+    record = outputs[1][-1]["data"]
+    assert "<svg" in record["text/html"]
+    assert record["text/plain"].startswith("support · finished · step 6 of 6")
+
+
+def test_the_cells_of_the_issue(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    outputs = execute(
+        "%load_ext jupyter_ft",
+        ISSUE_CELL.format(model=tiny_model, more=" --no-wait"),
+        "%ft set support learning_rate=5e-5 --step 6\n%ft wait support --step 8",
+        "%%chat support --at base,live\nI haven't received my order yet.",
+        "%ft wait support",
+        "support.changes[0].step, support.state",
+    )
+    assert "%ft wait support" in text(outputs[1])
+    assert "step 6" in text(outputs[2])
+    assert "support is " in text(outputs[2])
+    assert "base · " in text(outputs[3])
+    assert "live · step " in text(outputs[3])
+    assert "jft-chat" in outputs[3][-1]["data"]["text/html"]
+    assert "→ 5e-5" in text(outputs[4])
+    assert text(outputs[5]) == "(6, 'finished')"
+
+
+def test_a_wrong_recipe_ends_the_notebook(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(CellExecutionError, match="did you mean 'batch_size'"):
+        execute("%load_ext jupyter_ft", "%%finetune support --data tickets.csv\nbatchsize: 2")
+
+
+def test_waiting_for_a_paused_run_is_refused(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    cell = ISSUE_CELL.format(model=tiny_model, more=" --no-wait max_steps=100000 dtype=float32")
+    with pytest.raises(CellExecutionError, match="%ft resume support comes first"):
+        execute("%load_ext jupyter_ft", cell, "%ft wait support --step 1", "%ft pause\n%ft status", "%ft wait support")

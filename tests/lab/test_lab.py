@@ -1,0 +1,148 @@
+"""The main job as a newcomer does it: real JupyterLab, real Chromium, real SmolLM2, the notebook of the examples."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+SHOTS = Path(__file__).parents[1] / "shots"
+MINUTE = 60_000
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+class Notebook:
+    """The open notebook and the panel in it."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address = page, address
+
+    def open(self) -> None:
+        self.page.goto(f"{self.address}/lab/tree/support_chatbot.ipynb?reset", timeout=MINUTE)
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=2 * MINUTE)
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=2 * MINUTE)
+
+    def run(self, cell_with: str) -> None:
+        cell = self.page.locator(".jp-CodeCell", has_text=cell_with).first
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def find(self, name: str) -> Locator:
+        return self.page.get_by_test_id(name).first
+
+    @property
+    def step(self) -> int:
+        return int(re.sub(r"\D", "", self.find("step").inner_text()) or 0)
+
+    def at_least(self, step: int) -> None:
+        self.page.wait_for_function(
+            "n => Number(document.querySelector('[data-testid=step]')?.innerText.replace(/\\D/g, '')) >= n",
+            arg=step,
+            timeout=4 * MINUTE,
+        )
+
+    def tab(self, name: str) -> None:
+        self.find(f"tab-{name}").click()
+
+    def ask(self, text: str) -> Locator:
+        """Send a chat message; the first reply to it, once it is whole."""
+        before = self.page.get_by_test_id("reply").count()
+        self.find("chat-input").fill(text)
+        self.find("chat-send").click()
+        expect(self.page.get_by_test_id("reply")).not_to_have_count(before, timeout=MINUTE)
+        expect(self.page.get_by_test_id("reply-stop")).to_have_count(0, timeout=4 * MINUTE)
+        return self.page.get_by_test_id("reply").nth(before)
+
+    def shot(self, name: str) -> None:
+        SHOTS.mkdir(exist_ok=True)
+        self.find("panel").scroll_into_view_if_needed()
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def drawn(self) -> int:
+        """How many pixels of the loss plot are painted in a strong colour."""
+        return int(
+            self.page.evaluate(
+                """() => { const c = document.querySelector('[data-testid=plot] canvas');
+                const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
+                for (let i = 0; i < d.length; i += 4)
+                  if (d[i + 3] > 200 && Math.max(d[i], d[i+1], d[i+2]) - Math.min(d[i], d[i+1], d[i+2]) > 60) n++;
+                return n; }"""
+            )
+        )
+
+
+def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> None:
+    page.set_default_timeout(MINUTE)
+    book = Notebook(page, lab)
+    book.open()
+    book.run("%load_ext jupyter_ft")
+    book.run("%%finetune support")
+
+    # the curve grows
+    expect(book.find("state")).to_have_text(re.compile("running"), timeout=4 * MINUTE)
+    book.at_least(3)
+    early = book.drawn()
+    assert early > 0
+
+    # the learning rate of the very next step
+    book.tab("controls")
+    book.find("control-learning_rate").fill("5e-5")
+    book.find("control-learning_rate").press("Enter")
+    status = book.find("control-status-learning_rate")
+    expect(status).to_have_text(re.compile(r"applied at step \d+"), timeout=2 * MINUTE)
+    applied = int(re.search(r"\d+", status.inner_text())[0])  # type: ignore[index]
+    book.shot("lab-controls")
+    book.tab("curves")
+    mark = page.get_by_test_id("mark").filter(has_text="learning_rate")
+    expect(mark.first).to_contain_text(f"step {applied}")
+    book.at_least(applied + 2)
+    assert book.drawn() > early
+
+    # a reply while the step counter goes on
+    book.tab("chat")
+    before = book.step
+    reply = book.ask("I haven't received my order yet.")
+    assert len(reply.inner_text().strip()) > 10
+    expect(book.find("state")).to_have_text(re.compile("running"))
+    assert book.step > before
+    book.shot("lab-chat")
+
+    # pause, chat, resume
+    book.find("pause").click()
+    expect(book.find("state")).to_have_text(re.compile("paused"), timeout=MINUTE)
+    held = book.step
+    assert len(book.ask("Can I still change the address?").inner_text().strip()) > 10
+    assert book.step == held
+    book.find("resume").click()
+    expect(book.find("state")).to_have_text(re.compile("running"))
+    book.at_least(held + 2)
+    book.tab("curves")
+    book.shot("lab-curves")
+    painted = book.drawn()
+
+    # reload: the whole curve and the chat are back
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.title.startsWith('*')")
+    replies = page.get_by_test_id("reply").count()
+    page.reload()
+    book.find("panel").wait_for(timeout=2 * MINUTE)
+    book.at_least(held + 2)
+    page.wait_for_function("() => document.querySelector('[data-testid=plot] canvas')")
+    expect(page.get_by_test_id("mark").filter(has_text="learning_rate").first).to_be_visible()
+    assert book.drawn() > 0.7 * painted
+    book.tab("chat")
+    expect(page.get_by_test_id("reply")).to_have_count(replies)
+    expect(page.get_by_test_id("turns").first).to_contain_text("I haven't received my order yet.")
+    book.shot("lab-reloaded")
+
+    # honest when the kernel is gone
+    kernels = json.load(urllib.request.urlopen(f"{lab}/api/kernels"))
+    for kernel in kernels:
+        urllib.request.urlopen(urllib.request.Request(f"{lab}/api/kernels/{kernel['id']}", method="DELETE"))
+    expect(book.find("banner")).to_contain_text("jupyter_ft.open", timeout=MINUTE)
+    book.shot("lab-kernel-gone")

@@ -1,0 +1,270 @@
+"""The magics in a shell: what they refuse, in one line and before anything heavy, and how they come and go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import jupyter_ft
+from jupyter_ft.errors import AddressError
+from jupyter_ft.magics import load, unload
+from jupyter_ft.magics.chat import GRAMMAR as CHAT
+from jupyter_ft.magics.chat import addresses
+from jupyter_ft.magics.complete import complete
+from jupyter_ft.magics.line import parse, split
+from jupyter_ft.magics.notebook import Place, data_of, session_of, variable_of
+from jupyter_ft.session import Session, sessions
+
+Refused = Callable[..., str]
+START = "%%finetune support --data tickets.csv"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (f"{START}\nlerning_rate: 1", "body line 1: unknown key 'lerning_rate'; did you mean 'learning_rate'?"),
+        (f"{START} lerning_rate=1\n", "unknown key 'lerning_rate'"),
+        (f"{START}\nadapter: {{ranks: 3}}", "unknown key 'adapter.ranks'"),
+        (f"{START}\nsystem: !!python/object/apply:os.getcwd []", "the tag '!!python/object/apply:os.getcwd'"),
+        (f"{START}\nlearning_rate=2e-4", "write: learning_rate: 2e-4"),
+        (f"{START}\nmethod: sft\nlearning_rate: .nan", "body line 2: learning_rate = nan"),
+        (f"{START} learning_rate=nan\n", "learning_rate"),
+        (f"{START}\nlearning_rate: -1", "learning_rate = -1: should be greater than 0"),
+        (f"{START}\nbatch_size: 0", "batch_size = 0"),
+        (f"{START}\nbatch_size: many", "batch_size = 'many'"),
+        ("%%finetune ../evil --data tickets.csv\n", "'../evil' cannot name a run"),
+        ("%%finetune a/b --data tickets.csv\n", "cannot name a run"),
+        ("%%finetune support\n", "no data"),
+        ("%%finetune support --data ticket.csv\n", "ticket.csv does not exist; did you mean 'tickets.csv'?"),
+        ("%%finetune support --data framed\n", "there is no file and no variable of that name"),
+        (f"{START}\ncolumns: {{prompt: Customer massage}}", "no column 'Customer massage'; did you mean"),
+        ("%%finetune support --data empty.csv\n", "empty.csv is empty"),
+        ("%%finetune support --data latin.csv\n", "latin.csv, line 2: byte"),
+        ("%%finetune support --data roles.jsonl\n", "role"),
+        ("%%finetune support --data null.jsonl\n", "role"),
+        (f"{START} --model nope\n", "model 'nope' is no folder here and no hub id"),
+        (f"{START} --model .\n", "no config.json"),
+        (f"{START} model=a --model b\n", "both on the line"),
+        (f"{START} --resume --replace\n", "give one of them"),
+        (f"{START} --resume\n", "no unfinished run 'support'"),
+        (f"{START}\nreplace: true", "write --replace on the first line"),
+        (f"{START}\nname: x", "'name' is no key of a recipe"),
+        (f"{START}\ntrainer: {{hub_token: hf_abcdefghijkl}}", "huggingface-cli login"),
+        (f"{START} --out 1x\n", "cannot name a variable"),
+        (f"{START} --out taken\n", "the variable taken holds no session but a int"),
+        ("%%finetune taken --data tickets.csv\n", "--out VAR"),
+        ("%%finetune print --data tickets.csv\n", "print is a name of Python's own"),
+        ("%finetune support", "goes on the first line of its cell"),
+        ("# mine\n%%finetune support --data tickets.csv\ncolumns: {prompt: a b}", "not even a comment"),
+        ("# mine\n%%chat support\nIt's me", "not even a comment"),
+        ("%ft puase", "did you mean 'pause'? there are: status set pause resume stop save wait open show close chat"),
+        ("%ft fork support", "unknown verb 'fork'"),
+        ("%ft pause", "no session is open"),
+        ("%ft pause nobody", "no session 'nobody' is open"),
+        ("%ft open nobody", "holds no run"),
+        ("%ft set nobody learning_rate=1e-4 --setp 3", "did you mean '--step'?"),
+        ("%ft set 'x", "a quote is not closed"),
+        ("%%ft pause\ntext", "only chat takes a text"),
+        ("%%chat nobody\nhello", "no session 'nobody' is open"),
+        ("%%chat nobody@\nhello", "is no address"),
+        ("%%chat\n", "there is nothing to say"),
+        ("%%chat nobody tone=kind\nhello", "unknown key 'tone'"),
+        ("%%chat nobody --top-p 1\nhello", "unknown option '--top-p'"),
+    ],
+)
+def test_refused_in_one_line(refused: Refused, shell: Any, tmp_path: Path, cell: str, said: str) -> None:
+    shell.user_ns["taken"] = 3
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "latin.csv").write_bytes(b"prompt,completion\ncaf\xe9,x\n")
+    (tmp_path / "roles.jsonl").write_text('{"messages": [{"role": "wizard", "content": "x"}]}\n')
+    (tmp_path / "null.jsonl").write_text('{"messages": [{"role": null, "content": "x"}]}\n')
+    assert said in refused(cell)
+    assert not jupyter_ft.sessions
+    assert not (tmp_path / "runs").exists()
+
+
+def test_refusals_come_before_torch(tmp_path: Path) -> None:
+    (tmp_path / "tickets.csv").write_text("prompt,completion\na,b\n")
+    script = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("%load_ext jupyter_ft")
+for cell in (
+    "%%finetune s --data tickets.csv\\nlerning_rate: 1", "%%finetune s --data tickets.csv\\nbatch_size: 0",
+    "%%finetune s --data nothing.csv\\n", "%%finetune s --data tickets.csv\\ncolumns: {prompt: x}",
+    "%%finetune s --data tickets.csv --model .\\n", "%%finetune ../s --data tickets.csv\\n",
+    "%ft pause", "%%chat s\\nhi",
+):
+    result = shell.run_cell(cell)
+    assert type(result.error_in_exec).__name__ == "UsageError", cell
+assert shell.run_cell("%%finetune s --data tickets.csv --dry-run\\n").success
+assert shell.run_cell("%%finetune -h").success and shell.run_cell("%ft").success
+print("heavy:", sorted({"torch", "transformers", "plotly", "pandas"} & set(sys.modules)))
+"""
+    env = os.environ | {"JUPYTER_FT_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("heavy: []"), done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_dry_run_says_what_would_run(shell: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shell.user_ns["frame"] = [{"prompt": str(i), "completion": "b"} for i in range(20)]
+    result = shell.run_cell("%%finetune a-b --data frame learning_rate=1e-3 --dry-run\nlr: 2\nadapter.r: 8")
+    said = capsys.readouterr().out
+    assert result.success
+    assert "a-b would start in" in said
+    assert "steps   3 (3 an epoch, 8 × 1 rows each)" in said
+    assert "learning_rate: 0.001" in said
+    assert "adapter.r: 8" in said
+    assert "system" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("cell", ["%%finetune -h", "%ft -h", "%ft set -h", "%%chat -h", "%ft chat -h", "%finetune -h"])
+def test_help_does_nothing(shell: Any, capsys: pytest.CaptureFixture[str], cell: str) -> None:
+    assert shell.run_cell(cell).success
+    assert "%ft" in capsys.readouterr().out or "finetune" in cell or "chat" in cell
+    assert not jupyter_ft.sessions
+
+
+def test_braces_and_dollars_are_not_expanded(refused: Refused, shell: Any) -> None:
+    shell.user_ns["x"] = "support"
+    assert "'{x}' cannot name a run" in refused("%%finetune {x} --data tickets.csv\n")
+
+
+def test_load_twice_and_unload(shell: Any) -> None:
+    before = dict(shell.magics_manager.magics["cell"])
+    load(shell)
+    assert shell.magics_manager.magics["cell"] == before
+    transforms = len(shell.input_transformers_cleanup)
+    unload(shell)
+    unload(shell)
+    assert {"finetune", "ft", "chat"}.isdisjoint(shell.magics_manager.magics["cell"])
+    assert {"finetune", "ft", "chat"}.isdisjoint(shell.magics_manager.magics["line"])
+    assert len(shell.input_transformers_cleanup) == transforms - 1
+
+
+def test_another_chat_is_left_alone(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def theirs(line: str, cell: str) -> str:
+        return f"theirs: {cell}"
+
+    unload(shell)
+    shell.register_magic_function(theirs, "cell", "chat")
+    try:
+        load(shell)
+        assert capsys.readouterr().out.strip().endswith("write %%ft chat instead")
+        assert shell.run_cell("%%chat\nhello\n").result == "theirs: hello\n"
+        assert type(shell.run_cell("%%ft chat nobody\nhello").error_in_exec).__name__ == "UsageError"
+        unload(shell)
+        assert shell.magics_manager.magics["cell"]["chat"] is theirs
+    finally:
+        del shell.magics_manager.magics["cell"]["chat"]
+
+
+def test_completion(shell: Any) -> None:
+    def after(text: str) -> list[str]:
+        words = text.split()
+        symbol = "" if text.endswith(" ") else words[-1]
+        return complete(shell, SimpleNamespace(text_until_cursor=text, symbol=symbol, line=text, command=words[0]))
+
+    assert {"status", "set", "chat"} <= set(after("%ft "))
+    assert after("%ft pa") == ["pause"]
+    assert "learning_rate=" in after("%ft set support ")
+    assert after("%ft set support learning") == ["learning_rate="]
+    assert after("%%finetune support --da") == ["--data"]
+    assert "--at" in after("%%chat support --")
+    with pytest.warns(PendingDeprecationWarning):
+        assert "--dry-run" in shell.complete("--d", "%%finetune support --d", 22)[1]
+
+
+def test_names_of_variables(shell: Any, tmp_path: Path) -> None:
+    assert [variable_of(name) for name in ("my-run", "a.b", "class")] == ["my_run", "a_b", "class_"]
+    shell.user_ns["rows"] = [{"a": 1}]
+    assert data_of(shell, "rows") == [{"a": 1}]
+    (tmp_path / "rows").write_text("a file wins")
+    assert data_of(shell, "rows") == "rows"
+    assert data_of(shell, "demo:support") == "demo:support"
+
+
+def test_where_a_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUPYTER_FT_FRONTEND", raising=False)
+    lab = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=True))
+    nbclient = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=False))
+    assert Place.of(lab) == Place(rich=True, headless=False)
+    assert Place.of(nbclient) == Place(rich=True, headless=True)
+    monkeypatch.setenv("JUPYTER_FT_FRONTEND", "headless")
+    assert Place.of(lab).headless
+    monkeypatch.setenv("JUPYTER_FT_FRONTEND", "notebook")
+    assert not Place.of(nbclient).headless
+
+
+class Fake(Session):
+    """A session in a state, without a run."""
+
+    def __init__(self, name: str, state: str = "running") -> None:
+        self._name, self._is = name, state
+
+    name = property(lambda self: self._name)  # type: ignore[assignment]
+    state = property(lambda self: self._is)  # type: ignore[assignment]
+
+
+def test_a_name_means_the_session_of_its_variable(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Fake("support", "finished"), Fake("support-2")
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "_open", {"support": first, "support-2": second})
+        assert session_of(shell, "support") is first
+        shell.user_ns["support"] = second
+        assert session_of(shell, "support") is second
+        assert session_of(shell, "support-2@live") is second
+        first._is = "running"
+        assert session_of(shell, "support") is first
+
+
+@pytest.fixture
+def two_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "_open", {name: Fake(name) for name in ("support", "calmer")})
+        yield
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        ("support", "support live"),
+        ("support@base", "support base"),
+        ("support --at base,live", "support base, support live"),
+        ("support,calmer", "support live, calmer live"),
+        ("support calmer --at live,live", "support live, calmer live"),
+        ("support,calmer@base", "support live, calmer base"),
+        ("support --at live,calmer@base", "support live, calmer base"),
+        ("support@last", "support live"),
+    ],
+)
+def test_columns_of_a_chat(shell: Any, two_open: None, line: str, columns: str) -> None:
+    found = addresses(shell, parse(split(line), CHAT))
+    assert ", ".join(f"{session.name} {at}" for session, at in found) == columns
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("support@base --at live", "leave out --at"),
+        ("support@12", "cannot be talked to"),
+        ("support --at 12", "cannot be talked to"),
+        ("base", "say which session: support, calmer"),
+        ("", "say which session: support, calmer"),
+    ],
+)
+def test_columns_that_are_not_there(shell: Any, two_open: None, line: str, said: str) -> None:
+    with pytest.raises(AddressError, match=said):
+        addresses(shell, parse(split(line), CHAT))
