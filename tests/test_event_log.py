@@ -12,7 +12,14 @@ from jupyter_ft.messages import Applied, Logged, ReplyDone, ReplyPart, Resumed, 
 
 def step(number: int, loss: float = 1.0) -> StepDone:
     return StepDone(
-        step=number, loss=loss, learning_rate=1e-4, grad_norm=0.5, tokens=100, seconds=0.5, epoch=0.1, metrics={"x": 2.0}
+        step=number,
+        loss=loss,
+        learning_rate=1e-4,
+        grad_norm=0.5,
+        tokens=100,
+        seconds=0.5,
+        epoch=0.1,
+        metrics={"x": 2.0},
     )
 
 

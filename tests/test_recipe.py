@@ -60,7 +60,12 @@ def test_a_recipe_is_frozen_and_an_edit_is_checked() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 1  # type: ignore[misc]
     assert change(recipe.hyperparameters, {"lr": 1e-5}).learning_rate == 1e-5
-    for changes, said in (({"model": "x"}, "fixed"), ({"adapter.r": 3}, "fixed"), ({"lrr": 3}, "unknown"), ({"lr": 0}, ">")):
+    for changes, said in (
+        ({"model": "x"}, "fixed"),
+        ({"adapter.r": 3}, "fixed"),
+        ({"lrr": 3}, "unknown"),
+        ({"lr": 0}, ">"),
+    ):
         with pytest.raises(RecipeError, match=said.replace(">", "greater")):
             change(recipe.hyperparameters, changes)
 

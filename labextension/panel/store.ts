@@ -202,6 +202,7 @@ export class Store {
         this.say("error", `No checkpoint at step ${event.step}: ${event.reason}`);
         break;
       case "log":
+        if (event.level === "debug") break; // for developers: it is in the log
         this.say(/err|crit/i.test(event.level) ? "error" : /warn/i.test(event.level) ? "warning" : "info", event.text);
         break;
       case "crashed":

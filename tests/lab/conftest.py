@@ -33,6 +33,9 @@ def page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium(), args=flags)
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         yield page
+        page.screenshot(
+            path=Path(__file__).parents[1] / "shots" / "lab-last.png"
+        )  # what was seen last, also after a failure
         browser.close()
 
 
@@ -42,6 +45,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("lab")
     for name in ("support_chatbot.ipynb", "tickets.csv"):
         shutil.copy(EXAMPLES / name, folder / name)
+    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

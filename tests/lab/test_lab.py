@@ -25,12 +25,13 @@ class Notebook:
     def open(self) -> None:
         self.page.goto(f"{self.address}/lab/tree/support_chatbot.ipynb?reset", timeout=MINUTE)
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=2 * MINUTE)
-        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=2 * MINUTE)
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE)
 
     def run(self, cell_with: str) -> None:
         cell = self.page.locator(".jp-CodeCell", has_text=cell_with).first
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Shift+Enter")
+        expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=MINUTE)
 
     def find(self, name: str) -> Locator:
         return self.page.get_by_test_id(name).first
@@ -55,7 +56,7 @@ class Notebook:
         self.find("chat-input").fill(text)
         self.find("chat-send").click()
         expect(self.page.get_by_test_id("reply")).not_to_have_count(before, timeout=MINUTE)
-        expect(self.page.get_by_test_id("reply-stop")).to_have_count(0, timeout=4 * MINUTE)
+        expect(self.page.locator("[data-testid=reply-stop]:visible")).to_have_count(0, timeout=4 * MINUTE)
         return self.page.get_by_test_id("reply").nth(before)
 
     def shot(self, name: str) -> None:
@@ -84,6 +85,7 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     book.run("%%finetune support")
 
     # the curve grows
+    book.find("panel").wait_for(timeout=MINUTE)
     expect(book.find("state")).to_have_text(re.compile("running"), timeout=4 * MINUTE)
     book.at_least(3)
     early = book.drawn()
@@ -105,9 +107,12 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
 
     # a reply while the step counter goes on
     book.tab("chat")
-    before = book.step
     reply = book.ask("I haven't received my order yet.")
     assert len(reply.inner_text().strip()) > 10
+    before = book.step
+    book.find("chat-base").check()
+    book.ask("Tell me a long story about a parcel that was lost and found again.")
+    assert page.get_by_test_id("reply").count() == 3
     expect(book.find("state")).to_have_text(re.compile("running"))
     assert book.step > before
     book.shot("lab-chat")
@@ -140,9 +145,11 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     expect(page.get_by_test_id("turns").first).to_contain_text("I haven't received my order yet.")
     book.shot("lab-reloaded")
 
-    # honest when the kernel is gone
-    kernels = json.load(urllib.request.urlopen(f"{lab}/api/kernels"))
-    for kernel in kernels:
+    # a kernel that is shut down stops the run with a checkpoint; the panel says so, and that nobody answers any more
+    for kernel in json.load(urllib.request.urlopen(f"{lab}/api/kernels")):
         urllib.request.urlopen(urllib.request.Request(f"{lab}/api/kernels/{kernel['id']}", method="DELETE"))
+    expect(book.find("state")).to_have_text(re.compile("stopped"))
+    book.find("chat-input").fill("Are you there?")
+    book.find("chat-send").click()
     expect(book.find("banner")).to_contain_text("jupyter_ft.open", timeout=MINUTE)
     book.shot("lab-kernel-gone")

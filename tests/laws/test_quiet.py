@@ -67,7 +67,9 @@ def _is_probe(path: str) -> bool:
 
 
 def test_importing_is_cheap() -> None:
-    code = "import sys, jupyter_ft; print([m for m in ('torch', 'transformers', 'plotly', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, jupyter_ft; print([m for m in ('torch', 'transformers', 'plotly', 'pandas') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -91,7 +91,9 @@ def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None
     assert twin.voice("live")[1] == 3
     with torch.no_grad():
         trainer.model.eval()
-        torch.testing.assert_close(changed, trainer.model.get_base_model().model(ids).last_hidden_state @ _head(trainer).T)
+        torch.testing.assert_close(
+            changed, trainer.model.get_base_model().model(ids).last_hidden_state @ _head(trainer).T
+        )
 
 
 def _head(trainer: Any) -> Any:
@@ -132,7 +134,10 @@ def test_sampling_is_exact_and_private(pair: tuple[Any, Any]) -> None:
     state = torch.get_rng_state()
     warm = Manner(max_new_tokens=20, temperature=1.0, seed=5)
     assert speak(model, twin.tokenizer, prompt, warm).text == speak(model, twin.tokenizer, prompt, warm).text
-    assert speak(model, twin.tokenizer, prompt, Manner(20, 1.0, seed=6)).text != speak(model, twin.tokenizer, prompt, warm).text
+    assert (
+        speak(model, twin.tokenizer, prompt, Manner(20, 1.0, seed=6)).text
+        != speak(model, twin.tokenizer, prompt, warm).text
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(20_000, 1)
