@@ -25,7 +25,8 @@ opened, sockets = [], []
 def audit(event, args):
     if event in ("socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendto"):
         sockets.append([event, repr(args[1:])])
-    if event == "open" and isinstance(args[0], str) and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    if event == "open" and isinstance(args[0], str) and isinstance(args[2], int) and args[2] & writing:
         opened.append(os.path.realpath(args[0]))
     if event == "os.mkdir":
         opened.append(os.path.realpath(args[0]))

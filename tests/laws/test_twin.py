@@ -1,4 +1,4 @@
-"""The twin reaches none of the trainer's modules, shares the base's storage, and speaks the same with and without a cache."""
+"""The twin reaches none of the trainer's modules, shares the base, and speaks the same with and without a cache."""
 
 from __future__ import annotations
 
