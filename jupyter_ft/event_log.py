@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from .messages import Answer, Event, ReplyDone, ReplyPart, Resumed, StepDone, event_from
+from .messages import Answer, Event, Logged, ReplyDone, ReplyPart, Resumed, StepDone, event_from
 
 Floats = NDArray[np.float64]
 BASE_COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds", "epoch")
@@ -84,7 +85,8 @@ class EventLog:
         self._answers: dict[str, Answer] = {}
         self._era = 0
         self._changed = threading.Condition()
-        self._file = None
+        self._file: TextIO | None = None
+        self._complained = False
         if path is not None:
             for event in read_events(path):
                 self._keep(event)
@@ -96,9 +98,16 @@ class EventLog:
         with self._changed:
             self._keep(event)
             if self._file is not None and event.durable:
-                self._file.write(event.model_dump_json() + "\n")
-                self._file.flush()  # to the system: a killed process loses nothing, a power cut may lose a second
+                self._write(event)
             self._changed.notify_all()
+
+    def _write(self, event: Event) -> None:
+        try:
+            print(event.model_dump_json(), file=self._file, flush=True)  # a killed process loses nothing
+        except OSError as error:  # a full disk must not end a run; what is lost is the line on disk
+            if not self._complained:
+                self._complained = True
+                self._keep(Logged(level="error", text=f"events are no longer written to disk: {error}"))
 
     def _keep(self, event: Event) -> None:
         if isinstance(event, StepDone):

@@ -162,10 +162,14 @@ class StepRefused(_Event):
 
 
 class Resumed(_Event):
-    """A new process goes on from the checkpoint at `step`; later steps of the log did not count."""
+    """A new process goes on from the checkpoint at `step`; later steps of the log did not count.
+
+    `ahead` are the commands that were in force for the next step already when the checkpoint was written.
+    """
 
     kind: Literal["resumed"] = "resumed"
     step: int
+    ahead: list[str] = Field(default_factory=list)
 
 
 class Applied(_Event):

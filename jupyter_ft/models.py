@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,11 @@ def pick_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 
 class Pool:
-    """The bases of this process, by what was asked for. Safe to use from any thread."""
+    """The bases of this process, while somebody holds them. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bases: dict[str, Base] = {}
+        self._bases: weakref.WeakValueDictionary[str, Base] = weakref.WeakValueDictionary()
 
     def get(self, model: str, *, revision: str | None, dtype: str, report: Report) -> Base:
         """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
@@ -85,14 +86,10 @@ class Pool:
         path = locate(model, revision, report)
         key = f"{path}|{torch_dtype}|{device}"
         with self._lock:
-            if key not in self._bases:
-                self._bases[key] = _load(key, path, torch_dtype, device, report)
-            return self._bases[key]
-
-    def drop(self, key: str) -> None:
-        """Forget a base; its memory returns when nobody else holds it."""
-        with self._lock:
-            self._bases.pop(key, None)
+            base = self._bases.get(key)
+            if base is None:
+                base = self._bases[key] = _load(key, path, torch_dtype, device, report)
+            return base
 
 
 POOL = Pool()
@@ -139,7 +136,7 @@ def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report
             config = AutoConfig.from_pretrained(path)
             model = _build_from_meta(path, config, dtype) or _build_by_transformers(path, dtype)
             tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever a stranger's folder makes transformers raise
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{path} cannot be loaded as a causal language model: {why[:300]}") from error
     model.requires_grad_(False).eval().to(device)

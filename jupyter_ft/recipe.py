@@ -142,6 +142,29 @@ ALIASES = {
     "lora_dropout": "adapter.dropout",
     "target_modules": "adapter.targets",
 }
+TRAINER_KEYS_TAKEN = {
+    **{theirs: ours for theirs, ours in ALIASES.items() if not ours.startswith("adapter")},
+    **{name: name for name in ("learning_rate", "weight_decay", "max_grad_norm", "max_steps", "warmup_steps")},
+    **{name: name for name in ("max_length", "seed")},
+    "data_seed": "seed",
+    "warmup_ratio": "warmup_steps",
+    "bf16": "dtype",
+    "fp16": "dtype",
+    "save_strategy": "checkpoint_steps",
+}
+"""What may not be passed through `trainer:`, and our key for it."""
+_SESSIONS_OWN = {
+    "output_dir",
+    "logging_steps",
+    "logging_strategy",
+    "resume_from_checkpoint",
+    "remove_unused_columns",
+    "dataloader_drop_last",
+    "dataloader_num_workers",
+    "dataset_kwargs",
+    "disable_tqdm",
+    "packing",
+}
 FIXED_NAMES = frozenset(Recipe.model_fields) - {"hyperparameters"}
 
 
@@ -160,12 +183,21 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
         if key not in FIXED_NAMES and key not in live_model.model_fields:
             known = [*FIXED_NAMES, *live_model.model_fields, *ALIASES]
             raise RecipeError(f"unknown key '{key}'{did_you_mean(key, known)}")
+    _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
     try:
         hyperparameters = live_model.model_validate(live)
         return Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
+
+
+def _check_trainer_keys(passed: Any) -> None:
+    for key in passed if isinstance(passed, Mapping) else ():
+        if key in TRAINER_KEYS_TAKEN:
+            raise RecipeError(f"trainer.{key}: write it as {TRAINER_KEYS_TAKEN[key]}, at the top level")
+        if key in _SESSIONS_OWN:
+            raise RecipeError(f"trainer.{key}: that is the session's own to set")
 
 
 def _put(into: dict[str, Any], dotted: str, value: Any) -> None:

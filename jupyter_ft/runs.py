@@ -17,6 +17,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +109,36 @@ class RunFolder:
         """Become the one writer; a lock whose process is gone is taken over. `RunFolderError` where it is alive."""
         me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": _boot_id()}
         file = self.path / "lock"
-        for _ in range(2):
-            try:
-                with file.open("x", encoding="utf-8") as fresh:
-                    json.dump(me, fresh)
-                self._locked = True
-                return
-            except FileExistsError:
-                holder = self.holder()
-                if holder is not None:
-                    where = "this kernel" if holder == os.getpid() else f"process {holder}"
-                    raise RunFolderError(f"run '{self.name}' is in use by {where}; stop it there first") from None
-                file.unlink(missing_ok=True)
-        raise RunFolderError(f"{file} cannot be taken")
+        fresh = self.path / f".lock-{uuid.uuid4().hex[:8]}"
+        fresh.write_text(json.dumps(me))
+        try:
+            for _ in range(2):
+                try:
+                    os.link(fresh, file)  # whole or not at all: nobody reads half a lock
+                except FileExistsError:
+                    self._take_over(file)
+                else:
+                    self._locked = True
+                    self._sweep()
+                    return
+            raise RunFolderError(f"{file} cannot be taken")
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _take_over(self, file: Path) -> None:
+        holder = self.holder()
+        if holder is not None:
+            where = "this kernel" if holder == os.getpid() else f"process {holder}"
+            raise RunFolderError(f"run '{self.name}' is in use by {where}; stop it there first")
+        with suppress(FileNotFoundError):  # of two that take over, one renames and the other finds nothing
+            stale = file.with_name(f".stale-{uuid.uuid4().hex[:8]}")
+            file.rename(stale)
+            stale.unlink()
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed while saving left behind."""
+        for left in (self.path / "checkpoints").glob(".*-????????"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def holder(self) -> int | None:
         """The process id of a living writer, else None."""
@@ -160,10 +178,12 @@ class RunFolder:
         try:
             write(staging)
             size = _seal(staging, step)
+            aside = final.with_name(f".old-{uuid.uuid4().hex[:8]}")
             if final.exists():  # a resumed run comes by the same step again
-                shutil.rmtree(final)
+                final.rename(aside)
             staging.rename(final)
             _sync_folder(final.parent)
+            shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for old in self.checkpoints()[:-KEEP]:
@@ -230,10 +250,12 @@ def _write_durably(file: Path, data: bytes) -> None:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
-    staging.rename(file)
+    staging.replace(file)
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,6 +29,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"adapter.alhpa": 8}, "did you mean 'alpha'"),
     ({"columns": "prompt"}, "columns = 'prompt'"),
     ({"dtype": "float8"}, "dtype = 'float8'"),
+    ({"trainer": {"learning_rate": 1}}, "trainer.learning_rate: write it as learning_rate"),
+    ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),
+    ({"trainer": {"packing": True}}, "the session's own"),
 ]
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from peft import set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..errors import CheckpointError
 from ..messages import Set
 from .cursor import RowCursor
 from .lease import Streams
@@ -26,9 +28,15 @@ STATE = "training.json"
 ADAPTER = "adapter_model.safetensors"
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter in PEFT's own format. Embeddings are left out: to look for changed ones, PEFT would ask the hub."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+def write_adapter(model: Any, folder: Path) -> None:
+    """The adapter in PEFT's own format. Embeddings are left out: to look for changed ones, PEFT would ask the hub.
+
+    Raises `OSError` where the disk refuses.
+    """
+    try:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+    except SafetensorError as error:  # what safetensors says of a full disk is no OSError
+        raise OSError(str(error)) from error
 
 
 def read_adapter(model: Any, folder: Path) -> dict[str, torch.Tensor]:
@@ -39,7 +47,7 @@ def read_adapter(model: Any, folder: Path) -> dict[str, torch.Tensor]:
 
 def write_checkpoint(port: Port, folder: Path) -> None:
     """Fill `folder` with all that `restore_checkpoint` needs. Raises `OSError` where the disk refuses."""
-    save_adapter(port.trainer.model, folder)
+    write_adapter(port.trainer.model, folder)
     optimizer = port.trainer.optimizer.state_dict()
     tensors, plain = {}, {}
     for index, slots in optimizer["state"].items():
@@ -48,15 +56,20 @@ def write_checkpoint(port: Port, folder: Path) -> None:
                 tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
             else:
                 plain[f"{index}.{name}"] = value
-    save_file(tensors, folder / OPTIMIZER)
     streams = port.turn.streams
-    save_file(_stream_tensors(streams), folder / STREAMS)
+    try:
+        save_file(tensors, folder / OPTIMIZER)
+        save_file(_stream_tensors(streams), folder / STREAMS)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     scaler = getattr(port.trainer.accelerator, "scaler", None)
     state = {
         "step": port.step,
         "max_steps": int(port.trainer.state.max_steps),
         "edits": port.edits.state(),
         "cursor": port.cursor.state(),
+        "dtype": str(next(port.trainer.model.parameters()).dtype),
+        "ahead": port.obedience.ahead,
         "scheduled": [edit.model_dump(mode="json") for edit in port.obedience.scheduled],
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
         "scaler": scaler.state_dict() if scaler is not None else None,
@@ -69,6 +82,12 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     """Put a verified checkpoint into a trainer that is about to begin."""
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     trainer = port.trainer
+    if state["cursor"]["rows"] != port.cursor.rows:
+        raise CheckpointError(f"the run had {state['cursor']['rows']} rows, now there are {port.cursor.rows}")
+    if state["dtype"] != str(next(trainer.model.parameters()).dtype):
+        raise CheckpointError(
+            f"the run was trained in {state['dtype']}, which is not what this machine loads the base in"
+        )
     device = str(trainer.args.device)
     set_peft_model_state_dict(trainer.model, load_file(folder / ADAPTER, device=device))
     slots: dict[int, dict[str, Any]] = {}
@@ -85,7 +104,9 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer.state.epoch = fresh.progress
     trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
     port.edits.restore(state["edits"])
-    port.obedience.scheduled = [Set.model_validate(edit) for edit in state["scheduled"]]
+    edits = [Set.model_validate(edit) for edit in state["scheduled"]]
+    port.obedience.scheduled = [edit for edit in edits if port.log.answer(edit.id) is None]  # not those refused since
+    port.obedience.ahead = list(state["ahead"])
     port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
 
 

@@ -50,6 +50,8 @@ class LiveEdits:
         done = self._trainer.state.global_step
         names = [name for name in type(new).model_fields if name in _resolved(changes)]
         self._check_warmup(names)
+        if "epochs" in names and new.max_steps is not None:
+            raise RecipeError(f"epochs: max_steps = {new.max_steps} decides how long the run is; set that")
         old = self.now.model_dump(mode="json") | {"learning_rate": self.current_rate()}
         geometry = (self._cursor.batch_size, self._cursor.accumulation)
         self._cursor.batch_size, self._cursor.accumulation = new.batch_size, new.accumulation
@@ -70,6 +72,8 @@ class LiveEdits:
             self.anchor is not None or self._trainer.lr_scheduler.last_epoch >= self.plain[1]
         ):
             raise RecipeError("warmup_steps: the warm-up is over; set learning_rate instead")
+        if {"warmup_steps", "learning_rate"} <= set(names):
+            raise RecipeError("learning_rate ends the warm-up, so warmup_steps would do nothing; set one of the two")
 
     def _reschedule(self, names: list[str], total: int) -> None:
         at = self._trainer.lr_scheduler.last_epoch

@@ -32,6 +32,13 @@ class Inbox:
             taken, self._waiting = self._waiting, []
             return taken
 
+    def take_all(self, kind: type[ForTrainer]) -> list[ForTrainer]:
+        """Only the commands of that kind; the others go on waiting."""
+        with self._changed:
+            taken = [command for command in self._waiting if isinstance(command, kind)]
+            self._waiting = [command for command in self._waiting if not isinstance(command, kind)]
+            return taken
+
     def close(self) -> list[ForTrainer]:
         """Take nothing more; what was left unread is returned, to be refused."""
         with self._changed:

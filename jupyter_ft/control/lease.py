@@ -123,14 +123,20 @@ class Turn:
     def take(self) -> None:
         """Wait for the lease, then swap the session's streams in."""
         self._lease.acquire()
-        if self.draws:
-            self._users = Streams.now()
-            self._streams.put()
+        try:
+            if self.draws:
+                self._users = Streams.now()
+                self._streams.put()
+        except BaseException:
+            self._lease.release()
+            raise
 
     def give(self) -> None:
         """Put the user's streams back and hand the lease on."""
-        if self._users is not None:
-            self._streams = Streams.now()
-            self._users.put()
-            self._users = None
-        self._lease.release()
+        try:
+            if self._users is not None:
+                self._streams = Streams.now()
+                self._users.put()
+                self._users = None
+        finally:
+            self._lease.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ class Obedience:
         self.paused = False
         self.stopping = False
         self.scheduled: list[Set] = []  # edits for a later step
+        self.ahead: list[str] = []  # edits in force for the coming step, which is not done yet
+        self._taken: deque[ForTrainer] = deque()  # out of the inbox and not answered yet
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Set: self._set,
             Pause: self._pause,
@@ -46,13 +49,20 @@ class Obedience:
 
     def refuse_rest(self, reason: str) -> None:
         """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""
-        for command in [*self.scheduled, *self._inbox.close()]:
-            self._refuse(command, reason)
+        for command in [*self._taken, *self.scheduled, *self._inbox.close()]:
+            if self._port.log.answer(command.id) is None:
+                self._refuse(command, reason)
         self.scheduled = []
 
     def _do(self, commands: list[ForTrainer]) -> None:
-        for command in commands:
-            self._handlers[type(command)](command)
+        self._taken.extend(commands)
+        while self._taken:
+            command = self._taken[0]
+            if self.stopping and not isinstance(command, Save):
+                self._refuse(command, "it is stopping")
+            else:
+                self._handlers[type(command)](command)
+            self._taken.popleft()
 
     # --- one handler a command ---
 
@@ -75,6 +85,7 @@ class Obedience:
         except RecipeError as error:
             self._refuse(command, str(error))
             return
+        self.ahead.append(command.id)
         self._apply(command, self._port.step + 1, changes)
 
     def _pause(self, command: Pause) -> None:
@@ -94,9 +105,6 @@ class Obedience:
         self._apply(command, self._port.step)
 
     def _stop(self, command: Stop) -> None:
-        if self.stopping:
-            self._refuse(command, "it is stopping already")
-            return
         self.stopping = True
         self._said("stopping")
         self._apply(command, self._port.step)

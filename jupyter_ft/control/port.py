@@ -185,6 +185,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Note what the step was, and end the epoch or the run where it is over."""
         loss = float(self._loss) if self._loss is not None else math.nan
         progress = self.cursor.progress
+        self.obedience.ahead.clear()
         self._pending = StepDone(
             step=state.global_step,
             loss=loss,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gc
-import platform
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..control.checkpoint import read_adapter, restore_checkpoint, save_adapter, write_checkpoint
+from ..control.checkpoint import read_adapter, restore_checkpoint, write_adapter, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn, seeded_streams
 from ..control.port import Hooks, Port
@@ -31,6 +31,7 @@ from ..messages import (
     RunState,
     SaveFailed,
     StateChanged,
+    Stop,
 )
 from ..methods import BUILDERS
 from ..models import POOL, Base, draws_randomness
@@ -38,7 +39,6 @@ from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Twin, trained_tensors
-from .capture import captured
 
 
 @dataclass
@@ -53,23 +53,26 @@ class Job:
     chat: Chat
     resume: str | None = None
 
-    def run(self) -> None:
-        """Live through the run. Whatever happens is an event; nothing is raised.
+    def run(self) -> StateChanged:
+        """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
 
-        The last event comes last: by then the lock, the memory and the user's streams are given back.
+        By then each command is answered and the lock and the memory are given back.
         """
-        with captured(lambda level, line: self.log.append(Logged(level=level, text=line[:4000]))):
-            try:
-                end = self._train()
-            except FineTuneError as error:
-                end = self._fail(str(error), "")
-            except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
-                end = self._fail(_one_line(error), traceback.format_exc())
-            self.folder.unlock()
+        try:
+            end = self._train()
+        except _StoppedEarly:
+            end = StateChanged(state="stopped", step=self._step(), note="stopped while loading")
+        except FineTuneError as error:
+            end = self._failed(str(error), "")
+        except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
+            end = self._failed(_one_line(error), traceback.format_exc())
+        self._refuse_rest(end.note or "the run is over")
+        with suppress(Exception):  # a device in a bad state must not keep the end from being told
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        self.log.append(end)
+        self.folder.unlock()
+        return end
 
     # --- loading ---
 
@@ -79,11 +82,21 @@ class Job:
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
         rows = self._render(base)
+        self._stop_early()
         twin = _twin(base, self.recipe, self.examples.format)
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
         return self._go(trainer, twin)
+
+    def _stop_early(self) -> None:
+        stops = self.inbox.take_all(Stop)
+        if not stops:
+            return
+        self.log.append(Applied(command=stops[0].id, verb="stop", step=self._step()))
+        for again in stops[1:]:
+            self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
+        raise _StoppedEarly
 
     def _render(self, base: Base) -> list[Any]:
         rendered = render(
@@ -106,6 +119,7 @@ class Job:
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))
+        self._stop_early()
 
     # --- training ---
 
@@ -131,7 +145,10 @@ class Job:
             raise
         finally:
             turn.give()
-        return self._finish(port)
+        end = self._finish(port)
+        port.obedience.refuse_rest("the run is over")
+        port.detach()
+        return end
 
     def _restore(self, port: Port) -> None:
         step, checkpoint, wrong = self.folder.newest_good()
@@ -139,7 +156,7 @@ class Job:
             self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
         restore_checkpoint(port, checkpoint)
         self.folder.drop_after(step)
-        self.log.append(Resumed(step=step))
+        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=str(self.resume), verb="resume", step=step, total_steps=total))
 
@@ -155,39 +172,34 @@ class Job:
         self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
 
     def _finish(self, port: Port) -> StateChanged:
-        stopped = port.obedience.stopping
+        state: RunState = "stopped" if port.obedience.stopping else "finished"
+        note, total = "", int(port.trainer.state.max_steps)
         try:
             self._save(port, port.step)
-            save_adapter(port.trainer.model, self.folder.adapter)
+            write_adapter(port.trainer.model, self.folder.adapter)
         except OSError as error:
-            self.log.append(Logged(level="error", text=f"the result could not be written: {error}"))
-        port.obedience.refuse_rest("the run is over")
-        port.detach()
-        state: RunState = "stopped" if stopped else "finished"
-        total = int(port.trainer.state.max_steps)
-        return StateChanged(state=state, step=port.step, total_steps=total)
+            state, note = "stopped", f"the result could not be written ({_one_line(error)}); make room and resume"
+        return StateChanged(state=state, step=port.step, total_steps=total, note=note)
 
-    def _fail(self, error: str, trace: str) -> StateChanged:
-        news, _ = self.log.read()
-        steps = news.steps["step"]
-        step = int(steps[-1]) if len(steps) else 0
+    def _failed(self, error: str, trace: str) -> StateChanged:
+        self.log.append(Crashed(step=self._step(), error=error, traceback=trace))
+        return StateChanged(state="failed", step=self._step(), note=error)
+
+    def _step(self) -> int:
+        steps = self.log.read()[0].steps["step"]
+        return int(steps[-1]) if len(steps) else 0
+
+    def _refuse_rest(self, reason: str) -> None:
         for command in self.inbox.close():
-            reason = f"the run failed: {error}"
-            self.log.append(Refused(command=command.id, verb=command.kind, step=step, reason=reason))
+            self.log.append(Refused(command=command.id, verb=command.kind, step=self._step(), reason=reason))
         if self.resume is not None and self.log.answer(self.resume) is None:
-            self.log.append(Refused(command=self.resume, verb="resume", step=step, reason=error))
+            self.log.append(Refused(command=self.resume, verb="resume", step=self._step(), reason=reason))
         if not self.chat.ready:
-            self.chat.close(f"the run failed: {error}")
-        self.log.append(Crashed(step=step, error=error, traceback=trace))
-        return StateChanged(state="failed", step=step, note=error)
+            self.chat.fail(reason)
 
 
-def versions() -> dict[str, str]:
-    """What the result depends on besides the recipe."""
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+class _StoppedEarly(Exception):
+    """A stop that came before the first step."""
 
 
 def voices_of(folder: Path, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin:

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable
 
+from ..capture import captured
+from ..event_log import EventLog
+from ..messages import Event, Logged
 
-def start(run: Callable[[], None], name: str) -> None:
-    """Run `run` in the background. Whether it lives is told by its events, never by the thread.
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
+
+def start(run: Callable[[], Event | None], name: str, log: EventLog) -> None:
+    """Run `run` in the background; what it prints goes to `log`. Whether it lives is told by its events.
+
+    The event that it gives is logged last, when the user's streams are as they were.
     (`Thread.join` that is interrupted marks a running thread as dead before Python 3.13: cpython#90882.)
     """
-    threading.Thread(target=run, name=f"jupyter-ft {name}", daemon=True).start()
+
+    def live() -> None:
+        with captured(lambda level, line: log.append(Logged(level=level, text=line[:4000]))):
+            end = run()
+        if end is not None:
+            log.append(end)
+
+    thread = threading.Thread(target=live, name=f"jupyter-ft {name}", daemon=True)
+    _threads.add(thread)
+    thread.start()
+
+
+def join_all(timeout: float) -> None:
+    """Let the threads come to their end, `timeout` seconds at most.
+
+    At exit only: a daemon thread that is cut off inside torch takes the process down with `terminate`.
+    """
+    deadline = time.monotonic() + timeout
+    for thread in list(_threads):
+        thread.join(max(0.0, deadline - time.monotonic()))

@@ -23,13 +23,6 @@ HEADLINE = ("loss", "mean_token_accuracy")
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
     "activation_checkpointing" if hasattr(SFTConfig, "activation_checkpointing") else "gradient_checkpointing"
 )
-_TAKEN = {
-    "output_dir",
-    "resume_from_checkpoint",
-    "remove_unused_columns",
-    "gradient_accumulation_steps",
-    "logging_steps",
-}
 
 
 def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
@@ -63,8 +56,6 @@ def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
     for key in recipe.trainer:
         if key not in known:
             raise RecipeError(f"trainer.{key}: TRL's SFTConfig has no such field{did_you_mean(key, known)}")
-        if key in _TAKEN:
-            raise RecipeError(f"trainer.{key}: that is the session's own to set")
     return SFTConfig(**(ours | recipe.trainer))
 
 
@@ -82,10 +73,13 @@ def no_telemetry() -> Iterator[None]:
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
     dtype = next(model.parameters()).dtype
+    arguments = config(recipe, folder, dtype)
+    if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
+        arguments._n_gpu = 1
     with no_telemetry():
         trainer = SFTTrainer(
             model=with_adapter(model, recipe.adapter),
-            args=config(recipe, folder, dtype),
+            args=arguments,
             train_dataset=Dataset.from_list(list(rows)),
             processing_class=tokenizer,
         )

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from typing import Any, Protocol
 
+from ..capture import captured
 from ..data import Format, chat_ids
 from ..event_log import EventLog
-from ..messages import Applied, Ask, ForChat, Hush, Message, Refused, ReplyDone, ReplyPart, ReplyStarted
+from ..messages import Applied, Ask, ForChat, Hush, Logged, Message, Refused, ReplyDone, ReplyPart, ReplyStarted
 
 PART_SECONDS = 0.1  # text is told of at most this often
 
@@ -35,16 +36,19 @@ class Chat:
         self._current: str | None = None
         self._hushed = False
         self._closed = ""
-        self._gone = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def begin(self, voices: Voices, name: str) -> None:
         """Start answering with these voices (or go on with new ones)."""
         with self._changed:
+            if self._closed:
+                return
             first = self._voices is None
             self._voices = voices
             self._changed.notify_all()
         if first:
-            threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True).start()
+            self._thread = threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True)
+            self._thread.start()
 
     @property
     def ready(self) -> bool:
@@ -58,11 +62,19 @@ class Chat:
                 self._refuse(command, self._closed)
             elif isinstance(command, Hush):
                 self._hush(command)
+            elif not command.messages or command.messages[-1].get("role") != "user":
+                self._refuse(command, "a question ends with a message of the role 'user'")
             elif command.at not in ("live", "base"):
                 self._refuse(command, f"no weights '{command.at}' to talk to here: live or base")
             else:
                 self._queue.append((command, time.perf_counter()))
                 self._changed.notify_all()
+
+    def fail(self, reason: str) -> None:
+        """Refuse what waits: there is no voice to answer with, and for now none will come."""
+        with self._changed:
+            while self._queue:
+                self._refuse(self._queue.popleft()[0], reason)
 
     def close(self, reason: str, patience: float = 0.0) -> None:
         """Refuse what waits and whatever comes, stop the reply in flight, and let go of the voices.
@@ -71,12 +83,10 @@ class Chat:
         """
         with self._changed:
             self._closed, self._hushed = reason, True
-            for command, _ in self._queue:
-                self._refuse(command, reason)
-            self._queue.clear()
+            self.fail(reason)
             self._changed.notify_all()
-        if patience and self._voices is not None:
-            self._gone.wait(patience)
+        if patience and self._thread is not None:
+            self._thread.join(patience)
 
     def _hush(self, command: Hush) -> None:
         waiting = next((entry for entry in self._queue if entry[0].id == command.target), None)
@@ -102,13 +112,13 @@ class Chat:
                 self._changed.wait_for(lambda: bool(self._queue or self._closed))
                 if self._closed:
                     self._voices = None
-                    self._gone.set()
                     return
                 command, asked = self._queue.popleft()
                 self._current, self._hushed = command.id, False
                 voices = self._voices
             if voices is not None:
-                self._answer(command, asked, voices)
+                with captured(lambda level, line: self._log.append(Logged(level=level, text=line[:4000]))):
+                    self._answer(command, asked, voices)
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
         from .generate import Manner, speak

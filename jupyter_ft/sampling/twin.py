@@ -22,6 +22,7 @@ class Twin:
 
     def __init__(self, base: Base, adapter: Adapter, trained_on: Format = "messages") -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
+        self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
         self.base = base.shell()
         self.live = with_adapter(base.shell(), adapter).eval().requires_grad_(False)

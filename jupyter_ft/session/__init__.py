@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .handle import Receipt, Reply, Session
+from .answers import Receipt, Reply
+from .handle import Session
 from .registry import sessions
 from .start import finetune, open_run
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from pydantic import ValidationError
+
 from ..control.inbox import Inbox
 from ..data import Examples
-from ..errors import AddressError, RunFolderError, TrainingFailed
-from ..errors import Refused as RefusedError
+from ..errors import AddressError, RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
 from ..launch.thread import start
 from ..messages import (
@@ -33,10 +34,11 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..recipe import Hyperparameters, Recipe, change
+from ..recipe import Hyperparameters, Recipe, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .address import parse_address
+from .answers import Receipt, Reply
 from .registry import sessions
 
 if TYPE_CHECKING:
@@ -48,58 +50,8 @@ class Views(Protocol):
 
     def show(self, session: Session) -> None: ...  # noqa: D102
     def figure(self, session: Session) -> Any: ...  # noqa: D102
+    def cell_end(self) -> threading.Event | None: ...  # noqa: D102
     def close(self, session: Session) -> None: ...  # noqa: D102
-
-
-class Receipt:
-    """A command that was handed in. It is answered once."""
-
-    def __init__(self, log: EventLog, command: Command) -> None:
-        self._log, self.command = log, command
-
-    @property
-    def answer(self) -> Applied | Refused | ReplyDone | None:
-        """The event that answered it, or None while there is none."""
-        return self._log.answer(self.command.id)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Block until it is answered: the step at which it took effect.
-
-        Raises `Refused` with the reason, or `TimeoutError` after `timeout` seconds.
-        """
-        if not self._log.wait_for(lambda: self.answer is not None, timeout):
-            raise TimeoutError(f"{self.command.kind}: no answer within {timeout} s; it takes effect at a step boundary")
-        answer = self.answer
-        if isinstance(answer, Refused):
-            raise RefusedError(f"{answer.verb}: {answer.reason}")
-        return answer.step if answer is not None else 0
-
-    def __repr__(self) -> str:
-        answer = self.answer
-        if answer is None:
-            return f"<{self.command.kind}: requested>"
-        if isinstance(answer, Refused):
-            return f"<{self.command.kind}: refused, {answer.reason}>"
-        return f"<{self.command.kind}: applied at step {answer.step}>"
-
-
-class Reply(str):
-    """What the model said; also which weights said it (`at`, `step`) and how fast (`tokens_per_second`)."""
-
-    step: int
-    at: str
-    tokens: int
-    tokens_per_second: float
-    first_token_seconds: float
-    ended: str
-
-    @classmethod
-    def of(cls, event: ReplyDone) -> Reply:
-        """The reply that an event tells of."""
-        reply = cls(event.text)
-        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
-            setattr(reply, name, getattr(event, name))
-        return reply
 
 
 class Session:
@@ -119,6 +71,8 @@ class Session:
         self._state: RunState = "queued"
         self._total = self._step = 0
         self._error = ""
+        self._closed = self._finding_voices = False
+        self._gate: threading.Event | None = None
         self._now: Hyperparameters = recipe.hyperparameters
         self._marks: list[Applied] = []
         self._said = ""
@@ -138,10 +92,10 @@ class Session:
     def _catch_up(self) -> None:
         with self._guard:
             news, self._seen = self.log.read(self._seen)
-            if len(news.steps["step"]):
-                self._step = int(news.steps["step"][-1])
             for event in news.events:
                 self._note(event)
+            if len(news.steps["step"]):  # after the events: the columns are as they are now, a `Resumed` may be old
+                self._step = int(news.steps["step"][-1])
 
     def _note(self, event: Event) -> None:
         if isinstance(event, StateChanged):
@@ -156,7 +110,7 @@ class Session:
             self._error = event.error
         elif isinstance(event, Resumed):
             self._step = event.step
-            self._marks = [mark for mark in self._marks if mark.step <= event.step]
+            self._marks = [mark for mark in self._marks if mark.step <= event.step or mark.command in event.ahead]
             self._now = self.recipe.hyperparameters
             for mark in self._marks:
                 self._now = change(self._now, {name: new for name, (_, new) in mark.changes.items()})
@@ -228,7 +182,10 @@ class Session:
 
     def submit(self, command: Command) -> Receipt:
         """Hand in a command; its answer is an event. Returns at once."""
-        if isinstance(command, Ask | Hush):
+        if self._closed:
+            reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
+            self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
+        elif isinstance(command, Ask | Hush):
             self._ensure_voices()
             self._chat.put(command)
         elif isinstance(command, Resume) and self.state in OVER:
@@ -271,10 +228,8 @@ class Session:
         def reached() -> bool:
             return self.state in OVER or (step is not None and self._step >= step)
 
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.log.wait_for(reached, 1.0):
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: still {self._state} at step {self._step} after {timeout} s")
+        if not self._wait_for(reached, timeout):
+            raise TimeoutError(f"{self.name}: still {self._state} at step {self._step} after {timeout} s")
         if self._state == "failed":
             raise TrainingFailed(f"{self.name} failed at step {self._step}: {self._error}")
         return self
@@ -284,11 +239,12 @@ class Session:
         if self.state not in OVER:
             self.stop()
             self.wait_until_over()
-        self.hang_up("the session is closed")
+        self._closed = True
+        self.hang_up("the session is closed", patience=5.0)
         if self.views is not None:
             self.views.close(self)
         self._examples = None
-        sessions.drop(self.name)
+        sessions.drop(self)
         self.log.close()
 
     def hang_up(self, reason: str, patience: float = 0.0) -> None:
@@ -297,17 +253,22 @@ class Session:
 
     def wait_until_over(self, timeout: float | None = None) -> bool:
         """Block until the run is over, however it ended; False where `timeout` seconds passed first."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.log.wait_for(lambda: self.state in OVER, 1.0 if deadline is None else min(1.0, timeout or 0.0)):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-        return True
+        return self._wait_for(lambda: self.state in OVER, timeout)
+
+    def _wait_for(self, reached: Callable[[], bool], timeout: float | None) -> bool:
+        if self._gate is not None:
+            self._gate.set()  # a cell that waits for the run does not end before it
+        return self.log.wait_for(reached, timeout)
 
     # --- talking ---
 
     def ask(self, messages: Sequence[Message], at: str = "live", **more: Any) -> Receipt:
         """Queue a question to `live` or `base` and return at once; see `messages.Ask` for the sampling settings."""
-        return self.submit(Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more))
+        try:
+            asked = Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more)
+        except ValidationError as error:
+            raise RecipeError(first_complaint(error)) from None
+        return self.submit(asked)
 
     def chat(
         self, prompt: str | Sequence[Message], at: str = "live", n: int = 1, **sampling: Any
@@ -336,8 +297,9 @@ class Session:
         raise AddressError(f"'{text}' cannot be talked to; here are: live, base")
 
     def _ensure_voices(self) -> None:
-        if self._chat.ready or self.state not in OVER:
+        if self._chat.ready or self._finding_voices or self.state not in OVER:
             return
+        self._finding_voices = True
 
         def load() -> None:
             from ..launch.job import voices_of
@@ -347,9 +309,11 @@ class Session:
                 trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
                 self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
             except Exception as error:  # noqa: BLE001 - every question must get its answer
-                self._chat.close(str(error))
+                self._chat.fail(str(error))
+            finally:
+                self._finding_voices = False
 
-        start(load, f"{self.name} voices")
+        start(load, f"{self.name} voices", self.log)
 
     # --- running ---
 
@@ -359,14 +323,30 @@ class Session:
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
         examples = self._examples
+        self._gate = self.views.cell_end() if self.views is not None else None
 
-        def run() -> None:
-            from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
-
-            Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
+        def run() -> StateChanged:
+            if self._gate is not None:
+                self._gate.wait(1.0)  # the cell returns first, then the run speaks
+            try:
+                from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
+            except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
+                return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
+            return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name)
+        start(run, self.name, self.log)
+
+    def _could_not_start(self, reason: str, inbox: Inbox, resume: str | None) -> StateChanged:
+        unanswered = [(command.id, command.kind) for command in inbox.close()] + (
+            [(resume, "resume")] if resume else []
+        )
+        for command, verb in unanswered:
+            self.log.append(Refused(command=command, verb=verb, step=self._step, reason=reason))
+        self._chat.fail(reason)
+        self.run_folder.unlock()
+        self.log.append(Crashed(step=self._step, error=reason, traceback=""))
+        return StateChanged(state="failed", step=self._step, note=reason)
 
     def _go_on(self, command: Resume) -> None:
         from .start import rows_of

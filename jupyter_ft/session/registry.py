@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import AddressError, did_you_mean
+from ..errors import AddressError, RunFolderError, did_you_mean
+from ..launch.thread import join_all
 from ..messages import OVER
 
 if TYPE_CHECKING:
@@ -47,13 +48,17 @@ class Sessions(Mapping[str, "Session"]):
         return [session for session in self._open.values() if session.state not in OVER]
 
     def add(self, session: Session) -> None:
-        """Remember an open session."""
-        self._open.pop(session.name, None)
+        """Remember an open session; `RunFolderError` where a live one of another folder has the name."""
+        other = self._open.pop(session.name, None)
+        if other is not None and other is not session and other.state not in OVER:
+            self._open[other.name] = other
+            raise RunFolderError(f"'{other.name}' is the name of a live run in {other.folder}; stop or close it first")
         self._open[session.name] = session
 
-    def drop(self, name: str) -> None:
+    def drop(self, session: Session) -> None:
         """Forget a session."""
-        self._open.pop(name, None)
+        if self._open.get(session.name) is session:
+            del self._open[session.name]
 
     def the_one(self, name: str | None) -> Session:
         """The session of that name; without a name, the only open one. `AddressError` lists them otherwise."""
@@ -76,3 +81,4 @@ def _leave() -> None:
     for session in sessions.values():
         session.wait_until_over(max(0.0, deadline - time.monotonic()))
         session.hang_up("the kernel ends", max(0.1, deadline - time.monotonic()))
+    join_all(max(0.1, deadline - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,21 +76,36 @@ def finetune(
 
 def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
     folder = RunFolder.create(free_name(wanted))
-    folder.lock()
-    about = {
+    try:
+        folder.lock()
+        folder.write_recipe(recipe, _about(examples))
+        if examples.path is None:
+            folder.rows.parent.mkdir(exist_ok=True)
+            data_package.save_rows(examples, folder.rows)
+        session = Session(recipe, folder, EventLog(folder.events), examples)
+        sessions.add(session)
+    except BaseException as error:
+        folder.unlock()
+        shutil.rmtree(folder.path, ignore_errors=True)  # made above, and nothing but ours in it
+        if isinstance(error, OSError) and not isinstance(error, RunFolderError):
+            raise RunFolderError(f"{folder.path} cannot be written: {error.strerror or error}") from None
+        raise
+    for note in (examples.said, *examples.notes):
+        session.log.append(Logged(level="info", text=note))
+    return session
+
+
+def _about(examples: Examples) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
         "jupyter_ft": __version__,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "data": {k: getattr(examples, k) for k in ("format", "said", "fingerprint", "path")},
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+        },
     }
-    folder.write_recipe(recipe, about)
-    if examples.path is None:
-        folder.rows.parent.mkdir(exist_ok=True)
-        data_package.save_rows(examples, folder.rows)
-    session = Session(recipe, folder, EventLog(folder.events), examples)
-    for note in (examples.said, *examples.notes):
-        session.log.append(Logged(level="info", text=note))
-    sessions.add(session)
-    return session
 
 
 def _is_of(name: str, wanted: str) -> bool:
@@ -111,8 +127,11 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
     names = [p.parent.name for p in runs_root().glob(f"{wanted}*/recipe.yaml") if _is_of(p.parent.name, wanted)]
     newest_first = sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
     for name in newest_first:
+        was_open = name in sessions
         session = open_run(name)
         if session.state == "finished":
+            if not was_open:
+                session.close()
             continue
         differs = [k for k in type(recipe).model_fields if getattr(recipe, k) != getattr(session.recipe, k)]
         if differs:

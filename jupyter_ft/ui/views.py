@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +52,20 @@ def close(session: Session) -> None:
     if panel is not None:
         panel.refresh_record()
         panel.close()
+
+
+def cell_end() -> threading.Event | None:
+    """An event that is set when the cell that runs now has ended; None where no cell runs."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None or not in_a_kernel():
+        return None
+    ended = threading.Event()
+
+    def note(*_: object) -> None:
+        shell.events.unregister("post_run_cell", note)
+        ended.set()
+
+    shell.events.register("post_run_cell", note)
+    return ended

@@ -85,10 +85,10 @@ class Past:
         elif isinstance(event, Crashed):
             self.crash = event
         elif isinstance(event, Resumed):
-            self._take_back(event.step)
+            self._take_back(event.step, event.ahead)
 
-    def _take_back(self, last: int) -> None:
-        self.changes = [change for change in self.changes if change.step <= last]
+    def _take_back(self, last: int, ahead: list[str]) -> None:
+        self.changes = [change for change in self.changes if change.step <= last or change.command in ahead]
         self.checkpoints = [step for step in self.checkpoints if step <= last]
         self.bad_steps = [step for step in self.bad_steps if step <= last]
         self.crash = None

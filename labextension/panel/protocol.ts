@@ -31,7 +31,7 @@ export type Event = { time: number } & (
   | { kind: "progress"; what: string; done: number; total: number }
   | { kind: "data"; said: string }
   | { kind: "step-refused"; step: number }
-  | { kind: "resumed"; step: number }
+  | { kind: "resumed"; step: number; ahead: string[] }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
   | { kind: "checkpoint"; step: number; path: string }

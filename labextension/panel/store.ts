@@ -5,6 +5,7 @@ import { Control, Event, Json, News, ReplyDone, RunState, Story } from "./protoc
 export interface Mark {
   step: number;
   text: string;
+  command: string;
 }
 export interface Line {
   level: "info" | "warning" | "error";
@@ -185,7 +186,7 @@ export class Store {
         this.dirty.add("curves");
         break;
       case "resumed":
-        this.takeBack(event.step);
+        this.takeBack(event.step, event.ahead);
         break;
       case "applied":
         this.applied(event);
@@ -222,9 +223,9 @@ export class Store {
     this.dirty.add("head");
   }
 
-  private takeBack(last: number): void {
+  private takeBack(last: number, ahead: string[]): void {
     const before = (step: number) => step <= last;
-    this.marks = this.marks.filter((mark) => before(mark.step));
+    this.marks = this.marks.filter((mark) => before(mark.step) || ahead.includes(mark.command));
     this.checkpoints = this.checkpoints.filter(before);
     this.refusedSteps = this.refusedSteps.filter(before);
     this.say("info", `Goes on from the checkpoint at step ${last}.`);
@@ -243,7 +244,7 @@ export class Store {
       }
       said.push(`${name} ${shown(old)} → ${shown(now)}`);
     }
-    if (said.length) this.marks.push({ step: event.step, text: said.join(", ") });
+    if (said.length) this.marks.push({ step: event.step, text: said.join(", "), command: event.command });
     this.dirty.add("controls").add("curves");
   }
 

@@ -8,6 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import jupyter_ft
 from jupyter_ft import messages
 from jupyter_ft.messages import Ask, Hush, Pause, Resume, Save, Set, Stop
 
@@ -39,6 +42,7 @@ def test_each_command_is_answered_once(tune: Any) -> None:
         Stop(),
         Pause(),
     ]
+    session.wait(step=1, timeout=60)
     for command in handed_in:
         session.submit(command)
     session.wait(timeout=120)
@@ -50,6 +54,45 @@ def test_each_command_is_answered_once(tune: Any) -> None:
     answers = Counter(e.command for e in session.events if isinstance(e, typing.get_args(messages.Answer)))
     assert answers == Counter(command.id for command in handed_in)
     assert session.log.answer(late.id).kind == "refused"
+
+
+def test_commands_are_answered_while_it_loads_and_when_it_is_closed(tune: Any) -> None:
+    session = tune("early", epochs=4)
+    early = [Stop(), Pause(), Set(changes={"learning_rate": 1e-4}), Ask(messages=[{"role": "user", "content": "hi"}])]
+    for command in early:
+        session.submit(command)
+    assert session.wait_until_over(60)
+    assert session.state == "stopped"
+    session.close()
+    early += [Resume(), Ask(messages=[{"role": "user", "content": "hi"}]), Ask(messages=[])]
+    for command in early[-3:]:
+        session.submit(command)
+    answers = Counter(e.command for e in session.events if isinstance(e, typing.get_args(messages.Answer)))
+    assert answers == Counter(command.id for command in early)
+    assert "is closed" in session.log.answer(early[-1].id).reason
+
+
+def test_a_run_that_cannot_start_ends(tune: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
+    session = jupyter_ft.finetune(str(broken), [{"prompt": "a", "completion": "b"}], "broken")
+    question = session.ask([{"role": "user", "content": "hi"}])
+    with pytest.raises(jupyter_ft.errors.TrainingFailed, match="cannot be loaded"):
+        session.wait(timeout=60)
+    with pytest.raises(jupyter_ft.errors.Refused):
+        question.wait(30)
+    assert not (session.folder / "lock").exists()
+
+
+def test_a_save_that_fails_is_said_and_the_run_goes_on(tune: Any) -> None:
+    session = tune("full", epochs=2, checkpoint_steps=3)
+    (session.folder / "checkpoints").write_text("in the way")
+    session.wait_until_over(60)
+    assert session.step == session.total_steps
+    assert {event.kind for event in session.events} >= {"save-failed"}
+    assert session.state == "stopped"  # not finished: there is no result on disk
+    assert "could not be written" in session.events[-1].note
 
 
 def test_each_command_has_an_owner() -> None:
@@ -64,8 +107,7 @@ def test_each_command_has_an_owner() -> None:
 
 
 def test_each_event_has_a_reader_in_the_panel() -> None:
-    source = "\n".join(path.read_text() for path in PANEL.glob("*.ts"))
-    known = set(re.findall(r"""["']([a-z-]+)["']""", source))
+    known = set(re.findall(r'case "([a-z-]+)"', (PANEL / "store.ts").read_text()))
     for event in typing.get_args(messages.Event):
         kind = event.model_fields["kind"].default
         if kind != "step":  # steps travel as columns

@@ -79,6 +79,37 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any) -> None:
     assert finish(session) == finish(tune("through", epochs=2, adapter={"r": 4, "dropout": 0.1}))
 
 
+def test_an_edit_between_the_last_step_and_a_stop_is_kept(tune: Any) -> None:
+    session = tune("edited", epochs=2)
+    session.set(step=4, learning_rate=2e-3)
+    session.wait(step=6, timeout=60)
+    session.pause().wait(60)
+    session.set(learning_rate=1e-3, batch_size=3).wait(60)
+    late = session.set(step=session.step + 5, learning_rate=9e-3)
+    session.stop().wait(60)
+    session.wait(timeout=60)
+    with pytest.raises(jupyter_ft.errors.Refused):
+        late.wait(10)
+    session.close()
+
+    again = jupyter_ft.open("edited")
+    at = again.resume().wait(60)
+    assert [(mark.step, mark.changes["learning_rate"][1]) for mark in again.changes] == [(4, 2e-3), (at + 1, 1e-3)]
+    assert (again.hyperparameters.learning_rate, again.hyperparameters.batch_size) == (1e-3, 3)
+    got = finish(again)
+    whole = tune("whole", epochs=2)
+    whole.set(step=4, learning_rate=2e-3)
+    whole.set(step=at + 1, learning_rate=1e-3, batch_size=3)
+    assert got == finish(whole)  # and so the edit that was refused was not made
+
+    last = again.step
+    again.close()
+    reopened = jupyter_ft.open("edited")
+    assert (reopened.state, reopened.step) == ("finished", last)
+    assert len(reopened.changes) == 2
+    assert reopened.chat("Where is order 3?", max_new_tokens=5).step == last
+
+
 def test_a_damaged_checkpoint_is_passed_over_by_name(tune: Any) -> None:
     session = tune("damaged", epochs=2, checkpoint_steps=3)
     session.wait(step=10, timeout=60)

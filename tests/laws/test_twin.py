@@ -20,8 +20,8 @@ def pair(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[
     from jupyter_ft.sampling.twin import Twin
 
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "adapter": {"r": 4}})
-    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)
     base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
+    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
     return trainer, Twin(base, recipe.adapter)
 
 
