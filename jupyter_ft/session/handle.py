@@ -186,8 +186,8 @@ class Session:
             reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
             self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
         elif isinstance(command, Ask | Hush):
-            self._ensure_voices()
             self._chat.put(command)
+            self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
         elif isinstance(command, Resume) and self.state in OVER:
             self._go_on(command)
         elif self._inbox is None or not self._inbox.put(command):
@@ -309,9 +309,9 @@ class Session:
                 trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
                 self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
             except Exception as error:  # noqa: BLE001 - every question must get its answer
+                self._finding_voices = False  # first: whoever asks from now on searches again
                 self._chat.fail(str(error))
-            finally:
-                self._finding_voices = False
+            self._finding_voices = False
 
         start(load, f"{self.name} voices", self.log)
 
