@@ -7,6 +7,7 @@ from html import escape
 
 from jupyter_ft.messages import Event, Refused, ReplyDone, ReplyPart, ReplyStarted
 from jupyter_ft.ui.record import safe_markdown
+from jupyter_ft.ui.watched import printable
 
 STYLE = """
 .jft-chat{display:flex;flex-wrap:wrap;gap:10px;font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
@@ -78,9 +79,4 @@ def _section(column: Column) -> str:
 
 def text_of(columns: list[Column]) -> str:
     """All columns as text, one under the other."""
-    return "\n\n".join(f"[{column.stamp}]\n{_printable(column.refused or column.text)}" for column in columns)
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a model must not steer the terminal that prints what it says."""
-    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+    return "\n\n".join(f"[{column.stamp}]\n{printable(column.refused or column.text)}" for column in columns)

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from jupyter_ft.event_log import Floats
 from jupyter_ft.messages import ReplyDone
 from jupyter_ft.ui.thin import thin
-from jupyter_ft.ui.watched import Past, Watched, change_text, past_of, shown
+from jupyter_ft.ui.watched import Past, Watched, change_text, past_of, printable, shown
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 26  # of the plot, around its axes
@@ -82,7 +82,7 @@ def record_text(session: Watched) -> str:
     if session.recipe.record_chats:
         for reply in past.replies[-CHATS_SHOWN:]:
             lines += [f"  > {reply.prompt}", f"  {_speaker(reply)}: {reply.text}"]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _headline(session: Watched, past: Past) -> str:

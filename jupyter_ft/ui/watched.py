@@ -105,6 +105,11 @@ def past_of(session: Watched) -> Past:
     return past
 
 
+def printable(text: str) -> str:
+    """Without control characters: what a model or a file says must not steer the terminal that prints it."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
 def shown(value: object) -> str:
     """A value as people write it: `2e-4`, `0.1`, `linear`, `none`."""
     if value is None:

@@ -123,3 +123,11 @@ def test_values_are_written_as_people_write_them() -> None:
     assert [shown(value) for value in (2e-4, 5e-5, 0.1, 8, None, "linear", 1.23456, 0.0)] == [
         *("2e-4", "5e-5", "0.1", "8", "none", "linear", "1.235", "0"),
     ]
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(run: SmallRun) -> None:
+    run.take(2)
+    run.reply("c", "hi", "a\x1b]0;owned\x07b\x08\u202ec", turn="t.1")
+    text = record_text(run)
+    assert "a]0;ownedbc" in text
+    assert not {"\x1b", "\x07", "\x08", "\u202e"} & set(text)
