@@ -111,8 +111,9 @@ export class Header {
     this.drawProgress();
     const live = !OVER.has(store.state) && this.health === "well";
     const paused = store.state === "paused";
-    this.buttons.pause.hidden = paused;
-    this.buttons.resume.hidden = !paused;
+    const unfinished = store.state === "stopped" || store.state === "failed"; // goes on from its newest checkpoint
+    this.buttons.pause.hidden = paused || unfinished;
+    this.buttons.resume.hidden = !paused && !unfinished;
     const usable: Record<Verb, boolean> = {
       pause: store.state === "running",
       resume: paused,
@@ -121,7 +122,8 @@ export class Header {
     };
     for (const verb of ["pause", "resume", "stop", "save"] as const) {
       const waits = store.pressed.has(verb);
-      this.buttons[verb].disabled = !live || !usable[verb] || waits;
+      const possible = verb === "resume" && unfinished ? this.health === "well" : live && usable[verb];
+      this.buttons[verb].disabled = !possible || waits;
       setText(this.buttons[verb], waits ? WORKING[verb] : LABEL[verb]);
     }
     if (!live) {

@@ -94,10 +94,14 @@ def _what_is_the_users() -> dict[str, Any]:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_the_users_kernel_is_left_as_it_was(tune: Any, dropout: float) -> None:
-    tune("first", max_steps=1).wait(timeout=60)  # imports what a first run imports
+    import torch
+
+    tune("first", max_steps=1).wait(timeout=60).close()  # imports what a first run imports; the second loads anew
     streams = sys.stdout, sys.stderr
     before = _what_is_the_users()
     session = tune("second", epochs=3, adapter={"r": 4, "dropout": dropout})
+    while session.state in ("queued", "loading"):
+        assert torch.get_default_dtype() == before["dtype"]
     session.wait(step=3, timeout=60)
     session.pause().wait(30)
     between_steps = _what_is_the_users()
