@@ -51,7 +51,7 @@ def step_time() -> None:
 
 
 def in_a_thread(measure: Callable[[], float]) -> float:
-    """Both sides in a thread of their own: a pool of OpenMP threads that the main thread keeps would slow one of them."""
+    """In a thread of its own: a pool of OpenMP threads that the main thread keeps would slow one of the two sides."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(measure).result()
 
