@@ -9,6 +9,8 @@ import pytest
 
 from ._runs import finish, replies
 
+pytestmark = pytest.mark.slow  # tens of seconds: `make test` runs it every time, `make check` the other laws
+
 LONG = {"epochs": 6, "learning_rate": 3e-2, "batch_size": 4, "seed": 7}
 
 

@@ -16,6 +16,8 @@ import jupyter_ft
 
 from ._runs import finish, hash_of
 
+pytestmark = pytest.mark.slow  # tens of seconds: `make test` runs it every time, `make check` the other laws
+
 EDITS = [(4, {"learning_rate": 1e-3}), (7, {"batch_size": 2}), (12, {"accumulation": 2, "schedule": "cosine"})]
 ASKED = {
     "learning_rate": 5e-3,
