@@ -14,10 +14,12 @@ from ..messages import Event, Logged
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-def start(run: Callable[[], Event | None], name: str, log: EventLog) -> None:
+def start(
+    run: Callable[[], Event | None], name: str, log: EventLog, after: Callable[[], None] = lambda: None
+) -> None:
     """Run `run` in the background; what it prints goes to `log`. Whether it lives is told by its events.
 
-    The event that it gives is logged last, when the user's streams are as they were.
+    The event that it gives is logged last, when the user's streams are as they were; then `after` is called.
     (`Thread.join` that is interrupted marks a running thread as dead before Python 3.13: cpython#90882.)
     """
 
@@ -26,6 +28,7 @@ def start(run: Callable[[], Event | None], name: str, log: EventLog) -> None:
             end = run()
         if end is not None:
             log.append(end)
+        after()
 
     thread = threading.Thread(target=live, name=f"jupyter-ft {name}", daemon=True)
     _threads.add(thread)

@@ -335,7 +335,13 @@ class Session:
             return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name, self.log)
+        start(run, self.name, self.log, after=self._refuse_late_questions)
+
+    def _refuse_late_questions(self) -> None:
+        """Those that came between the refusing of what waited and the last event: no search for voices found them."""
+        reason = f"the run is {self.state}" + (f": {self._said}" if self._said else "")
+        if not self._chat.ready:
+            self._chat.fail(reason)
 
     def _could_not_start(self, reason: str, inbox: Inbox, resume: str | None) -> StateChanged:
         unanswered = [(command.id, command.kind) for command in inbox.close()] + (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import typing
 from collections import Counter
@@ -83,6 +84,28 @@ def test_a_run_that_cannot_start_ends(tune: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(jupyter_ft.errors.Refused):
         question.wait(30)
     assert not (session.folder / "lock").exists()
+
+
+def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any, tmp_path: Path) -> None:
+    """The moment between the refusing of what waits and the last event: the run collects garbage there, and so we ask."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
+    session = jupyter_ft.finetune(str(tmp_path / "broken"), [{"prompt": "a", "completion": "b"}], "broken")
+    first = session.ask([{"role": "user", "content": "hi"}])
+    late: list[Any] = []
+
+    def ask(phase: str, _: Any) -> None:
+        if phase == "start" and not late and first.answer is not None and session.state == "loading":
+            late.append(None)
+            late[0] = session.ask([{"role": "user", "content": "still there?"}])
+
+    gc.callbacks.append(ask)
+    try:
+        session.wait_until_over(60)
+        with pytest.raises(jupyter_ft.errors.Refused):
+            late[0].wait(10)
+    finally:
+        gc.callbacks.remove(ask)
 
 
 def test_a_save_that_fails_is_said_and_the_run_goes_on(tune: Any) -> None:
