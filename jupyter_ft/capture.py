@@ -1,11 +1,13 @@
 """What the training thread prints goes to the run's log, never to whatever cell happens to be running.
 
 Where a background thread's output lands depends on the ipykernel version in four different ways; so while a run is
-alive `sys.stdout` and `sys.stderr` are wrapped by a proxy that knows the threads. Everybody else writes through it.
+alive `sys.stdout` and `sys.stderr` are wrapped by a proxy that knows the threads, for log handlers too. Everybody else
+writes through it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -58,17 +60,38 @@ def captured(tell: Tell) -> Iterator[None]:
     me = threading.get_ident()
     with _lock:
         _listeners[me] = tell
-        if not isinstance(sys.stdout, ThreadAware):
-            sys.stdout = ThreadAware(sys.stdout, "out")
-        if not isinstance(sys.stderr, ThreadAware):
-            sys.stderr = ThreadAware(sys.stderr, "warning")
+        _put_proxies()
     try:
         yield
     finally:
         with _lock:
             _listeners.pop(me, None)
             if not _listeners:
-                if isinstance(sys.stdout, ThreadAware):
-                    sys.stdout = sys.stdout._below
-                if isinstance(sys.stderr, ThreadAware):
-                    sys.stderr = sys.stderr._below
+                _take_proxies_away()
+
+
+def _put_proxies() -> None:
+    for name, level in (("stdout", "out"), ("stderr", "warning")):
+        stream = getattr(sys, name)
+        if not isinstance(stream, ThreadAware):
+            proxy = ThreadAware(stream, level)
+            setattr(sys, name, proxy)
+            for handler in _stream_handlers():
+                if handler.stream is stream:  # transformers' own, say, bound when a cell imported it
+                    handler.stream = proxy
+
+
+def _take_proxies_away() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, ThreadAware):
+            setattr(sys, name, stream._below)
+    for handler in _stream_handlers():  # also those that were made meanwhile
+        if isinstance(handler.stream, ThreadAware):
+            handler.stream = handler.stream._below
+
+
+def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+    loggers = [logging.root, *logging.Logger.manager.loggerDict.copy().values()]
+    handlers = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    return [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]

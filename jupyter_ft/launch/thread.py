@@ -14,9 +14,7 @@ from ..messages import Event, Logged
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-def start(
-    run: Callable[[], Event | None], name: str, log: EventLog, after: Callable[[], None] = lambda: None
-) -> None:
+def start(run: Callable[[], Event | None], name: str, log: EventLog, after: Callable[[], None] = lambda: None) -> None:
     """Run `run` in the background; what it prints goes to `log`. Whether it lives is told by its events.
 
     The event that it gives is logged last, when the user's streams are as they were; then `after` is called.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import PrinterCallback
 from transformers.utils.notebook import NotebookProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from ..errors import RecipeError, did_you_mean
+from ..errors import RecipeError
 from ..models import with_adapter
 from ..recipe import HF_SCHEDULES, Recipe
 
@@ -26,7 +25,7 @@ _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
 
 
 def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
-    """The recipe in TRL's words. Raises `RecipeError` for a key under `trainer:` that TRL does not have."""
+    """The recipe in TRL's words. Raises `RecipeError` where TRL does not take what is under `trainer:`."""
     live = recipe.hyperparameters
     ours: dict[str, Any] = {
         "output_dir": str(folder),
@@ -52,11 +51,10 @@ def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
         _CHECKPOINTING: False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    known = {field.name for field in dataclasses.fields(SFTConfig)}
-    for key in recipe.trainer:
-        if key not in known:
-            raise RecipeError(f"trainer.{key}: TRL's SFTConfig has no such field{did_you_mean(key, known)}")
-    return SFTConfig(**(ours | recipe.trainer))
+    try:
+        return SFTConfig(**(ours | recipe.trainer))
+    except (TypeError, ValueError) as error:  # a key that it does not have, or values that it does not take together
+        raise RecipeError(f"trainer: {str(error).strip().splitlines()[0]}") from error
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ..messages import (
     Crashed,
     Event,
     Hush,
+    Logged,
     Message,
     Pause,
     Refused,
@@ -355,7 +356,7 @@ class Session:
         return StateChanged(state="failed", step=self._step, note=reason)
 
     def _go_on(self, command: Resume) -> None:
-        from .start import rows_of
+        from .start import changed_versions, rows_of
 
         try:
             if self.state == "finished":
@@ -363,8 +364,12 @@ class Session:
             self.run_folder.newest_good()
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
+            changed = changed_versions(self.run_folder)
             self.run_folder.lock()
         except Exception as error:  # noqa: BLE001 - a resumption that cannot be is an answer
             self.log.append(Refused(command=command.id, verb="resume", step=self._step, reason=str(error)))
             return
+        if changed:
+            text = f"going on with other packages ({', '.join(changed)}): the last bits of the losses may differ"
+            self.log.append(Logged(level="warning", text=text))
         self.launch(resume=command.id)

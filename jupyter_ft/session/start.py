@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
 from ..recipe import Recipe, parse_recipe
 from ..runs import RunFolder, check_name, runs_root
+from ..trainer_fields import check_trainer_fields
 from .handle import Session
 from .registry import sessions
 
@@ -26,6 +28,7 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
     checked = parse_recipe({"model": model, "data": str(named) if data is not None else "", **recipe})
     if data is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
+    check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     return checked, data_package.load(data, checked.columns)
 
@@ -96,16 +99,22 @@ def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
 
 
 def _about(examples: Examples) -> dict[str, Any]:
-    from importlib.metadata import version
-
     return {
         "jupyter_ft": __version__,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "data": {k: getattr(examples, k) for k in ("format", "said", "fingerprint", "path")},
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-        },
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets")}
+
+
+def changed_versions(folder: RunFolder) -> list[str]:
+    """What the run began with and this kernel has in another version, as `NAME OLD → NEW`."""
+    before = folder.read_recipe()[1].get("versions", {})
+    return [f"{name} {before[name]} → {now}" for name, now in _versions().items() if before.get(name, now) != now]
 
 
 def _is_of(name: str, wanted: str) -> bool:

@@ -87,7 +87,7 @@ def test_a_run_that_cannot_start_ends(tune: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any, tmp_path: Path) -> None:
-    """The moment between the refusing of what waits and the last event: the run collects garbage there, and so we ask."""
+    """After what waits was refused and before the last event: the run collects garbage there, and then we ask."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
     session = jupyter_ft.finetune(str(tmp_path / "broken"), [{"prompt": "a", "completion": "b"}], "broken")

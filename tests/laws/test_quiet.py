@@ -119,6 +119,9 @@ def test_what_the_run_prints_goes_to_its_log(capsys: pytest.CaptureFixture[str])
     from jupyter_ft.capture import captured
 
     told: list[tuple[str, str]] = []
+    log, handler = logging.getLogger("bound.early"), logging.StreamHandler()  # to the stream as it is now
+    log.addHandler(handler)
+    bound = handler.stream
     inside, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -127,15 +130,19 @@ def test_what_the_run_prints_goes_to_its_log(capsys: pytest.CaptureFixture[str])
             done.wait(10)
             print("from the run\rfrom the run, again")  # noqa: T201
             print("\x1b[31mred\x1b[0m <b>", file=sys.stderr)  # noqa: T201
+            log.warning("logged by the run")
 
     thread = threading.Thread(target=work)
     thread.start()
     inside.wait(10)
     print("from a cell")  # noqa: T201
+    log.warning("logged by a cell")
     done.set()
     thread.join()
-    assert told == [("out", "from the run, again"), ("warning", "red <b>")]
-    assert capsys.readouterr().out == "from a cell\n"
+    assert told == [("out", "from the run, again"), ("warning", "red <b>"), ("warning", "logged by the run")]
+    assert capsys.readouterr() == ("from a cell\n", "logged by a cell\n")
+    assert handler.stream is bound
+    log.removeHandler(handler)
 
 
 def test_nothing_is_unpickled_or_executed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,8 +78,13 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any) -> None:
     session.stop().wait(60)
     session.wait(timeout=60)
     assert session.state == "stopped"
+    recipe = session.folder / "recipe.yaml"
+    recipe.write_text(re.sub(r"(?m)^    trl: .*$", "    trl: 0.1.0", recipe.read_text()))
     session.resume().wait(60)
     assert finish(session) == finish(tune("through", epochs=2, adapter={"r": 4, "dropout": 0.1}))
+    warned = [event.text for event in session.events if event.kind == "log" and "other packages" in event.text]
+    assert len(warned) == 1
+    assert "(trl 0.1.0 → " in warned[0]
 
 
 def test_an_edit_between_the_last_step_and_a_stop_is_kept(tune: Any) -> None:
