@@ -106,8 +106,9 @@ export class Header {
   draw(): void {
     const { store } = this;
     setText(this.name, store.name);
-    setText(this.state, store.state);
-    this.state.dataset.state = store.state;
+    const lost = this.health === "gone" && !OVER.has(store.state); // nobody knows how it ended
+    setText(this.state, lost ? "lost" : store.state);
+    this.state.dataset.state = lost ? "failed" : store.state;
     this.drawProgress();
     const live = !OVER.has(store.state) && this.health === "well";
     const paused = store.state === "paused";

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from .conftest import Kernel
@@ -20,6 +18,13 @@ batch_size: 2
 max_steps: {steps}
 """
 EVENTS = "[e.kind + ':' + getattr(e, 'state', '') for e in {name}.events]"
+INTERRUPT_WHEN_WAITING = """import os, signal, threading
+def watch():
+    while not support.log.lock._waiters:
+        os.sched_yield()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=watch, daemon=True).start()
+"""
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -50,7 +55,8 @@ def test_the_cell_returns_with_the_panel_before_anything_loads(kernel: Kernel) -
 
 def test_other_cells_run_meanwhile_and_get_nothing_of_the_run(kernel: Kernel) -> None:
     before = int(kernel.value("support.step"))
-    said = kernel.run("import time\nfor i in range(5):\n    print('mine', i)\n    time.sleep(0.1)")
+    cell = "for i in range(5):\n    print('mine', i)\n    support.wait(step=support.step + 1)"
+    said = kernel.run(cell)
     assert said.ok
     assert said.stdout == "".join(f"mine {i}\n" for i in range(5))
     assert said.stderr == ""
@@ -63,10 +69,8 @@ def test_other_cells_run_meanwhile_and_get_nothing_of_the_run(kernel: Kernel) ->
 def test_interrupt_does_not_stop_the_run(kernel: Kernel) -> None:
     before = int(kernel.value("support.step"))
     kernel.manager.interrupt_kernel()
-    sent = kernel.send("%ft wait support")
-    time.sleep(1.0)
-    kernel.manager.interrupt_kernel()
-    said = kernel.result(sent)
+    assert kernel.run(INTERRUPT_WHEN_WAITING).ok
+    said = kernel.run("%ft wait support")
     assert said.ok, said.reply
     assert "no longer waiting: support is running" in said.stdout
     wait_for_step(kernel, "support", before + 5)

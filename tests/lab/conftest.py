@@ -15,22 +15,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from tests.chromium import ARGS, chromium
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def chromium() -> str:
-    """The Chromium of this machine; `make env` gets one."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    pytest.fail("no Chromium here: run `make env`")
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         yield page
         page.screenshot(

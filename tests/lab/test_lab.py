@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,26 @@ class Notebook:
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Shift+Enter")
         expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=MINUTE)
+
+    def restart_kernel(self) -> None:
+        self.page.locator("[data-command='notebook:restart-kernel'], [data-command='kernelmenu:restart']").first.click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE)
+
+    def say_or_notice(self, text: str) -> None:
+        """Ask where the panel has not noticed yet that nobody is there."""
+        if self.find("banner").is_hidden() and self.find("chat-input").is_enabled():
+            self.find("chat-input").fill(text)
+            self.find("chat-send").click()
+
+    def new_cell(self, code: str) -> None:
+        """Run `code` in a new cell at the end."""
+        self.page.locator(".jp-CodeCell").last.locator(".cm-content").click()
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Shift+Enter")
 
     def find(self, name: str) -> Locator:
         return self.page.get_by_test_id(name).first
@@ -145,13 +163,19 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     expect(page.get_by_test_id("turns").first).to_contain_text("I haven't received my order yet.")
     book.shot("lab-reloaded")
 
-    # a kernel that is shut down: it stops the run where a step is short enough, and the panel says that nobody answers
-    for kernel in json.load(urllib.request.urlopen(f"{lab}/api/kernels")):
-        urllib.request.urlopen(urllib.request.Request(f"{lab}/api/kernels/{kernel['id']}", method="DELETE"))
-    stopped_or_gone = book.find("state").filter(has_text="stopped").or_(page.locator("[data-testid=banner]:visible"))
-    stopped_or_gone.first.wait_for(timeout=MINUTE)
-    if book.find("banner").is_hidden():
-        book.find("chat-input").fill("Are you there?")
-        book.find("chat-send").click()
+    # the kernel is restarted: the panel says that nobody answers, and the run goes on from its newest checkpoint
+    book.restart_kernel()
+    book.say_or_notice("Are you there?")
     expect(book.find("banner")).to_contain_text("jupyter_ft.open", timeout=MINUTE)
     book.shot("lab-kernel-gone")
+    book.new_cell("import jupyter_ft\nagain = jupyter_ft.open('support')\nat = again.resume().wait(240)\nagain.show()")
+    panels = page.get_by_test_id("panel")
+    expect(panels).to_have_count(2, timeout=4 * MINUTE)
+    expect(page.get_by_test_id("state").last).to_have_text(re.compile("running|finished"), timeout=MINUTE)
+    step = page.get_by_test_id("step").last
+    resumed_at = int(re.sub(r"\D", "", step.inner_text()))
+    expect(step).not_to_have_text(str(resumed_at), timeout=2 * MINUTE)
+    expect(page.get_by_test_id("mark").filter(has_text="learning_rate").last).to_contain_text(f"step {applied}")
+    page.get_by_test_id("panel").last.scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "lab-resumed.png")
+    assert resumed_at > 0

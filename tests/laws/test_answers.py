@@ -86,12 +86,10 @@ def test_a_run_that_cannot_start_ends(tune: Any, monkeypatch: pytest.MonkeyPatch
     assert not (session.folder / "lock").exists()
 
 
-def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any, tmp_path: Path) -> None:
+def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any) -> None:
     """After what waits was refused and before the last event: the run collects garbage there, and then we ask."""
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
-    session = jupyter_ft.finetune(str(tmp_path / "broken"), [{"prompt": "a", "completion": "b"}], "broken")
-    first = session.ask([{"role": "user", "content": "hi"}])
+    from jupyter_ft.control.lease import LEASE
+
     late: list[Any] = []
 
     def ask(phase: str, _: Any) -> None:
@@ -99,10 +97,13 @@ def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any, tmp_path
             late.append(None)
             late[0] = session.ask([{"role": "user", "content": "still there?"}])
 
-    gc.callbacks.append(ask)
+    with LEASE:  # the run cannot build its trainer, which will fail
+        session = tune(trainer={"optim": "nonsense"})
+        first = session.ask([{"role": "user", "content": "hi"}])
+        gc.callbacks.append(ask)
     try:
         session.wait_until_over(60)
-        with pytest.raises(jupyter_ft.errors.Refused):
+        with pytest.raises(jupyter_ft.errors.Refused, match="the run is failed: trainer: "):
             late[0].wait(10)
     finally:
         gc.callbacks.remove(ask)

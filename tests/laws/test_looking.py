@@ -9,17 +9,15 @@ import pytest
 
 from ._runs import finish, replies
 
-pytestmark = pytest.mark.slow  # tens of seconds: `make test` runs it every time, `make check` the other laws
-
 LONG = {"epochs": 6, "learning_rate": 3e-2, "batch_size": 4, "seed": 7}
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None:
     adapter = {"r": 4, "dropout": dropout}
     alone = finish(tune("alone", adapter=adapter, **LONG))
     session = tune("watched", adapter=adapter, **LONG)
-    for number in range(12):
+    for number in range(6):
         session.ask([{"role": "user", "content": f"Hello {number}"}], at="live", max_new_tokens=40, temperature=1.0)
         session.ask([{"role": "user", "content": f"Hello {number}"}], at="base", max_new_tokens=20)
     watched = finish(session)
@@ -28,6 +26,7 @@ def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None
     assert watched == alone
 
 
+@pytest.mark.slow
 def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_ft import runs
     from jupyter_ft.data import chat_ids

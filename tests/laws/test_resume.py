@@ -17,8 +17,6 @@ import jupyter_ft
 
 from ._runs import finish, hash_of
 
-pytestmark = pytest.mark.slow  # tens of seconds: `make test` runs it every time, `make check` the other laws
-
 EDITS = [(4, {"learning_rate": 1e-3}), (7, {"batch_size": 2}), (12, {"accumulation": 2, "schedule": "cosine"})]
 ASKED = {
     "learning_rate": 5e-3,
@@ -54,6 +52,7 @@ def _kill_after(step: int, model: Path, rows: list[dict[str, str]]) -> None:
     child.wait(30)
 
 
+@pytest.mark.slow  # a process of its own each
 @pytest.mark.parametrize("step", [5, 14])
 def test_killed_and_resumed_equals_never_killed(tune: Any, tiny_model: Path, rows: Any, step: int) -> None:
     _kill_after(step, tiny_model, rows)

@@ -9,9 +9,9 @@ from small_run import XSS, SmallRun
 
 from jupyter_ft.messages import Applied, Ask, CheckpointSaved, Crashed, Hush, Progress, Refused, ReplyDone, ReplyPart
 from jupyter_ft.ui.panel import Panel
+from tests.chromium import ARGS, chromium
 
 pytestmark = pytest.mark.slow
-ARGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
 INK = """(root) => [...root.querySelectorAll('canvas')].map((c) => {
   const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
   let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n;
@@ -21,7 +21,7 @@ INK = """(root) => [...root.querySelectorAll('canvas')].map((c) => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
         yield browser
         browser.close()
 
@@ -224,6 +224,7 @@ def test_buttons_banner_and_crash(browser: Browser, told: SmallRun, panel: Panel
     assert "The kernel is gone" in view.text("banner")
     assert "jupyter_ft.open('support')" in view.text("banner")
     assert view.page.get_by_test_id("stop").is_disabled()
+    assert view.text("state") == "lost"
     view.shot("gone-light")
     view.mute = False
     told.log.append(Crashed(step=200, error="RuntimeError: out of memory", traceback="…"))
