@@ -20,7 +20,7 @@ help:
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -U pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab,dev]'
@@ -51,7 +51,7 @@ ifdef HEADLESS
 	@echo "the executed notebook: examples/support_chatbot.executed.ipynb"
 else
 	@echo "JupyterLab opens $(NOTEBOOK); where there is no browser, open the address that it prints."
-	$(BIN)/jupyter lab $(NOTEBOOK)
+	HF_HUB_OFFLINE= $(BIN)/jupyter lab $(NOTEBOOK) $(if $(filter 0,$(shell id -u)),--allow-root)
 endif
 
 # --- for developers ---

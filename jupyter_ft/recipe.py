@@ -174,8 +174,9 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     Raises `RecipeError`, one line, for an unknown key, a wrong type or a value out of range.
     """
     fixed: dict[str, Any] = {}
+    _refuse_twice(asked)
     for key, value in asked.items():
-        _put(fixed, ALIASES.get(key, key), value)
+        _put(fixed, ALIASES.get(key, key), as_plain(value))
     method = fixed.get("method", "sft")
     fixed["method"] = METHOD_WORDS.get(method, method) if isinstance(method, str) else method
     live_model = METHODS.get(str(fixed["method"]), Hyperparameters)
@@ -190,6 +191,19 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
+
+
+def _refuse_twice(asked: Mapping[str, Any]) -> None:
+    names: dict[str, str] = {}
+    for key in asked:
+        other = names.setdefault(ALIASES.get(key, key), key)
+        if other != key:
+            raise RecipeError(f"{other} and {key} are the same setting; keep one")
+
+
+def as_plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
 def _check_trainer_keys(passed: Any) -> None:
@@ -228,13 +242,14 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
     """
     live = type(now).model_fields
     resolved: dict[str, Any] = {}
+    _refuse_twice(changes)
     for key, value in changes.items():
         name = ALIASES.get(key, key)
         if name not in live:
             if name.partition(".")[0] in FIXED_NAMES:
                 raise RecipeError(f"'{name}' is fixed once a run has started; start a new run with the new value")
             raise RecipeError(f"unknown key '{key}'{did_you_mean(key, [*live, *ALIASES])}")
-        resolved[name] = value
+        resolved[name] = as_plain(value)
     try:
         return type(now).model_validate({**now.model_dump(), **resolved})
     except ValidationError as error:

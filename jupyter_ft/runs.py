@@ -30,7 +30,8 @@ from .recipe import Recipe
 KEEP = 3  # resumable checkpoints kept in a run
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _STEP = re.compile(r"step-(\d{6,})")
-_RESERVED = {"con", "prn", "aux", "nul"}
+_RESERVED = {"con", "prn", "aux", "nul"}  # no folder of Windows
+_ADDRESSES = {"base", "live", "best", "last"}
 
 
 def runs_root() -> Path:
@@ -40,9 +41,11 @@ def runs_root() -> Path:
 
 def check_name(name: str) -> str:
     """`name` where it can name a run and a folder; else `RunFolderError`."""
-    if not _NAME.fullmatch(name) or name.endswith(".") or name.lower() in _RESERVED:
+    if name in _ADDRESSES:
+        raise RunFolderError(f"'{name}' names weights of a run and cannot name a run; choose another name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith(".") or name.lower() in _RESERVED:
         raise RunFolderError(
-            f"'{name[:80]}' cannot name a run: use a letter, then letters, digits, '_', '-' or '.', 64 at most"
+            f"'{str(name)[:80]}' cannot name a run: use a letter, then letters, digits, '_', '-' or '.', 64 at most"
         )
     return name
 

@@ -8,6 +8,8 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
+from jupyter_ft.session import sessions
+
 from . import chat as _chat
 from . import finetune as _finetune
 from . import verbs as _verbs
@@ -27,6 +29,13 @@ class Magics:
         self._conversations: dict[str, Conversation] = {}
         self.registered: dict[tuple[str, str], Callable[..., None]] = {}
         self.hook: Callable[..., list[str]] = complete
+        self.transform = _cells_for(self)
+
+    def owns(self, name: str) -> bool:
+        """Whether `%name` and `%%name` reach us, and nothing else."""
+        magics = self._shell.magics_manager.magics
+        ours = [self.registered.get((kind, name)) for kind in ("line", "cell")]
+        return None not in ours and ours == [magics[kind].get(name) for kind in ("line", "cell")]
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def finetune(self, line: str, cell: str | None = None) -> None:
@@ -46,6 +55,8 @@ class Magics:
                 raise UsageError(_finetune.NOT_FIRST.format("ft", "message"))
             if words[:1] == ["chat"]:
                 self._talk(words[1:], cell)
+            elif wants_help(words[:1]):
+                _verbs.run(self._shell, words[:1])
             elif cell is not None:
                 raise UsageError("only chat takes a text below it (%%ft chat ADDRESS); write %ft on a line of its own")
             else:
@@ -67,6 +78,8 @@ class Magics:
         line = parse(words, _chat.GRAMMAR)
         prompt = cell
         if prompt is None:  # %ft chat [ADDRESS] "the message"
+            if len(line.words) == 1 and line.words[0].partition("@")[0] in sessions:
+                raise UsageError(f'there is nothing to say: %ft chat {line.words[0]} "the message"')
             first = 1 if len(line.words) > 1 else 0
             line.words, said = line.words[:first], line.words[first:]
             prompt = " ".join(said)
@@ -81,22 +94,26 @@ def _only_help(line: str, text: str, name: str, body: str) -> None:
     raise UsageError(_finetune.NOT_FIRST.format(name, body))
 
 
-def _our_cells(lines: list[str]) -> list[str]:
-    """See that a cell of ours reaches us.
+def _cells_for(magics: Magics) -> Callable[[list[str]], list[str]]:
+    """An input transformation that sees to it that a cell of ours reaches us.
 
     Under a comment `%%finetune` is no cell magic: its line form says what to do. With nothing below it IPython would
     refuse it (`%%finetune -h`, or a recipe of defaults): it gets an empty line.
     """
-    for number, line in enumerate(lines):
-        name = line[2:].split()[0] if line.startswith("%%") and line[2:].strip() else ""
-        if name in ("finetune", "chat", "ft"):
-            return [f"%{name} {_MISPLACED}\n"] if number else [*lines, *(["\n"] if len(lines) == 1 else [])]
-        if line.strip() and not line.startswith("#"):
-            break
-    return lines
+
+    def transform(lines: list[str]) -> list[str]:
+        for number, line in enumerate(lines):
+            name = line[2:].split()[0] if line.startswith("%%") and line[2:].strip() else ""
+            if name in ("finetune", "chat", "ft") and magics.owns(name):
+                return [f"%{name} {_MISPLACED}\n"] if number else [*lines, *(["\n"] if len(lines) == 1 else [])]
+            if line.strip() and not line.startswith("#"):
+                break
+        return lines
+
+    transform.has_side_effects = True  # type: ignore[attr-defined]  # not while a terminal asks if a cell is whole
+    return transform
 
 
-_our_cells.has_side_effects = True  # type: ignore[attr-defined]  # not while a terminal asks whether a cell is whole
 _LOADED: dict[Any, Magics] = {}
 
 
@@ -117,7 +134,7 @@ def load(shell: Any) -> None:
         for prefix in ("%", "%%"):
             if kind == "line":
                 shell.set_hook("complete_command", magics.hook, str_key=f"{prefix}{name}")
-    shell.input_transformers_cleanup.append(_our_cells)
+    shell.input_transformers_cleanup.append(magics.transform)
 
 
 def unload(shell: Any) -> None:
@@ -132,5 +149,5 @@ def unload(shell: Any) -> None:
             hooks = shell.strdispatchers["complete_command"].strs.get(f"{prefix}{name}")
             if hooks is not None:
                 hooks.chain[:] = [entry for entry in hooks.chain if entry[1] is not magics.hook]
-    if _our_cells in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(_our_cells)
+    if magics.transform in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(magics.transform)

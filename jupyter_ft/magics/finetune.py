@@ -10,7 +10,7 @@ from jupyter_ft.errors import FineTuneError, RecipeError, TrainingFailed
 from jupyter_ft.recipe import ALIASES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session, finetune
-from jupyter_ft.session.start import free_name, plan
+from jupyter_ft.session.start import free_name, plan, refuse_live
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.views import panel_of
 from jupyter_ft.ui.watched import shown
@@ -54,10 +54,11 @@ def run(shell: Any, first_line: str, text: str) -> None:
     if not isinstance(model, str):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
     try:
+        variables = _variables(shell, name, line.options.get("--out"))
         if "--dry-run" in line.switches:
+            refuse_live(name, replace="--replace" in line.switches)
             say(_told(*plan(model, data, asked), name))
             return
-        variables = _variables(shell, name, line.options.get("--out"))
         switches = {word: f"--{word}" in line.switches for word in ("replace", "resume")}
         session = finetune(model, data, name, **switches, **asked)
     except RecipeError as error:
@@ -72,6 +73,8 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
     line = parse(words, GRAMMAR)
     if {"--resume", "--replace"} <= line.switches:
         raise RecipeError("--resume goes on with a run and --replace starts anew; give one of them")
+    if {"--resume", "--dry-run"} <= line.switches:
+        raise RecipeError("--dry-run says what a new run would be; leave --resume away")
     body = read_body(text)
     for key in [*line.pairs, *body.values]:
         if key in _SWITCHES:
@@ -84,8 +87,10 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
     for key in ("model", "data"):
         if key in line.pairs and f"--{key}" in line.options:
             raise RecipeError(f"{key}= and --{key} are both on the line; keep one")
-    left = _less(body.values, line.pairs)
-    return line, {**left, **line.pairs}, Body(left, {key: n for key, n in body.lines.items() if key in left})
+    given = line.pairs | {key: line.options[f"--{key}"] for key in ("model", "data") if f"--{key}" in line.options}
+    left = _less(body.values, given)
+    asked = {"model" if ALIASES.get(key) == "model" else key: value for key, value in {**left, **line.pairs}.items()}
+    return line, asked, Body(left, {key: n for key, n in body.lines.items() if key in left})
 
 
 def _less(body: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,5 +144,8 @@ def _check_count(line: Line, grammar: Grammar) -> None:
     least, most = grammar.words
     if len(line.words) < least:
         raise RecipeError(f"something is missing; usage: {grammar.usage}")
+    if len(line.words) == most + 2 and grammar.pairs:
+        key, value = line.words[-2:]
+        raise RecipeError(f"'{key[:60]} {value[:60]}': write {key.rstrip(':')[:60]}={value[:60]}")
     if len(line.words) > most:
         raise RecipeError(f"'{line.words[most][:60]}' is one word too many; usage: {grammar.usage}")

@@ -115,6 +115,8 @@ def _set(shell: Any, line: Line) -> None:
     if not line.pairs:
         live = ", ".join(session.hyperparameters.model_dump())
         raise RecipeError(f"nothing to set: write %ft set {session.name} key=value; live are: {live}")
+    if "step" in line.pairs:
+        raise RecipeError(f"'step' is no setting; write --step {line.pairs['step']}")
     change(session.hyperparameters, line.pairs)  # also keeps `step=6` from being taken for the option
     wanted = ", ".join(f"{key} = {shown(value)}" for key, value in line.pairs.items())
     receipt = session.set(step=step, **line.pairs)

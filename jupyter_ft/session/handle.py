@@ -35,7 +35,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..recipe import Hyperparameters, Recipe, change, first_complaint
+from ..recipe import Hyperparameters, Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .address import parse_address
@@ -201,8 +201,12 @@ class Session:
 
         Raises `RecipeError` at once where a name or value is wrong; `Receipt.wait` raises where it cannot be obeyed.
         """
+        changes = {key: as_plain(value) for key, value in changes.items()}
         change(self.hyperparameters, changes)
-        return self.submit(Set(changes=changes, step=step))
+        try:
+            return self.submit(Set(changes=changes, step=step))
+        except ValidationError as error:
+            raise RecipeError(first_complaint(error)) from None
 
     def pause(self) -> Receipt:
         """Hold before the next step; chat goes on."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import AddressError, RunFolderError, did_you_mean
 from ..launch.thread import join_all
 from ..messages import OVER
+from ..runs import runs_root
 
 if TYPE_CHECKING:
     from .handle import Session
@@ -26,7 +27,9 @@ class Sessions(Mapping[str, "Session"]):
             return self._open[name]
         except KeyError:
             known = ", ".join(self._open) or "none; start one with %%finetune NAME"
-            hint = did_you_mean(name, self._open)
+            hint = did_you_mean(name, [*self._open, "base", "live"])
+            if (runs_root() / name / "recipe.yaml").is_file():
+                hint = f", but there is a run of that name: %ft open {name}"
             raise AddressError(f"no session '{name}' is open{hint}; open ones: {known}") from None
 
     def __iter__(self) -> Iterator[str]:
@@ -66,7 +69,11 @@ class Sessions(Mapping[str, "Session"]):
             return self[name]
         if len(self._open) == 1:
             return next(iter(self._open.values()))
-        raise AddressError(f"say which session: {', '.join(self._open)}" if self._open else "no session is open")
+        raise AddressError(
+            f"say which session: {', '.join(self._open)}"
+            if self._open
+            else "no session is open; start one with %%finetune, or %ft open NAME"
+        )
 
 
 sessions = Sessions()

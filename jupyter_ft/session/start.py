@@ -59,15 +59,11 @@ def finetune(
     `replace` stops a live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before
     anything is loaded.
     """
+    if replace and resume:
+        raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
+    wanted = check_name("run" if name is None else name)
     checked, examples = plan(model, data, recipe)
-    wanted = check_name(name or "run")
-    live = [s for s in sessions.live if _is_of(s.name, wanted)]
-    if live and not replace:
-        raise RunFolderError(
-            f"'{live[0].name}' is still {live[0].state} (step {live[0].step}): use --replace to stop it and start anew,"
-            f" or %ft stop {live[0].name}"
-        )
-    for session in live:
+    for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
     if resume:
@@ -75,6 +71,17 @@ def finetune(
     session = _create(wanted, checked, examples)
     session.launch()
     return session
+
+
+def refuse_live(wanted: str, *, replace: bool) -> list[Session]:
+    """The live runs of that name, to be stopped; `RunFolderError` where there are any and they are not to be."""
+    live = [s for s in sessions.live if _is_of(s.name, wanted)]
+    if live and not replace:
+        raise RunFolderError(
+            f"'{live[0].name}' is still {live[0].state} (step {live[0].step}): --replace (in Python: replace=True) "
+            f"stops it and starts anew; %ft stop {live[0].name} ends it"
+        )
+    return live
 
 
 def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
@@ -142,16 +149,25 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
             if not was_open:
                 session.close()
             continue
-        differs = [k for k in type(recipe).model_fields if getattr(recipe, k) != getattr(session.recipe, k)]
+        differs = _difference(recipe, session.recipe)
         if differs:
-            raise RecipeError(
-                f"--resume: '{name}' was started with another {differs[0]}; give the old value, or start a new run"
-            )
+            if not was_open:
+                session.close()
+            raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
         receipt = session.resume()
         if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
             receipt.wait()
         return session
     raise RunFolderError(f"--resume: no unfinished run '{wanted}' in {runs_root()}")
+
+
+def _difference(asked: Recipe, before: Recipe) -> str:
+    """The first field in which the two differ, live fields included, and what to give."""
+    for new, old in ((asked, before), (asked.hyperparameters, before.hyperparameters)):
+        for key in type(new).model_fields:
+            if key != "hyperparameters" and getattr(new, key, None) != getattr(old, key, None):
+                return f"{key}: give the old value, {getattr(old, key, None)!r:.80}"
+    return ""
 
 
 def open_run(name_or_dir: str | Path) -> Session:
@@ -166,7 +182,12 @@ def open_run(name_or_dir: str | Path) -> Session:
     if holder is not None:
         raise RunFolderError(f"run '{folder.name}' is being trained by process {holder}; open it there")
     asked, _ = folder.read_recipe()
-    session = Session(parse_recipe(asked), folder, EventLog(folder.events), None)
+    try:
+        session = Session(parse_recipe(asked), folder, EventLog(folder.events), None)
+    except OSError as error:
+        raise RunFolderError(f"{folder.events} cannot be opened: {error.strerror or error}") from None
+    except RecipeError as error:
+        raise RunFolderError(f"{folder.path / 'recipe.yaml'}: {error} (written by another version?)") from None
     if session.state not in OVER:
         session.log.append(StateChanged(state="stopped", step=session.step, note="its kernel ended while it was live"))
     sessions.add(session)

@@ -46,7 +46,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._session = session
         self._views: dict[str, View] = {}
         self._lock = threading.Lock()
-        self._handle: DisplayHandle | None = None
+        self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
         self._recorded = session.state in OVER
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
@@ -56,7 +56,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     @property
     def watched(self) -> bool:
         """Whether a view is open, or the record still has to be kept at the end of the run."""
-        return bool(self._views) or (self._handle is not None and not self._recorded)
+        return bool(self._views) or (bool(self._handles) and not self._recorded)
 
     def tell(self, now: float) -> int:
         """Send each view what is new to it; gives the number of messages."""
@@ -65,7 +65,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             for view in self._views.values():
                 if not view.pull and view.due(now):
                     sent += self._send_next(view, now)
-        if self._handle is not None and not self._recorded and self._session.state in OVER:
+        if self._handles and not self._recorded and self._session.state in OVER:
             self.refresh_record()
         return sent
 
@@ -129,28 +129,34 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     # --- shown in the notebook ----------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Show the panel in the cell that runs; where no widget can be drawn the static record is seen in its place."""
+        """Show the panel in the cell that runs, with the static record beside it for where no widget can be drawn."""
         data, metadata = self._bundle()
-        self._handle = display(data, metadata=metadata, raw=True, display_id=True)
+        handle = display(data, metadata=metadata, raw=True, display_id=True)
+        if handle is not None:
+            self._handles.append(handle)
         PUMP.watch(self)
 
     def refresh_record(self) -> None:
         """Put the record of this moment under the panel, for the saved notebook. Done once by itself at the end."""
         self._recorded = True
-        if self._handle is not None:
-            data, metadata = self._bundle()
-            self._handle.update(data, metadata=metadata, raw=True)
+        data, metadata = self._bundle()
+        for handle in self._handles:
+            handle.update(data, metadata=metadata, raw=True)
 
     def close(self) -> None:
-        """Close every view and tell them nothing more; the run is not touched."""
+        """Leave the record alone in the place of each view, and tell them nothing more; the run is not touched."""
         PUMP.forget(self)
+        for handle in self._handles:
+            handle.update(self._static(), raw=True)  # without the view, which a closed widget leaves blank
         super().close()
+
+    def _static(self) -> dict[str, Any]:
+        return {"text/plain": record_text(self._session), "text/html": record_html(self._session)}
 
     def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
         found: Any = super()._repr_mimebundle_()
         data, metadata = found or ({}, {})
-        static = {"text/plain": record_text(self._session), "text/html": record_html(self._session)}
-        return {**data, **static}, metadata
+        return {**data, **self._static()}, metadata
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._bundle()

@@ -50,7 +50,6 @@ def close(session: Session) -> None:
     """Close the panel where there is one."""
     panel = _panels.pop(session, None)
     if panel is not None:
-        panel.refresh_record()
         panel.close()
 
 

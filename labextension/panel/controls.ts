@@ -97,7 +97,7 @@ class Row {
   }
 
   private commitText(): void {
-    const text = this.field.value.trim().replace(",", ".");
+    const text = this.field.value.trim().replace(/^(\d*),(\d{1,2}|\d{4,})$/, "$1.$2"); // a decimal comma; 1,000 is neither, and the kernel says so
     if (text === "" || text === "none") {
       if (this.control.optional) this.commit(null);
       else this.field.value = this.text(this.shownValue ?? null);

@@ -15,12 +15,18 @@ type Tab = (typeof TABS)[number];
 const MOST_ROWS = 6000; // then the story is asked for again, thinned
 
 /** What a view that is drawn again in the same page goes on with. */
-const memories = new Map<string, { tab: Tab; chat: typeof CHAT_DEFAULTS; curves: typeof CURVES_DEFAULTS }>();
+interface Memory {
+  tab: Tab;
+  chat: typeof CHAT_DEFAULTS;
+  curves: typeof CURVES_DEFAULTS;
+}
+const memories = new Map<string, Memory>();
+const inUse = new Set<Memory>(); // a second view of the same run begins with a copy
 
 class Panel {
   private readonly root = h("div", { class: "jft", "data-testid": "panel" });
   private readonly store = new Store();
-  private readonly memory;
+  private readonly memory: Memory;
   private readonly header: Header;
   private readonly curves: Curves;
   private readonly chat: Chat;
@@ -40,7 +46,9 @@ class Panel {
   constructor(model: Model, el: HTMLElement) {
     this.store.name = String(model.get("name") ?? "");
     const fresh = { tab: "Curves" as Tab, chat: structuredClone(CHAT_DEFAULTS), curves: { ...CURVES_DEFAULTS } };
-    this.memory = memories.get(this.store.name) ?? fresh;
+    const last = memories.get(this.store.name) ?? fresh;
+    this.memory = inUse.has(last) ? structuredClone(last) : last;
+    inUse.add(this.memory);
     memories.set(this.store.name, this.memory);
     const send = (command: Command) => this.link.send(command);
     this.header = new Header(this.store, send);
@@ -69,6 +77,8 @@ class Panel {
 
   close(): void {
     window.removeEventListener("keydown", this.onKey, true);
+    inUse.delete(this.memory);
+    memories.set(this.store.name, this.memory);
     this.link.close();
     this.unfollow();
     this.curves.close();

@@ -110,3 +110,23 @@ def test_more_epochs_and_steps_are_run_and_fewer_end_it(tune: Any) -> None:
     shorter.set(step=2, max_steps=7)
     shorter.wait(timeout=60)
     assert shorter.step == shorter.total_steps == 7
+
+
+def test_checkpoints_come_every_tenth_of_a_run_unless_asked_otherwise(tune: Any) -> None:
+    session = tune("tenths", max_steps=20)
+    session.wait(timeout=60)
+    saved = [event.step for event in session.events if event.kind == "checkpoint"]
+    assert saved == list(range(2, 21, 2))
+
+
+def test_numbers_of_numpy_are_numbers(tune: Any) -> None:
+    import numpy as np
+
+    session = tune("numpy", max_steps=np.int64(6), learning_rate=np.float32(1e-3))
+    session.set(learning_rate=np.float64(1e-4), batch_size=np.int64(2)).wait(60)
+    with pytest.raises(jupyter_ft.errors.RecipeError, match="step"):
+        session.set(learning_rate=1e-4, step="x")
+    with pytest.raises(jupyter_ft.errors.RecipeError, match="same setting"):
+        session.set(lr=1e-4, learning_rate=1e-3)
+    session.wait(timeout=60)
+    assert session.hyperparameters.batch_size == 2

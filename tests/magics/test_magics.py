@@ -53,6 +53,11 @@ START = "%%finetune support --data tickets.csv"
         (f"{START} --model .\n", "no config.json"),
         (f"{START} model=a --model b\n", "both on the line"),
         (f"{START} --resume --replace\n", "give one of them"),
+        (f"{START} --resume --dry-run\n", "leave --resume away"),
+        (f"{START} --out taken --dry-run\n", "the variable taken holds no session"),
+        (f"{START} --model demo\nlr: 1e-4\nlearning_rate: 1e-3", "lr and learning_rate are the same setting"),
+        ("%%finetune base --data tickets.csv\n", "'base' names weights of a run"),
+        ("%ft set nobody learning_rate 5e-5", "write learning_rate=5e-5"),
         (f"{START} --resume\n", "no unfinished run 'support'"),
         (f"{START}\nreplace: true", "write --replace on the first line"),
         (f"{START}\nname: x", "'name' is no key of a recipe"),
@@ -268,3 +273,34 @@ def test_columns_of_a_chat(shell: Any, two_open: None, line: str, columns: str) 
 def test_columns_that_are_not_there(shell: Any, two_open: None, line: str, said: str) -> None:
     with pytest.raises(AddressError, match=said):
         addresses(shell, parse(split(line), CHAT))
+
+
+def test_the_line_beats_an_alias_in_the_body(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = f"{START} --model demo --dry-run\nmodel_name_or_path: other/thing"
+    assert shell.run_cell(cell).success
+    assert "model   demo" in capsys.readouterr().out
+    assert shell.run_cell(f"{START} --dry-run\nmodel_name_or_path: other/thing").success
+    assert "model   other/thing" in capsys.readouterr().out
+
+
+def test_a_chat_of_something_else_gets_its_cells_as_they_are(shell: Any) -> None:
+    heard: list[tuple[str, str | None]] = []
+    unload(shell)
+    chats = {kind: shell.magics_manager.magics[kind].get("chat") for kind in ("line", "cell")}
+    for kind in chats:
+        shell.register_magic_function(lambda line, cell=None: heard.append((line, cell)), kind, "chat")
+    load(shell)
+    try:
+        assert not shell.run_cell("# theirs\n%%chat a\nhello").success  # IPython's own answer
+        assert not shell.run_cell("%%chat a").success
+        assert heard == []
+        assert shell.run_cell("%%chat a\nhello\n").success
+        assert heard == [("a", "hello\n")]
+    finally:
+        for kind in chats:
+            del shell.magics_manager.magics[kind]["chat"]
+
+
+def test_help_of_the_cell_form(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.run_cell("%%ft -h\n").success
+    assert "%ft lists the sessions" in capsys.readouterr().out

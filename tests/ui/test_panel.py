@@ -160,7 +160,7 @@ def test_the_record_is_refreshed_once_when_the_run_ends(run: SmallRun, panel: Pa
         def update(self, data: dict[str, str], **_: object) -> None:
             self.updates.append(data)
 
-    panel._handle = Handle()
+    panel._handles = [Handle()]
     run.take(9)
     panel.tell(1.0)
     run.become("finished")
@@ -168,6 +168,9 @@ def test_the_record_is_refreshed_once_when_the_run_ends(run: SmallRun, panel: Pa
     panel.tell(3.0)
     assert len(Handle.updates) == 1
     assert "finished" in Handle.updates[0]["text/plain"]
+    panel.close()
+    assert set(Handle.updates[-1]) == {"text/plain", "text/html"}  # no view: a closed widget would leave a blank cell
+    assert "<svg" in Handle.updates[-1]["text/html"]
 
 
 def test_the_pump_is_one_thread(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
