@@ -164,6 +164,8 @@ _SESSIONS_OWN = {
     "dataset_kwargs",
     "disable_tqdm",
     "packing",
+    "auto_find_batch_size",
+    "lr_scheduler_kwargs",
 }
 FIXED_NAMES = frozenset(Recipe.model_fields) - {"hyperparameters"}
 
@@ -212,6 +214,9 @@ def _check_trainer_keys(passed: Any) -> None:
             raise RecipeError(f"trainer.{key}: write it as {TRAINER_KEYS_TAKEN[key]}, at the top level")
         if key in _SESSIONS_OWN:
             raise RecipeError(f"trainer.{key}: that is the session's own to set")
+    optim = str(passed.get("optim", "")) if isinstance(passed, Mapping) else ""
+    if any(word in optim for word in ("bit", "paged", "bnb", "ademamix")):
+        raise RecipeError(f"trainer.optim = {optim!r:.40}: its state cannot be saved exactly; use adamw_torch")
 
 
 def _put(into: dict[str, Any], dotted: str, value: Any) -> None:

@@ -117,7 +117,7 @@ class RunFolder:
         try:
             for _ in range(2):
                 try:
-                    os.link(fresh, file)  # whole or not at all: nobody reads half a lock
+                    _link(fresh, file)
                 except FileExistsError:
                     self._take_over(file)
                 else:
@@ -229,6 +229,20 @@ def verify(checkpoint: Path) -> None:
             raise CheckpointError(f"{checkpoint.name}: {name} is missing")
         if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
             raise CheckpointError(f"{checkpoint.name}: {name} is truncated or altered")
+
+
+def _link(fresh: Path, file: Path) -> None:
+    """`fresh` under the name `file`, whole or not at all: nobody reads half a lock. `FileExistsError` where one is.
+
+    A file system without hard links (exFAT, some network and FUSE mounts) gets an exclusive file instead.
+    """
+    try:
+        os.link(fresh, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        with file.open("xb") as lock:
+            lock.write(fresh.read_bytes())
 
 
 def _seal(staging: Path, step: int) -> int:

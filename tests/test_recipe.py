@@ -32,6 +32,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainer": {"learning_rate": 1}}, "trainer.learning_rate: write it as learning_rate"),
     ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),
     ({"trainer": {"packing": True}}, "the session's own"),
+    ({"trainer": {"optim": "paged_adamw_8bit"}}, "cannot be saved exactly; use adamw_torch"),
+    ({"lr": 1e-4, "learning_rate": 1e-3}, "the same setting"),
 ]
 
 

@@ -7,6 +7,7 @@ has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
-from ..messages import Set
+from ..messages import Applied, Refused, Set
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
@@ -104,10 +105,21 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer.state.epoch = fresh.progress
     trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
     port.edits.restore(state["edits"])
-    edits = [Set.model_validate(edit) for edit in state["scheduled"]]
-    port.obedience.scheduled = [edit for edit in edits if port.log.answer(edit.id) is None]  # not those refused since
     port.obedience.ahead = list(state["ahead"])
+    edits = [Set.model_validate(edit) for edit in state["scheduled"]]
+    refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]
+    schedule_again(port, [edit for edit in edits if edit.id not in refused])
     port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+
+
+def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
+    """Have the edits that were made after the step of the port made again, each at its step; `waiting` ones as well."""
+    edits = {edit.id: edit for edit in waiting}
+    for event in port.log.read()[0].events:
+        if isinstance(event, Applied) and event.changes and event.step > port.step:
+            changes = {name: new for name, (_, new) in event.changes.items()}
+            edits[event.command] = Set(id=event.command, changes=changes, step=event.step)
+    port.obedience.scheduled = [edit for edit in edits.values() if edit.id not in port.obedience.ahead]
 
 
 def _as_group(group: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
             go_on = self.obedience.at_boundary()
         finally:
             self.turn.take()
-        if not go_on:
+        if not go_on or self.step >= self.trainer.state.max_steps:  # restored from a checkpoint of the last step
             self.trainer.control.should_training_stop = True
             return [], None
         self._began = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..control.checkpoint import read_adapter, restore_checkpoint, write_adapter, write_checkpoint
+from ..control.checkpoint import read_adapter, restore_checkpoint, schedule_again, write_adapter, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn, seeded_streams
 from ..control.port import Hooks, Port
@@ -71,7 +71,8 @@ class Job:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        self.folder.unlock()
+        with suppress(OSError):  # a disk that has become read-only: the lock is stale when this process is gone
+            self.folder.unlock()
         return end
 
     # --- loading ---
@@ -125,7 +126,9 @@ class Job:
 
     def _go(self, trainer: Any, twin: Twin) -> StateChanged:
         trained = trained_tensors(trainer.model)
-        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws_randomness(trainer.model))
+        args = trainer.args
+        draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
+        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(trainer.model))
 
         def publish(step: int) -> None:
             twin.publish(step, trained)
@@ -151,11 +154,15 @@ class Job:
         return end
 
     def _restore(self, port: Port) -> None:
-        step, checkpoint, wrong = self.folder.newest_good()
-        for complaint in wrong:
-            self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
-        restore_checkpoint(port, checkpoint)
-        self.folder.drop_after(step)
+        step = 0
+        if self.folder.checkpoints():
+            step, checkpoint, wrong = self.folder.newest_good()
+            for complaint in wrong:
+                self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
+            restore_checkpoint(port, checkpoint)
+            self.folder.drop_after(step)
+        else:  # it ended before the first one was due: from the beginning, which the seed fixes
+            schedule_again(port)
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=str(self.resume), verb="resume", step=step, total_steps=total))

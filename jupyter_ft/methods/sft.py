@@ -24,7 +24,7 @@ _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
 )
 
 
-def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
+def config(recipe: Recipe, folder: Path, dtype: torch.dtype, device: torch.device) -> SFTConfig:
     """The recipe in TRL's words. Raises `RecipeError` where TRL does not take what is under `trainer:`."""
     live = recipe.hyperparameters
     ours: dict[str, Any] = {
@@ -41,6 +41,7 @@ def config(recipe: Recipe, folder: Path, dtype: torch.dtype) -> SFTConfig:
         "num_train_epochs": live.epochs,
         "max_steps": live.max_steps or -1,
         "max_length": None,  # the rows are cut already
+        "use_cpu": device.type == "cpu",  # without it transformers refuses bf16 there
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "logging_steps": 1,
@@ -70,8 +71,8 @@ def no_telemetry() -> Iterator[None]:
 
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
-    dtype = next(model.parameters()).dtype
-    arguments = config(recipe, folder, dtype)
+    weight = next(model.parameters())
+    arguments = config(recipe, folder, weight.dtype, weight.device)
     if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
         arguments._n_gpu = 1
     with no_telemetry():

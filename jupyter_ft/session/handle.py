@@ -231,7 +231,8 @@ class Session:
         """
 
         def reached() -> bool:
-            return self.state in OVER or (step is not None and self._step >= step)
+            state = self.state  # while it loads, the steps are those of the past, some of which may be taken back
+            return state in OVER or (step is not None and self._step >= step and state not in ("queued", "loading"))
 
         if not self._wait_for(reached, timeout):
             raise TimeoutError(f"{self.name}: still {self._state} at step {self._step} after {timeout} s")
@@ -365,7 +366,8 @@ class Session:
         try:
             if self.state == "finished":
                 raise RunFolderError(f"it is finished at step {self._step}; there is nothing to go on with")
-            self.run_folder.newest_good()
+            if self.run_folder.checkpoints():
+                self.run_folder.newest_good()
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)

@@ -103,7 +103,7 @@ def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any) -> None:
         gc.callbacks.append(ask)
     try:
         session.wait_until_over(60)
-        with pytest.raises(jupyter_ft.errors.Refused, match="the run is failed: trainer: "):
+        with pytest.raises(jupyter_ft.errors.Refused, match="trainer: "):
             late[0].wait(10)
     finally:
         gc.callbacks.remove(ask)

@@ -22,7 +22,7 @@ ASKED = {
     "learning_rate": 5e-3,
     "batch_size": 4,
     "epochs": 2,
-    "checkpoint_steps": 2,
+    "checkpoint_steps": 5,
     "dtype": "float32",
     "adapter": {"kind": "lora", "r": 4, "dropout": 0.1},
 }
@@ -34,7 +34,10 @@ model, rows, edits, asked, last = json.loads(sys.stdin.readline())
 session = jupyter_ft.finetune(model, rows, "killed", **asked)
 for step, changes in edits:
     session.set(step=step, **changes)
+session.set(step=last, max_grad_norm=0.9)
 session.wait(step=last, timeout=200)
+session.pause().wait()
+session.set(weight_decay=0.05).wait()
 print("there", flush=True)
 session.wait()
 """
@@ -53,22 +56,62 @@ def _kill_after(step: int, model: Path, rows: list[dict[str, str]]) -> None:
 
 
 @pytest.mark.slow  # a process of its own each
-@pytest.mark.parametrize("step", [5, 14])
+@pytest.mark.parametrize("step", [3, 8, 14])
 def test_killed_and_resumed_equals_never_killed(tune: Any, tiny_model: Path, rows: Any, step: int) -> None:
     _kill_after(step, tiny_model, rows)
     session = jupyter_ft.open("killed")
     assert session.state == "stopped"
     assert session.step >= step
-    resumed_at = session.resume().wait(120)
-    assert resumed_at % 2 == 0
+    done = [(mark.step, {name: new for name, (_, new) in mark.changes.items()}) for mark in session.changes]
+    assert {"max_grad_norm", "weight_decay"} <= {name for _, changes in done for name in changes}
+    waiting = [(at, changes) for at, changes in EDITS if at > done[-1][0]] if session.steps else []  # kept by those
+    edits = done + waiting
+    newest = max([0, *session.steps])
+    assert session.resume().wait(120) == newest
     got = finish(session)
 
     whole = tune("whole", **ASKED)
-    for at, changes in EDITS:
+    for at, changes in edits:
         whole.set(step=at, **changes)
     assert got == finish(whole)
     assert session.metrics.index.tolist() == list(range(1, session.step + 1))
-    assert [c.step for c in session.changes] == [at for at, _ in EDITS]
+    assert [c.step for c in session.changes] == [at for at, _ in edits]
+
+
+def test_killed_after_its_last_step_it_is_finished(tune: Any) -> None:
+    session = tune("ending", schedule="constant")
+    done = finish(session)
+    session.close()
+    lines = session.run_folder.events.read_text().splitlines(keepends=True)
+    assert '"finished"' in lines[-1]
+    session.run_folder.events.write_text("".join(lines[:-1]))  # as if killed a moment before the end was told
+    again = jupyter_ft.open("ending")
+    assert again.state == "stopped"
+    again.resume().wait(60)
+    assert finish(again) == done
+    assert again.state == "finished"
+
+
+def test_ended_before_its_first_checkpoint_it_begins_again(tune: Any) -> None:
+    from jupyter_ft.control.lease import LEASE
+
+    with LEASE:  # it loads, and gets no further
+        session = tune("early")
+        session.stop()
+    session.wait(timeout=60)
+    assert (session.state, session.steps) == ("stopped", [])
+    assert session.resume().wait(60) == 0
+    session.wait(step=3, timeout=60)
+    assert finish(session) == finish(tune("whole"))
+
+
+def test_bfloat16_on_the_cpu_resumes_too(tune: Any) -> None:
+    session = tune("half", dtype="bfloat16")
+    session.wait(step=4, timeout=60)
+    session.stop().wait(60)
+    session.wait(timeout=60)
+    session.resume().wait(60)
+    assert finish(session) == finish(tune("whole", dtype="bfloat16"))
 
 
 def test_stopped_and_resumed_equals_never_stopped(tune: Any) -> None:
