@@ -98,8 +98,8 @@ export class Curves {
     if (!rows || !this.element.clientWidth) return; // a hidden tab is drawn when it is shown
     this.fillSelect();
     if (!this.plots.length) this.build();
-    if (this.plots[0]) give(this.plots[0], this.upperData() as uPlot.AlignedData);
-    if (this.plots[1]) give(this.plots[1], this.lowerData() as uPlot.AlignedData);
+    this.plots[0]?.setData(this.upperData() as uPlot.AlignedData);
+    this.plots[1]?.setData(this.lowerData() as uPlot.AlignedData);
   }
 
   rebuild(): void {
@@ -306,13 +306,4 @@ function triangle(ctx: CanvasRenderingContext2D, x: number, bottom: number, size
   ctx.lineTo(x - size, bottom);
   ctx.lineTo(x + size, bottom);
   ctx.fill();
-}
-
-/** New data for a plot; where somebody has zoomed in, the steps in view stay. */
-function give(plot: uPlot, data: uPlot.AlignedData): void {
-  const { min, max } = plot.scales.x ?? {};
-  const steps = plot.data[0];
-  const zoomed = min != null && max != null && steps.length > 1 && (min > (steps[0] ?? 0) || max < (steps.at(-1) ?? 0));
-  plot.setData(data, !zoomed);
-  if (zoomed) plot.setScale("x", { min, max });
 }

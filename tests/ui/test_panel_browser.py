@@ -65,25 +65,6 @@ def test_the_curve_is_drawn_and_goes_on(browser: Browser, told: SmallRun, panel:
     assert view.errors == []
 
 
-def test_a_zoom_stays_while_steps_come(browser: Browser, told: SmallRun, panel: Panel) -> None:
-    view = Open(browser, told, panel, LIGHT)
-    box = view.page.locator(".u-over").first.bounding_box()
-    assert box is not None
-    view.page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 90)
-    view.page.mouse.down()
-    view.page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 90, steps=5)
-    view.page.mouse.up()
-    view.turn()
-    zoomed = view.page.get_by_test_id("plot").screenshot()
-    told.take(5)
-    view.turn()
-    assert view.text("step") == "205"
-    assert view.page.get_by_test_id("plot").screenshot() == zoomed
-    view.page.locator(".u-over").first.dblclick()
-    view.turn()
-    assert view.page.get_by_test_id("plot").screenshot() != zoomed
-
-
 def test_a_control_is_requested_then_applied(browser: Browser, told: SmallRun, panel: Panel) -> None:
     view = Open(browser, told, panel, LIGHT)
     view.page.get_by_test_id("tab-controls").click()
