@@ -41,7 +41,7 @@ def runs_root() -> Path:
 
 def check_name(name: str) -> str:
     """`name` where it can name a run and a folder; else `RunFolderError`."""
-    if name in _ADDRESSES:
+    if isinstance(name, str) and name in _ADDRESSES:
         raise RunFolderError(f"'{name}' names weights of a run and cannot name a run; choose another name")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith(".") or name.lower() in _RESERVED:
         raise RunFolderError(

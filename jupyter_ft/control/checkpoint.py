@@ -113,12 +113,16 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
-    """Have the edits that were made after the step of the port made again, each at its step; `waiting` ones as well."""
-    edits = {edit.id: edit for edit in waiting}
+    """Have the edits that were made after the step of the port made again, each at its step, then the `waiting` ones.
+
+    In the order of the log: of two edits at one step the later counts.
+    """
+    edits: dict[str, Set] = {}
     for event in port.log.read()[0].events:
         if isinstance(event, Applied) and event.changes and event.step > port.step:
             changes = {name: new for name, (_, new) in event.changes.items()}
             edits[event.command] = Set(id=event.command, changes=changes, step=event.step)
+    edits |= {edit.id: edit for edit in waiting if edit.id not in edits}
     port.obedience.scheduled = [edit for edit in edits.values() if edit.id not in port.obedience.ahead]
 
 

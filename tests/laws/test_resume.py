@@ -183,3 +183,28 @@ def test_the_hash_sees_a_single_bit() -> None:
     other = tensor.clone()
     other[0] = 1e-45
     assert hash_of({"a": tensor}) != hash_of({"a": other})
+
+
+def test_edits_are_made_again_in_the_order_of_the_log() -> None:
+    """At one boundary what was just asked comes before what had waited for that step; so it must when made again."""
+    from types import SimpleNamespace
+
+    from jupyter_ft.control.checkpoint import schedule_again
+    from jupyter_ft.event_log import EventLog
+    from jupyter_ft.messages import Applied, Set
+
+    log = EventLog()
+    for command, rate in (("old", 4e-3), ("ahead", 3e-3), ("asked", 1e-3), ("waited", 2e-3)):
+        step = {"old": 4, "ahead": 5}.get(command, 7)
+        log.append(Applied(command=command, verb="set", step=step, changes={"learning_rate": (5e-3, rate)}))
+    port = SimpleNamespace(step=4, log=log, obedience=SimpleNamespace(ahead=["ahead"], scheduled=[]))
+    waiting = [
+        Set(id=name, changes={"learning_rate": rate}, step=s)
+        for name, rate, s in (("waited", 2e-3, 7), ("later", 1e-4, 9))
+    ]
+    schedule_again(port, waiting)
+    assert [(e.id, e.step, e.changes["learning_rate"]) for e in port.obedience.scheduled] == [
+        ("asked", 7, 1e-3),
+        ("waited", 7, 2e-3),
+        ("later", 9, 1e-4),
+    ]
