@@ -39,10 +39,11 @@ class Set(_Said):
 
 
 class Pause(_Said):
-    """Hold before the next step; chat and edits go on."""
+    """Hold before the next step; chat and edits go on. `free_memory` gives the memory back until the run resumes."""
 
     kind: Literal["pause"] = "pause"
     id: str = Field(default_factory=_new_id)
+    free_memory: bool = False
 
 
 class Resume(_Said):
@@ -67,7 +68,7 @@ class Save(_Said):
 
 
 class Ask(_Said):
-    """Put a conversation to the weights at `at` (`live` or `base`); answered when the reply is whole.
+    """Put a conversation to the weights at `at`: `live`, `base`, or a step; answered when the reply is whole.
 
     `turn` groups the columns of one question; `thread` is the conversation it belongs to.
     """
@@ -153,12 +154,55 @@ class StepDone(_Event):
 
 
 class StepRefused(_Event):
-    """A non-finite loss or gradient was kept away from the weights at this step."""
+    """A non-finite loss or gradient was kept away from the weights at this step; `rows` are the step's, from 1."""
 
     kind: Literal["step-refused"] = "step-refused"
     step: int
     loss: float
     grad_norm: float
+    rows: list[int] = Field(default_factory=list)
+
+
+class EvalDone(_Event):
+    """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
+
+    `best_step` has had the lowest `eval_loss` so far.
+    """
+
+    kind: Literal["eval"] = "eval"
+    step: int
+    metrics: dict[str, float]
+    best_step: int
+    rows: int
+    seconds: float
+
+
+class Advice(_Said):
+    """Something that a person could do now: the words on a button, the command behind it, and the same for a cell."""
+
+    label: str
+    command: dict[str, JsonValue]
+    cell: str
+
+
+class Health(_Event):
+    """The state of the run in one line, when it changes. `rows` (from 1) are those behind it, where known."""
+
+    kind: Literal["health"] = "health"
+    step: int
+    level: Literal["green", "amber", "red"]
+    said: str
+    rows: list[int] = Field(default_factory=list)
+    advice: list[Advice] = Field(default_factory=list)
+
+
+class MemoryShort(_Event):
+    """Memory ran out at this step; the same rows go on in micro-batches of `micro_batch`, or (0) the run pauses."""
+
+    kind: Literal["memory-short"] = "memory-short"
+    step: int
+    micro_batch: int
+    said: str
 
 
 class Resumed(_Event):
@@ -273,6 +317,9 @@ Event = (
     | DataReady
     | StepDone
     | StepRefused
+    | EvalDone
+    | Health
+    | MemoryShort
     | Resumed
     | Applied
     | Refused

@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
-from .recipe import Adapter
+from .recipe import Recipe
 
 Report = Callable[[str, int, int], None]
 """Told of progress: what, done, total (0 where unknown)."""
@@ -188,15 +188,16 @@ def _build_by_transformers(path: Path, dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.get_default_dtype()).to(dtype)
 
 
-def with_adapter(model: Any, adapter: Adapter) -> Any:
+def with_adapter(model: Any, recipe: Recipe) -> Any:
     """`model` wrapped by PEFT with a fresh adapter in float32 (its weights come from the global generator)."""
+    adapter, live = recipe.adapter, recipe.hyperparameters
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     return get_peft_model(
         model,
         LoraConfig(
             r=adapter.r,
-            lora_alpha=adapter.alpha,
-            lora_dropout=adapter.dropout,
+            lora_alpha=live.alpha,
+            lora_dropout=live.dropout,
             target_modules=targets,
             task_type="CAUSAL_LM",
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
@@ -70,6 +71,31 @@ class Hyperparameters(_Part):
         json_schema_extra=_live("steps"),
     )
 
+    eval_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between evaluations on the held-out rows; none: ten in the run",
+        json_schema_extra=_live("steps"),
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Evaluations in a row without a better eval_loss after which the run stops; none: never",
+        json_schema_extra=_live("evaluations", high=20),
+    )
+    alpha: float = Field(
+        32.0,
+        gt=0,
+        le=10**4,
+        description="Scale of the adapter: its update is multiplied by alpha / r",
+        json_schema_extra=_live(scale="log", low=1, high=256),
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on the adapter's input", json_schema_extra=_live(high=0.5)
+    )
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
@@ -90,12 +116,11 @@ METHOD_WORDS = {"supervised": "sft"}
 
 
 class Adapter(_Part):
-    """A low-rank adapter (LoRA, arXiv 2106.09685): `W + (alpha / r) B A` on each target layer."""
+    """What is trained: a low-rank adapter (LoRA, arXiv 2106.09685), `W + (alpha / r) B A` on each target layer, or
+    with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`."""
 
-    kind: Literal["lora"] = Field("lora", description="What is trained beside the frozen base")
+    kind: Literal["lora", "full"] = Field("lora", description="lora: beside the frozen base; full: every weight")
     r: int = Field(16, ge=1, le=1024, description="Rank")
-    alpha: float = Field(32.0, gt=0, le=10**4, description="Scale; the update is multiplied by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
     targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
 
 
@@ -107,18 +132,38 @@ class Recipe(_Part):
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     data: str = Field("", description="Where the rows came from")
     columns: dict[str, str] = Field(default_factory=dict, description="Our column names mapped to theirs")
+    held_out: float | str | None = Field(
+        None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
+    )
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
-        default_factory=Adapter, description="lora, or a mapping: {kind, r, alpha, dropout, targets}"
+        default_factory=Adapter, description="lora, full, or a mapping: {kind, r, alpha, dropout, targets}"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
+    packing: bool = Field(False, description="Put several short rows into one, each attending to itself alone")
+    loss_head: Literal["auto", "trl"] = Field(
+        "auto", description="auto: score the trained tokens alone where that is faster; trl: as TRL does"
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Decides data order and initial adapter")
     record_chats: bool = Field(True, description="Keep chats in the saved notebook")
     trainer: dict[str, JsonValue] = Field(default_factory=dict, description="Passed on to TRL's config as it is")
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
 
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
+
+    @field_validator("held_out", mode="before")
+    @classmethod
+    def _share(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            with suppress(ValueError):
+                value = float(value.strip()[:-1]) / 100
+        wrong = isinstance(value, bool) or (isinstance(value, str) and not value.strip())
+        if isinstance(value, int | float) and not (0 < value < 1 or (value >= 1 and value == int(value))):
+            wrong = True
+        if wrong:
+            raise ValueError("a share like 0.1 or 10%, a number of rows, or a file")
+        return value
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -138,14 +183,17 @@ ALIASES = {
     "r": "adapter.r",
     "lora_r": "adapter.r",
     "adapter.rank": "adapter.r",
-    "lora_alpha": "adapter.alpha",
-    "lora_dropout": "adapter.dropout",
+    "adapter.alpha": "alpha",
+    "lora_alpha": "alpha",
+    "adapter.dropout": "dropout",
+    "lora_dropout": "dropout",
     "target_modules": "adapter.targets",
 }
 TRAINER_KEYS_TAKEN = {
-    **{theirs: ours for theirs, ours in ALIASES.items() if not ours.startswith("adapter")},
+    **{theirs: ours for theirs, ours in ALIASES.items() if "." not in theirs + ours},
     **{name: name for name in ("learning_rate", "weight_decay", "max_grad_norm", "max_steps", "warmup_steps")},
-    **{name: name for name in ("max_length", "seed")},
+    **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
+    "eval_strategy": "eval_steps",
     "data_seed": "seed",
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
@@ -163,7 +211,8 @@ _SESSIONS_OWN = {
     "dataloader_num_workers",
     "dataset_kwargs",
     "disable_tqdm",
-    "packing",
+    "load_best_model_at_end",
+    "metric_for_best_model",
     "auto_find_batch_size",
     "lr_scheduler_kwargs",
 }
@@ -176,6 +225,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     Raises `RecipeError`, one line, for an unknown key, a wrong type or a value out of range.
     """
     fixed: dict[str, Any] = {}
+    asked = _lift(asked)
     _refuse_twice(asked)
     for key, value in asked.items():
         _put(fixed, ALIASES.get(key, key), as_plain(value))
@@ -190,9 +240,32 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
     try:
         hyperparameters = live_model.model_validate(live)
-        return Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
+        recipe = Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
+    _check_together(recipe)
+    return recipe
+
+
+def _lift(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names."""
+    adapter = asked.get("adapter")
+    if not isinstance(adapter, Mapping):
+        return dict(asked)
+    lifted = {f"adapter.{key}": adapter[key] for key in ("alpha", "dropout") if key in adapter}
+    return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
+
+
+def _check_together(recipe: Recipe) -> None:
+    live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
+    if recipe.held_out is None:
+        for name in ("eval_steps", "early_stopping_patience"):
+            if getattr(live, name) is not None:
+                raise RecipeError(f"{name} needs rows to evaluate on; add held_out: 10%")
+    if recipe.adapter.kind == "full" and (live.alpha, live.dropout) != (plain.alpha, plain.dropout):
+        raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
+    if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
+        raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
 
 
 def _refuse_twice(asked: Mapping[str, Any]) -> None:
@@ -267,7 +340,7 @@ def first_complaint(error: ValidationError) -> str:
     where = ".".join(str(part) for part in found["loc"] if part != "hyperparameters")
     given = found.get("input")
     if found["type"] == "extra_forbidden":
-        known = list(Adapter.model_fields) if where.startswith("adapter") else list(FIXED_NAMES)
+        known = [*Adapter.model_fields, "alpha", "dropout"] if where.startswith("adapter") else list(FIXED_NAMES)
         return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], known)}"
     wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     shown = "nan" if isinstance(given, float) and math.isnan(given) else repr(given)

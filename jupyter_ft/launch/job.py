@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,33 +11,28 @@ from typing import Any
 
 import torch
 
-from ..control.checkpoint import read_adapter, restore_checkpoint, schedule_again, write_adapter, write_checkpoint
+from ..control.checkpoint import read_adapter
 from ..control.inbox import Inbox
-from ..control.lease import LEASE, Streams, Turn, seeded_streams
-from ..control.port import Hooks, Port
+from ..control.lease import LEASE, seeded_streams
 from ..data import Examples, Format, render
 from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
     Applied,
-    CheckpointSaved,
     Crashed,
     DataReady,
-    Logged,
     Progress,
     Refused,
-    Resumed,
-    RunState,
-    SaveFailed,
     StateChanged,
     Stop,
 )
 from ..methods import BUILDERS
-from ..models import POOL, Base, draws_randomness
+from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.twin import Twin, trained_tensors
+from ..sampling.twin import Twin
+from .running import Running, one_line
 
 
 @dataclass
@@ -65,7 +59,7 @@ class Job:
         except FineTuneError as error:
             end = self._failed(str(error), "")
         except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
-            end = self._failed(_one_line(error), traceback.format_exc())
+            end = self._failed(one_line(error), traceback.format_exc())
         self._refuse_rest(end.note or "the run is over")
         with suppress(Exception):  # a device in a bad state must not keep the end from being told
             gc.collect()
@@ -88,7 +82,9 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
-        return self._go(trainer, twin)
+        return Running(
+            trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
+        ).run(self.resume)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -122,71 +118,7 @@ class Job:
         self.log.append(Progress(what=what, done=done, total=total))
         self._stop_early()
 
-    # --- training ---
-
-    def _go(self, trainer: Any, twin: Twin) -> StateChanged:
-        trained = trained_tensors(trainer.model)
-        args = trainer.args
-        draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
-        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(trainer.model))
-
-        def publish(step: int) -> None:
-            twin.publish(step, trained)
-            self.chat.begin(twin, self.folder.name)  # from the first boundary on, so that it never speaks for nobody
-
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
-        if self.resume is not None:
-            hooks.restore = self._restore
-        asked = self.recipe.hyperparameters
-        port = Port(trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
-        turn.take()
-        try:
-            trainer.train()
-        except BaseException as error:
-            port.report_step()
-            port.obedience.refuse_rest(f"the run failed: {_one_line(error)}")
-            raise
-        finally:
-            turn.give()
-        end = self._finish(port)
-        port.obedience.refuse_rest("the run is over")
-        port.detach()
-        return end
-
-    def _restore(self, port: Port) -> None:
-        step = 0
-        if self.folder.checkpoints():
-            step, checkpoint, wrong = self.folder.newest_good()
-            for complaint in wrong:
-                self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
-            restore_checkpoint(port, checkpoint)
-            self.folder.drop_after(step)
-        else:  # it ended before the first one was due: from the beginning, which the seed fixes
-            schedule_again(port)
-        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
-        total = int(port.trainer.state.max_steps)
-        self.log.append(Applied(command=str(self.resume), verb="resume", step=step, total_steps=total))
-
-    def _save(self, port: Port, step: int) -> None:
-        began = time.perf_counter()
-        port.last_save = (step, time.monotonic())
-        try:
-            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging))
-        except OSError as error:
-            self.log.append(SaveFailed(step=step, reason=_one_line(error)))
-            raise
-        seconds = time.perf_counter() - began
-        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
-
-    def _finish(self, port: Port) -> StateChanged:
-        state: RunState = "stopped" if port.obedience.stopping else "finished"
-        note, total = "", int(port.trainer.state.max_steps)
-        try:
-            self._save(port, port.step)
-            write_adapter(port.trainer.model, self.folder.adapter)
-        except OSError as error:
-            state, note = "stopped", f"the result could not be written ({_one_line(error)}); make room and resume"
-        return StateChanged(state=state, step=port.step, total_steps=total, note=note)
+    # --- the end ---
 
     def _failed(self, error: str, trace: str) -> StateChanged:
         self.log.append(Crashed(step=self._step(), error=error, traceback=trace))
@@ -224,9 +156,4 @@ def voices_of(folder: Path, step: int, recipe: Recipe, trained_on: Format, log: 
 
 def _twin(base: Base, recipe: Recipe, trained_on: Format) -> Twin:
     with LEASE, seeded_streams(recipe.seed):  # PEFT draws the adapter that the first publication overwrites
-        return Twin(base, recipe.adapter, trained_on)
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        return Twin(base, recipe, trained_on)

@@ -77,7 +77,7 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: P
         arguments._n_gpu = 1
     with no_telemetry():
         trainer = SFTTrainer(
-            model=with_adapter(model, recipe.adapter),
+            model=with_adapter(model, recipe),
             args=arguments,
             train_dataset=Dataset.from_list(list(rows)),
             processing_class=tokenizer,

@@ -14,18 +14,18 @@ import torch
 
 from ..data import Format
 from ..models import Base, with_adapter
-from ..recipe import Adapter
+from ..recipe import Recipe
 
 
 class Twin:
     """Two voices over one base: `live` (the adapter as last published) and `base` (the untouched weights)."""
 
-    def __init__(self, base: Base, adapter: Adapter, trained_on: Format = "messages") -> None:
+    def __init__(self, base: Base, recipe: Recipe, trained_on: Format = "messages") -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
         self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
         self.base = base.shell()
-        self.live = with_adapter(base.shell(), adapter).eval().requires_grad_(False)
+        self.live = with_adapter(base.shell(), recipe).eval().requires_grad_(False)
         self._own = {name: p for name, p in self.live.named_parameters() if "lora_" in name}
         for name, parameter in self._own.items():
             if name.rpartition(".lora_")[2].startswith("B"):

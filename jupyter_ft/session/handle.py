@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..control.inbox import Inbox
 from ..data import Examples
-from ..errors import AddressError, RecipeError, RunFolderError, TrainingFailed
+from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
 from ..launch.thread import start
 from ..messages import (
@@ -20,13 +20,12 @@ from ..messages import (
     Ask,
     Command,
     Crashed,
+    EvalDone,
     Event,
     Hush,
     Logged,
-    Message,
     Pause,
     Refused,
-    ReplyDone,
     Resume,
     Resumed,
     RunState,
@@ -38,9 +37,9 @@ from ..messages import (
 from ..recipe import Hyperparameters, Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from .address import parse_address
-from .answers import Receipt, Reply
+from .answers import Receipt
 from .registry import sessions
+from .talk import Talking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +54,7 @@ class Views(Protocol):
     def close(self, session: Session) -> None: ...  # noqa: D102
 
 
-class Session:
+class Session(Talking):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
     views: ClassVar[Views | None] = None
@@ -72,7 +71,7 @@ class Session:
         self._state: RunState = "queued"
         self._total = self._step = 0
         self._error = ""
-        self._closed = self._finding_voices = False
+        self._closed = False
         self._gate: threading.Event | None = None
         self._now: Hyperparameters = recipe.hyperparameters
         self._marks: list[Applied] = []
@@ -158,10 +157,13 @@ class Session:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row an optimizer step, indexed by `step`."""
+        """One row an optimizer step, indexed by `step`; `eval_loss` and the like where it was evaluated."""
         import pandas as pd
 
-        return pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
+        news = self.log.read()[0]
+        steps = pd.DataFrame(news.steps).astype({"step": int}).set_index("step")
+        evaluated = {event.step: event.metrics for event in news.events if isinstance(event, EvalDone)}
+        return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
 
     def show(self) -> None:
         """The panel again, in this cell."""
@@ -265,61 +267,6 @@ class Session:
         if self._gate is not None:
             self._gate.set()  # a cell that waits for the run does not end before it
         return self.log.wait_for(reached, timeout)
-
-    # --- talking ---
-
-    def ask(self, messages: Sequence[Message], at: str = "live", **more: Any) -> Receipt:
-        """Queue a question to `live` or `base` and return at once; see `messages.Ask` for the sampling settings."""
-        try:
-            asked = Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more)
-        except ValidationError as error:
-            raise RecipeError(first_complaint(error)) from None
-        return self.submit(asked)
-
-    def chat(
-        self, prompt: str | Sequence[Message], at: str = "live", n: int = 1, **sampling: Any
-    ) -> Reply | list[Reply]:
-        """Ask the weights of this moment (`live`) or the `base`; waits for the reply. `n` > 1 gives a list.
-
-        Settings: `max_new_tokens` (256), `temperature` (0: greedy), `top_p`, `top_k`, `seed`. Raises `Refused`.
-        """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        receipts = [self.ask(messages, at, thread="python", **sampling) for _ in range(n)]
-        replies = []
-        for receipt in receipts:
-            receipt.wait()
-            answer = receipt.answer
-            if isinstance(answer, ReplyDone):
-                replies.append(Reply.of(answer))
-        return replies[0] if n == 1 else replies
-
-    def chat_address(self, text: str) -> str:
-        """`live` or `base` for an address of this session. `AddressError` for weights that cannot speak here."""
-        address = parse_address(str(text))
-        if address.session not in (None, self.name):
-            raise AddressError(f"'{text}' is of another session than '{self.name}'")
-        if address.at in ("live", "last", "base"):
-            return "base" if address.at == "base" else "live"
-        raise AddressError(f"'{text}' cannot be talked to; here are: live, base")
-
-    def _ensure_voices(self) -> None:
-        if self._chat.ready or self._finding_voices or self.state not in OVER:
-            return
-        self._finding_voices = True
-
-        def load() -> None:
-            from ..launch.job import voices_of
-
-            try:
-                step, folder, _ = self.run_folder.newest_good()
-                trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
-                self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
-            except Exception as error:  # noqa: BLE001 - every question must get its answer
-                self._finding_voices = False  # first: whoever asks from now on searches again
-                self._chat.fail(str(error))
-            self._finding_voices = False
-
-        start(load, f"{self.name} voices", self.log)
 
     # --- running ---
 

@@ -30,7 +30,10 @@ export type Event = { time: number } & (
   | { kind: "state"; state: RunState; step: number; total_steps: number; note: string }
   | { kind: "progress"; what: string; done: number; total: number }
   | { kind: "data"; said: string }
-  | { kind: "step-refused"; step: number }
+  | { kind: "step-refused"; step: number; rows: number[] }
+  | { kind: "eval"; step: number; metrics: Record<string, number>; best_step: number; rows: number; seconds: number }
+  | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
+  | { kind: "memory-short"; step: number; micro_batch: number; said: string }
   | { kind: "resumed"; step: number; ahead: string[] }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
@@ -42,6 +45,11 @@ export type Event = { time: number } & (
   | { kind: "reply-part"; command: string; text: string }
   | ReplyDone
 );
+export interface Advice {
+  label: string;
+  command: Record<string, Json>;
+  cell: string;
+}
 export interface ReplyDone {
   kind: "reply";
   command: string;

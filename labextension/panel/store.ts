@@ -185,6 +185,15 @@ export class Store {
         this.say("warning", `Step ${event.step}: the gradient was not finite; the weights were left as they are.`);
         this.dirty.add("curves");
         break;
+      case "eval":
+        this.say("info", `Step ${event.step}: held-out loss ${event.metrics.eval_loss?.toFixed(4)}; best is step ${event.best_step}.`);
+        break;
+      case "health":
+        this.say(event.level === "red" ? "error" : event.level === "amber" ? "warning" : "info", event.said);
+        break;
+      case "memory-short":
+        this.say("warning", event.said);
+        break;
       case "resumed":
         this.takeBack(event.step, event.ahead);
         break;

@@ -22,7 +22,7 @@ def pair(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "adapter": {"r": 4}})
     base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
     trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
-    return trainer, Twin(base, recipe.adapter)
+    return trainer, Twin(base, recipe)
 
 
 def _reachable(start: Any) -> Iterator[Any]:

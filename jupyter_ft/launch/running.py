@@ -1,0 +1,102 @@
+"""A trainer that is ready, lived through to its last checkpoint: whoever built it, the session is the same."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..control.checkpoint import restore_checkpoint, schedule_again, write_adapter, write_checkpoint
+from ..control.inbox import Inbox
+from ..control.lease import LEASE, Streams, Turn
+from ..control.port import Hooks, Port
+from ..event_log import EventLog
+from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
+from ..models import draws_randomness
+from ..recipe import Recipe
+from ..runs import RunFolder
+from ..sampling.chat import Chat
+from ..sampling.twin import Twin, trained_tensors
+
+
+class Running:
+    """One `train()` of a trainer under a port, with its chat and its checkpoints. Lives on the training thread."""
+
+    def __init__(
+        self, trainer: Any, twin: Twin, recipe: Recipe, *, folder: RunFolder, log: EventLog, inbox: Inbox, chat: Chat
+    ) -> None:
+        self.trainer, self.twin, self.recipe = trainer, twin, recipe
+        self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+
+    def run(self, resume: str | None) -> StateChanged:
+        """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
+
+        Gives the last event, to be logged; raises what the trainer raises, with every command answered.
+        """
+        trained = trained_tensors(self.trainer.model)
+        args = self.trainer.args
+        draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
+        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(self.trainer.model))
+
+        def publish(step: int) -> None:
+            self.twin.publish(step, trained)
+            self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
+
+        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        if resume is not None:
+            hooks.restore = lambda port: self._restore(port, resume)
+        asked = self.recipe.hyperparameters
+        port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        turn.take()
+        try:
+            self.trainer.train()
+        except BaseException as error:
+            port.report_step()
+            port.obedience.refuse_rest(f"the run failed: {one_line(error)}")
+            raise
+        finally:
+            turn.give()
+        end = self._finish(port)
+        port.obedience.refuse_rest("the run is over")
+        port.detach()
+        return end
+
+    def _restore(self, port: Port, resume: str) -> None:
+        step = 0
+        if self.folder.checkpoints():
+            step, checkpoint, wrong = self.folder.newest_good()
+            for complaint in wrong:
+                self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
+            restore_checkpoint(port, checkpoint)
+            self.folder.drop_after(step)
+        else:  # it ended before the first one was due: from the beginning, which the seed fixes
+            schedule_again(port)
+        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
+        total = int(port.trainer.state.max_steps)
+        self.log.append(Applied(command=resume, verb="resume", step=step, total_steps=total))
+
+    def _save(self, port: Port, step: int) -> None:
+        began = time.perf_counter()
+        port.last_save = (step, time.monotonic())
+        try:
+            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging))
+        except OSError as error:
+            self.log.append(SaveFailed(step=step, reason=one_line(error)))
+            raise
+        seconds = time.perf_counter() - began
+        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
+
+    def _finish(self, port: Port) -> StateChanged:
+        state: RunState = "stopped" if port.obedience.stopping else "finished"
+        note, total = "", int(port.trainer.state.max_steps)
+        try:
+            self._save(port, port.step)
+            write_adapter(port.trainer.model, self.folder.adapter)
+        except OSError as error:
+            state, note = "stopped", f"the result could not be written ({one_line(error)}); make room and resume"
+        return StateChanged(state=state, step=port.step, total_steps=total, note=note)
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

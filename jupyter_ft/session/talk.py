@@ -1,0 +1,93 @@
+"""The half of a `Session` that talks: questions to its weights, their replies, and where the voices come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ..errors import AddressError, RecipeError
+from ..launch.thread import start
+from ..messages import OVER, Ask, Command, Message, ReplyDone
+from ..recipe import first_complaint
+from .address import parse_address
+from .answers import Receipt, Reply
+
+if TYPE_CHECKING:
+    from ..event_log import EventLog
+    from ..messages import RunState
+    from ..recipe import Recipe
+    from ..runs import RunFolder
+    from ..sampling.chat import Chat
+
+
+class Talking:
+    """Asking the weights of a run; `Session` adds what it is and how it is steered."""
+
+    recipe: Recipe
+    log: EventLog
+    run_folder: RunFolder
+    _chat: Chat
+    _finding_voices = False
+
+    if TYPE_CHECKING:  # Session's
+
+        @property
+        def name(self) -> str: ...  # noqa: D102
+        @property
+        def state(self) -> RunState: ...  # noqa: D102
+        def submit(self, command: Command) -> Receipt: ...  # noqa: D102
+
+    def ask(self, messages: Sequence[Message], at: str = "live", **more: Any) -> Receipt:
+        """Queue a question to `live` or `base` and return at once; see `messages.Ask` for the sampling settings."""
+        try:
+            asked = Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more)
+        except ValidationError as error:
+            raise RecipeError(first_complaint(error)) from None
+        return self.submit(asked)
+
+    def chat(
+        self, prompt: str | Sequence[Message], at: str = "live", n: int = 1, **sampling: Any
+    ) -> Reply | list[Reply]:
+        """Ask the weights of this moment (`live`) or the `base`; waits for the reply. `n` > 1 gives a list.
+
+        Settings: `max_new_tokens` (256), `temperature` (0: greedy), `top_p`, `top_k`, `seed`. Raises `Refused`.
+        """
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        receipts = [self.ask(messages, at, thread="python", **sampling) for _ in range(n)]
+        replies = []
+        for receipt in receipts:
+            receipt.wait()
+            answer = receipt.answer
+            if isinstance(answer, ReplyDone):
+                replies.append(Reply.of(answer))
+        return replies[0] if n == 1 else replies
+
+    def chat_address(self, text: str) -> str:
+        """`live` or `base` for an address of this session. `AddressError` for weights that cannot speak here."""
+        address = parse_address(str(text))
+        if address.session not in (None, self.name):
+            raise AddressError(f"'{text}' is of another session than '{self.name}'")
+        if address.at in ("live", "last", "base"):
+            return "base" if address.at == "base" else "live"
+        raise AddressError(f"'{text}' cannot be talked to; here are: live, base")
+
+    def _ensure_voices(self) -> None:
+        if self._chat.ready or self._finding_voices or self.state not in OVER:
+            return
+        self._finding_voices = True
+
+        def load() -> None:
+            from ..launch.job import voices_of
+
+            try:
+                step, folder, _ = self.run_folder.newest_good()
+                trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
+                self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
+            except Exception as error:  # noqa: BLE001 - every question must get its answer
+                self._finding_voices = False  # first: whoever asks from now on searches again
+                self._chat.fail(str(error))
+            self._finding_voices = False
+
+        start(load, f"{self.name} voices", self.log)
