@@ -2,7 +2,7 @@
 
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
-                adapter/      the result, in PEFT's own format
+                adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 
 A checkpoint is written beside its place, flushed to disk, described by a manifest of sizes and SHA-256, and published
 by one rename; a killed process leaves at most a staging folder, which is not a checkpoint.
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.rows = path / "data" / "rows.jsonl"
         self.adapter = path / "adapter"
+        self.model = path / "model"
         self._locked = False
 
     @property
@@ -169,11 +170,19 @@ class RunFolder:
         found = (_STEP.fullmatch(p.name) for p in (self.path / "checkpoints").glob("step-*"))
         return sorted(int(match[1]) for match in found if match)
 
-    def publish(self, step: int, write: Callable[[Path], None]) -> tuple[Path, int]:
+    def visit(self, step: int) -> Path:
+        """The folder of the checkpoint at `step`, verified; `CheckpointError` where there is none."""
+        if step not in self.checkpoints():
+            kept = ", ".join(map(str, self.checkpoints())) or "none"
+            raise CheckpointError(f"run '{self.name}' has no weights of step {step}; there are: {kept}")
+        verify(self.checkpoint(step))
+        return self.checkpoint(step)
+
+    def publish(self, step: int, write: Callable[[Path], None], pinned: Collection[int] = ()) -> tuple[Path, int]:
         """Have `write` fill a staging folder and publish it as the checkpoint of `step`: its path and size in bytes.
 
-        Older checkpoints beyond `KEEP` are removed afterwards. Raises `OSError` where the disk refuses; nothing is
-        published then, and what was there stays.
+        Older checkpoints beyond `KEEP`, but the `pinned` ones, are removed afterwards. Raises `OSError` where the disk
+        refuses; nothing is published then, and what was there stays.
         """
         final = self.checkpoint(step)
         staging = final.with_name(f".staging-{uuid.uuid4().hex[:8]}")
@@ -190,7 +199,7 @@ class RunFolder:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for old in self.checkpoints()[:-KEEP]:
-            if old != step:
+            if old != step and old not in pinned:
                 shutil.rmtree(self.checkpoint(old), ignore_errors=True)
         return final, size
 

@@ -1,4 +1,4 @@
-"""What exact resumption needs, written and put back: adapter, optimizer, schedule, cursor, random streams.
+"""What exact resumption needs, written and put back: weights, optimizer, schedule, cursor, random streams.
 
 Nothing is pickled: tensors go to safetensors, the rest to JSON. Restoring happens in `on_train_begin`, when the trainer
 has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it miscounts rows after a batch edit).
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
 from ..messages import Applied, Refused, Set
+from ..weights import put_weights, read_weights, write_weights
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
@@ -26,29 +26,11 @@ from .port import Port
 OPTIMIZER = "optimizer.safetensors"
 STREAMS = "random.safetensors"
 STATE = "training.json"
-ADAPTER = "adapter_model.safetensors"
-
-
-def write_adapter(model: Any, folder: Path) -> None:
-    """The adapter in PEFT's own format. Embeddings are left out: to look for changed ones, PEFT would ask the hub.
-
-    Raises `OSError` where the disk refuses.
-    """
-    try:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    except SafetensorError as error:  # what safetensors says of a full disk is no OSError
-        raise OSError(str(error)) from error
-
-
-def read_adapter(model: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """The adapter in `folder` under the parameter names that it has in `model`."""
-    stored = load_file(folder / ADAPTER)
-    return {name: stored[name.replace(".default.", ".")] for name, _ in model.named_parameters() if "lora_" in name}
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
     """Fill `folder` with all that `restore_checkpoint` needs. Raises `OSError` where the disk refuses."""
-    write_adapter(port.trainer.model, folder)
+    write_weights(port.trainer.model, folder)
     optimizer = port.trainer.optimizer.state_dict()
     tensors, plain = {}, {}
     for index, slots in optimizer["state"].items():
@@ -68,6 +50,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "step": port.step,
         "max_steps": int(port.trainer.state.max_steps),
         "edits": port.edits.state(),
+        "evaluation": port.evaluation.state(),
         "cursor": port.cursor.state(),
         "dtype": str(next(port.trainer.model.parameters()).dtype),
         "ahead": port.obedience.ahead,
@@ -90,7 +73,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
             f"the run was trained in {state['dtype']}, which is not what this machine loads the base in"
         )
     device = str(trainer.args.device)
-    set_peft_model_state_dict(trainer.model, load_file(folder / ADAPTER, device=device))
+    put_weights(trainer.model, read_weights(folder, device))
     slots: dict[int, dict[str, Any]] = {}
     for name, value in [*load_file(folder / OPTIMIZER).items(), *state["optimizer"]["plain"].items()]:
         index, _, slot = name.partition(".")
@@ -105,6 +88,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer.state.epoch = fresh.progress
     trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
     port.edits.restore(state["edits"])
+    port.evaluation.restore(state.get("evaluation"))
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]

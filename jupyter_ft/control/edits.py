@@ -6,7 +6,7 @@ Everything here happens on the training thread between two steps. What the train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from pydantic import JsonValue
 
 from ..errors import RecipeError
 from ..recipe import ALIASES, HF_SCHEDULES, Hyperparameters, Schedule, change
+from ..weights import lora_layers, set_alpha, set_dropout
 from .cursor import RowCursor
+from .lease import Turn
 from .schedule import Anchor, decay_progress
 
 Changes = dict[str, tuple[JsonValue, JsonValue]]
@@ -24,8 +26,9 @@ _HORIZON = {"batch_size", "accumulation", "epochs", "max_steps"}
 class LiveEdits:
     """The hyperparameters of a run as they are now, and how to change them."""
 
-    def __init__(self, trainer: Any, cursor: RowCursor, asked: Hyperparameters) -> None:
+    def __init__(self, trainer: Any, cursor: RowCursor, asked: Hyperparameters, turn: Turn) -> None:
         self._trainer = trainer
+        self._turn = turn
         self._cursor = cursor
         self.now = asked
         self.anchor: Anchor | None = None
@@ -50,6 +53,7 @@ class LiveEdits:
         done = self._trainer.state.global_step
         names = [name for name in type(new).model_fields if name in _resolved(changes)]
         self._check_warmup(names)
+        self._check_there(names)
         if "epochs" in names and new.max_steps is not None:
             raise RecipeError(f"epochs: max_steps = {new.max_steps} decides how long the run is; set that")
         old = self.now.model_dump(mode="json") | {"learning_rate": self.current_rate()}
@@ -60,6 +64,7 @@ class LiveEdits:
             self._cursor.batch_size, self._cursor.accumulation = geometry
             raise RecipeError(f"with that the run would be {total} steps long and {done} are done; use stop to end it")
         self.now = new
+        self._edit_adapter(names)
         self._trainer.args.max_grad_norm = new.max_grad_norm
         if "weight_decay" in names:
             self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
@@ -74,6 +79,20 @@ class LiveEdits:
             raise RecipeError("warmup_steps: the warm-up is over; set learning_rate instead")
         if {"warmup_steps", "learning_rate"} <= set(names):
             raise RecipeError("learning_rate ends the warm-up, so warmup_steps would do nothing; set one of the two")
+
+    def _check_there(self, names: list[str]) -> None:
+        if {"alpha", "dropout"} & set(names) and not lora_layers(self._trainer.model):
+            raise RecipeError("alpha and dropout belong to a LoRA adapter; this run trains every weight")
+        if {"eval_steps", "early_stopping_patience"} & set(names) and self._trainer.eval_dataset is None:
+            raise RecipeError("there are no rows to evaluate on; start a run with held_out: 10%")
+
+    def _edit_adapter(self, names: Iterable[str]) -> None:
+        if "alpha" in names:
+            set_alpha(self._trainer.model, self.now.alpha)
+        if "dropout" in names:
+            set_dropout(self._trainer.model, self.now.dropout)
+            if self.now.dropout > 0:
+                self._turn.begin_drawing()
 
     def _reschedule(self, names: list[str], total: int) -> None:
         at = self._trainer.lr_scheduler.last_epoch
@@ -131,6 +150,8 @@ class LiveEdits:
         scheduler = self._trainer.lr_scheduler
         scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["step_count"]
         self._trainer.args.max_grad_norm = self.now.max_grad_norm
+        if lora_layers(self._trainer.model):
+            self._edit_adapter(("alpha", "dropout"))
         self.install()
 
 

@@ -13,7 +13,7 @@ class Inbox:
     def __init__(self) -> None:
         self._waiting: list[ForTrainer] = []
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._nudged = False
 
     def put(self, command: ForTrainer) -> bool:
         """Leave a command; False where nobody will read it any more."""
@@ -24,11 +24,18 @@ class Inbox:
             self._changed.notify_all()
             return True
 
+    def nudge(self) -> None:
+        """Wake who waits in `take`, with nothing to take."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify_all()
+
     def take(self, wait: bool = False) -> list[ForTrainer]:
-        """All that waits now; with `wait`, block until there is something."""
+        """All that waits now; with `wait`, block until there is something, or a nudge."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: bool(self._waiting))
+                self._changed.wait_for(lambda: bool(self._waiting) or self._nudged)
+            self._nudged = False
             taken, self._waiting = self._waiting, []
             return taken
 

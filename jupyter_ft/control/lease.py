@@ -107,6 +107,7 @@ class Turn:
         self._lease = lease
         self._streams = streams
         self.draws = draws
+        self._held = False
         self._users: Streams | None = None
 
     @property
@@ -120,14 +121,25 @@ class Turn:
         if self._users is not None:
             streams.put()
 
+    def begin_drawing(self) -> None:
+        """From now on the session draws from the global generators: dropout was raised from 0."""
+        self.draws = True
+        if self._held and self._users is None:
+            self._swap_in()
+
+    def _swap_in(self) -> None:
+        self._users = Streams.now()
+        self._streams.put()
+
     def take(self) -> None:
         """Wait for the lease, then swap the session's streams in."""
         self._lease.acquire()
+        self._held = True
         try:
             if self.draws:
-                self._users = Streams.now()
-                self._streams.put()
+                self._swap_in()
         except BaseException:
+            self._held = False
             self._lease.release()
             raise
 
@@ -139,4 +151,5 @@ class Turn:
                 self._users.put()
                 self._users = None
         finally:
+            self._held = False
             self._lease.release()

@@ -38,6 +38,7 @@ class Obedience:
         self._do(self._inbox.take())
         while self.paused and not self.stopping:
             self._do(self._inbox.take(wait=True))
+            self._port.hooks.publish(self._port.step)  # chat may have asked for it
         due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
         self.scheduled = [edit for edit in self.scheduled if edit not in due]
         if not self.stopping:

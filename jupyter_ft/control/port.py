@@ -22,6 +22,7 @@ from ..messages import StateChanged, StepDone, StepRefused
 from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
+from .evaluation import Evaluation
 from .inbox import Inbox
 from .lease import Turn
 from .obey import Obedience
@@ -59,7 +60,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
         args.gradient_accumulation_steps = 1
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
-        self.edits = LiveEdits(trainer, self.cursor, asked)
+        self.edits = LiveEdits(trainer, self.cursor, asked, turn)
+        self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
         self.last_save = (0, time.monotonic())
         self._loader: Any = None
@@ -113,7 +115,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def _boundary_and_fetch(self, _iterator: Iterator[Any], _count: int, device: Any) -> tuple[list[Any], Any]:
         self.report_step()
         self.hooks.publish(self.step)
-        if self._checkpoint_due():
+        if self.evaluation.if_due() or self._checkpoint_due():  # the best weights so far are kept at once
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
         self.turn.give()
@@ -121,7 +123,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
             go_on = self.obedience.at_boundary()
         finally:
             self.turn.take()
-        if not go_on or self.step >= self.trainer.state.max_steps:  # restored from a checkpoint of the last step
+        over = self.step >= self.trainer.state.max_steps  # restored from a checkpoint of the last step
+        if not go_on or over or self.evaluation.exhausted:
             self.trainer.control.should_training_stop = True
             return [], None
         self._began = time.perf_counter()
@@ -204,6 +207,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Add the method's own metrics of this step, and report it."""
         if self._pending is None or self._pending.step != state.global_step:
+            state.log_history.clear()
             return
         own = {k: float(v) for k, v in (logs or {}).items() if k not in _OURS and isinstance(v, int | float)}
         self._pending = self._pending.model_copy(update={"metrics": own})
@@ -217,9 +221,15 @@ class Port(TrainerCallback):  # type: ignore[misc]
             self._pending = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report the last step and publish the last weights."""
+        """Report the last step, evaluate and publish the last weights."""
         self.report_step()
+        if not self.obedience.stopping:
+            self.evaluation.if_due(at_end=True)
         self.hooks.publish(self.step)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of the progress of an evaluation."""
+        self.evaluation.count(len(kwargs.get("eval_dataloader") or ()))
 
 
 def _count_tokens(part: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from .columns import Format
 from .formats import Example, Examples, normalise
+from .held_out import hold_out
 from .layout import chat_ids, chat_text
 from .read import Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -23,6 +24,7 @@ __all__ = [
     "TokenRow",
     "chat_ids",
     "chat_text",
+    "hold_out",
     "load",
     "load_rows",
     "normalise",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..control.checkpoint import read_adapter
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
-from ..data import Examples, Format, render
+from ..data import Examples, Format, Rendered, hold_out, render
 from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
@@ -31,7 +30,8 @@ from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.twin import Twin
+from ..sampling.twin import FullTwin, Twin
+from ..weights import alpha_in, plain_name, read_weights
 from .running import Running, one_line
 
 
@@ -76,12 +76,12 @@ class Job:
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
-        rows = self._render(base)
+        rows, held_out = self._render(base)
         self._stop_early()
-        twin = _twin(base, self.recipe, self.examples.format)
+        twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
-            trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
+            trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
         return Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         ).run(self.resume)
@@ -95,24 +95,31 @@ class Job:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
         raise _StoppedEarly
 
-    def _render(self, base: Base) -> list[Any]:
-        rendered = render(
-            self.examples,
-            base.tokenizer,
-            system=self.recipe.system,
-            max_length=self.recipe.max_length,
-            progress=lambda done, total: self._progress("tokenising", done, total),
-        )
+    def _render(self, base: Base) -> tuple[list[Any], list[Any] | None]:
+        recipe = self.recipe
+        train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
+        rendered = self._rendered(train, base, "tokenising")
+        held_out = self._rendered(apart, base, "tokenising the held-out rows") if apart else None
+        said = f"; held out to evaluate on: {len(held_out.rows):,} rows" if held_out else ""
         self.log.append(
             DataReady(
-                said=rendered.said,
+                said=rendered.said + said,
                 rows=len(rendered.rows),
                 dropped=len(rendered.dropped),
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        return list(rendered.rows)
+        return list(rendered.rows), list(held_out.rows) if held_out else None
+
+    def _rendered(self, examples: Examples, base: Base, what: str) -> Rendered:
+        return render(
+            examples,
+            base.tokenizer,
+            system=self.recipe.system,
+            max_length=self.recipe.max_length,
+            progress=lambda done, total: self._progress(what, done, total),
+        )
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))
@@ -141,19 +148,30 @@ class _StoppedEarly(Exception):
     """A stop that came before the first step."""
 
 
-def voices_of(folder: Path, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin:
-    """The voices of a past run: its base, and the adapter of the checkpoint in `folder`."""
+def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
+    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
     base = POOL.get(
         recipe.model,
         revision=recipe.revision,
         dtype=recipe.dtype,
         report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
     )
-    twin = _twin(base, recipe, trained_on)
-    twin.publish(step, read_adapter(twin.live, folder))
+    twin = _twin(base, recipe, trained_on, folder)
+    checkpoint = folder.visit(step)
+    if isinstance(twin, FullTwin):
+        twin.publish(step, {}, 0.0)
+        twin.retire()
+    else:
+        stored = read_weights(checkpoint)
+        tensors = {name: stored[plain_name(name)] for name, p in twin.live.named_parameters() if "lora_" in name}
+        twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin
 
 
-def _twin(base: Base, recipe: Recipe, trained_on: Format) -> Twin:
+def _twin(
+    base: Base, recipe: Recipe, trained_on: Format, folder: RunFolder, nudge: Callable[[], None] = lambda: None
+) -> Twin | FullTwin:
+    if recipe.adapter.kind == "full":
+        return FullTwin(base, trained_on, folder.visit, nudge)
     with LEASE, seeded_streams(recipe.seed):  # PEFT draws the adapter that the first publication overwrites
-        return Twin(base, recipe, trained_on)
+        return Twin(base, recipe, trained_on, folder.visit)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
-from ..control.checkpoint import restore_checkpoint, schedule_again, write_adapter, write_checkpoint
+from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
@@ -15,14 +16,23 @@ from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.twin import Twin, trained_tensors
+from ..sampling.twin import FullTwin, Twin
+from ..weights import trained_tensors, write_weights
 
 
 class Running:
     """One `train()` of a trainer under a port, with its chat and its checkpoints. Lives on the training thread."""
 
     def __init__(
-        self, trainer: Any, twin: Twin, recipe: Recipe, *, folder: RunFolder, log: EventLog, inbox: Inbox, chat: Chat
+        self,
+        trainer: Any,
+        twin: Twin | FullTwin,
+        recipe: Recipe,
+        *,
+        folder: RunFolder,
+        log: EventLog,
+        inbox: Inbox,
+        chat: Chat,
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
@@ -38,7 +48,7 @@ class Running:
         turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(self.trainer.model))
 
         def publish(step: int) -> None:
-            self.twin.publish(step, trained)
+            self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
         hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
@@ -55,7 +65,10 @@ class Running:
             raise
         finally:
             turn.give()
+            if sys.exc_info()[0] is not None:
+                self.twin.retire()
         end = self._finish(port)
+        self.twin.retire()
         port.obedience.refuse_rest("the run is over")
         port.detach()
         return end
@@ -78,7 +91,8 @@ class Running:
         began = time.perf_counter()
         port.last_save = (step, time.monotonic())
         try:
-            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging))
+            best = {port.evaluation.best_step}
+            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging), pinned=best)
         except OSError as error:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
@@ -88,12 +102,22 @@ class Running:
     def _finish(self, port: Port) -> StateChanged:
         state: RunState = "stopped" if port.obedience.stopping else "finished"
         note, total = "", int(port.trainer.state.max_steps)
+        if port.evaluation.exhausted:
+            patience, best = port.edits.now.early_stopping_patience, port.evaluation.best_step
+            note = f"stopped early: no lower eval_loss in {patience} evaluations; the best is step {best}"
         try:
             self._save(port, port.step)
-            write_adapter(port.trainer.model, self.folder.adapter)
+            self._write_result(port.trainer.model)
         except OSError as error:
             state, note = "stopped", f"the result could not be written ({one_line(error)}); make room and resume"
         return StateChanged(state=state, step=port.step, total_steps=total, note=note)
+
+    def _write_result(self, model: Any) -> None:
+        if self.recipe.adapter.kind == "lora":
+            write_weights(model, self.folder.adapter)
+            return
+        write_weights(model, self.folder.model, next(self.twin.base.parameters()).dtype)
+        self.twin.tokenizer.save_pretrained(str(self.folder.model))
 
 
 def one_line(error: BaseException) -> str:

@@ -15,8 +15,8 @@ from transformers.utils.notebook import NotebookProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import RecipeError
-from ..models import with_adapter
 from ..recipe import HF_SCHEDULES, Recipe
+from ..weights import to_train
 
 HEADLINE = ("loss", "mean_token_accuracy")
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
@@ -37,6 +37,7 @@ def config(recipe: Recipe, folder: Path, dtype: torch.dtype, device: torch.devic
         "weight_decay": live.weight_decay,
         "max_grad_norm": live.max_grad_norm,
         "per_device_train_batch_size": live.batch_size,
+        "per_device_eval_batch_size": live.batch_size,
         "gradient_accumulation_steps": live.accumulation,
         "num_train_epochs": live.epochs,
         "max_steps": live.max_steps or -1,
@@ -69,17 +70,20 @@ def no_telemetry() -> Iterator[None]:
         constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
-    """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
+def build(
+    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path, *, held_out: list[Any] | None = None
+) -> SFTTrainer:
+    """A trainer over `rows` (`input_ids`, `labels`) that has not begun; `held_out` rows are for its `evaluate`."""
     weight = next(model.parameters())
     arguments = config(recipe, folder, weight.dtype, weight.device)
     if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
         arguments._n_gpu = 1
     with no_telemetry():
         trainer = SFTTrainer(
-            model=with_adapter(model, recipe),
+            model=to_train(model, recipe),
             args=arguments,
             train_dataset=Dataset.from_list(list(rows)),
+            eval_dataset=Dataset.from_list(list(held_out)) if held_out else None,
             processing_class=tokenizer,
         )
     for noisy in (PrinterCallback, NotebookProgressCallback):

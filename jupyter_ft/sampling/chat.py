@@ -16,7 +16,7 @@ PART_SECONDS = 0.1  # text is told of at most this often
 
 
 class Voices(Protocol):
-    """Who speaks: a tokenizer, and for `live` or `base` the model and its step."""
+    """Who speaks: a tokenizer, and for `live`, `base` or a step's number the model and its step."""
 
     tokenizer: Any
     trained_on: Format
@@ -64,8 +64,8 @@ class Chat:
                 self._hush(command)
             elif not command.messages or command.messages[-1].get("role") != "user":
                 self._refuse(command, "a question ends with a message of the role 'user'")
-            elif command.at not in ("live", "base"):
-                self._refuse(command, f"no weights '{command.at}' to talk to here: live or base")
+            elif command.at not in ("live", "base") and not command.at.isdecimal():
+                self._refuse(command, f"no weights '{command.at}' to talk to here: live, base or a step")
             else:
                 self._queue.append((command, time.perf_counter()))
                 self._changed.notify_all()

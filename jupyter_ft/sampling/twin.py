@@ -1,13 +1,19 @@
-"""The twin: chat's own modules over the base's storage, with adapter tensors of its own.
+"""The twin: chat's own modules over the base's storage, with trained tensors of its own.
 
-The training thread publishes the adapter into a spare buffer at each boundary; the chat thread copies the spare into
-the twin between two replies, so that a reply is spoken by one step from its first token to its last. It is built from
-the base and never from the trainer's model: TRL replaces `forward` on the instance with a closure over the live one.
+The training thread publishes an adapter into a spare buffer at each boundary; the chat thread copies the spare into
+the twin between two replies, so that a reply is spoken by one step from its first token to its last. Full weights are
+too big to copy at each boundary: there the chat thread says that it wants them, and gets those of the next one.
+
+It is built from the base and never from the trainer's model: TRL replaces `forward` on the instance with a closure
+over the live one.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +21,63 @@ import torch
 from ..data import Format
 from ..models import Base, with_adapter
 from ..recipe import Recipe
+from ..weights import alpha_in, put_weights, read_weights, set_alpha
+
+Tensors = dict[str, torch.Tensor]
 
 
-class Twin:
-    """Two voices over one base: `live` (the adapter as last published) and `base` (the untouched weights)."""
+class Voices:
+    """What speaks for `base`, and for the checkpoints of a run; `Twin` and `FullTwin` add `live`.
 
-    def __init__(self, base: Base, recipe: Recipe, trained_on: Format = "messages") -> None:
+    `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are.
+    """
+
+    def __init__(self, base: Base, trained_on: Format, find: Callable[[int], Path]) -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
         self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
         self.base = base.shell()
+        self._find = find
+        self._past: Any = None  # made at the first visit
+        self._visiting: int | None = None
+
+    def voice(self, at: str) -> tuple[Any, int]:
+        """The model that speaks for `base` (its step is 0), `live`, or the checkpoint of a step, and its step."""
+        if at == "base":
+            return self.base, 0
+        return self.live_voice() if at == "live" else self._visit(int(at))
+
+    def live_voice(self) -> tuple[Any, int]:
+        """The model of the last publication and its step."""
+        raise NotImplementedError
+
+    def new_past(self) -> Any:
+        """A model to put the weights of a checkpoint into."""
+        raise NotImplementedError
+
+    def _visit(self, step: int) -> tuple[Any, int]:
+        folder = self._find(step)  # also where it is held already: what is gone from disk is gone
+        if self._visiting != step:
+            self._past = self.new_past() if self._past is None else self._past
+            self._visiting = None
+            load(self._past, folder)
+            self._visiting = step
+        return self._past, step
+
+
+def load(model: Any, folder: Path) -> None:
+    """Put the weights in `folder` into a twin's model, an adapter's scale too."""
+    put_weights(model, read_weights(folder))
+    alpha = alpha_in(folder)
+    if alpha is not None:
+        set_alpha(model, alpha)
+
+
+class Twin(Voices):
+    """The voices of a run that trains an adapter: megabytes beside the base's storage."""
+
+    def __init__(self, base: Base, recipe: Recipe, trained_on: Format, find: Callable[[int], Path]) -> None:
+        super().__init__(base, trained_on, find)
         self.live = with_adapter(base.shell(), recipe).eval().requires_grad_(False)
         self._own = {name: p for name, p in self.live.named_parameters() if "lora_" in name}
         for name, parameter in self._own.items():
@@ -33,27 +86,79 @@ class Twin:
         self._spare = {name: p.detach().clone() for name, p in self._own.items()}
         self._lock = threading.Lock()
         self._published = self._held = 0
+        self._alpha = recipe.hyperparameters.alpha
         self._fresh = False
 
-    def publish(self, step: int, trained: dict[str, torch.Tensor]) -> None:
+    def publish(self, step: int, trained: Tensors, alpha: float) -> None:
         """Take the adapter of `step` into the spare buffer (training thread; the cost of copying the adapter)."""
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
-            self._published, self._fresh = step, True
+            self._published, self._alpha, self._fresh = step, alpha, True
 
-    def refresh(self) -> int:
-        """Bring the twin up to the last publication (chat thread, between replies); the step that it now speaks for."""
+    def retire(self) -> None:
+        """No publication will come any more."""
+
+    def live_voice(self) -> tuple[Any, int]:
+        """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""
         with self._lock, torch.no_grad():
             if self._fresh:
                 torch._foreach_copy_(list(self._own.values()), list(self._spare.values()))
+                set_alpha(self.live, self._alpha)
                 self._held, self._fresh = self._published, False
-            return self._held
+            return self.live, self._held
 
-    def voice(self, at: str) -> tuple[Any, int]:
-        """The model that speaks for `live` or `base`, and its step (0 for the base)."""
-        return (self.base, 0) if at == "base" else (self.live, self.refresh())
+    def new_past(self) -> Any:
+        """A copy of the twin with an adapter of its own."""
+        shared = [p for name, p in self.live.named_parameters() if name not in self._own]
+        memo: dict[int, Any] = {id(t): t for t in [*shared, *self.live.buffers()]}
+        return copy.deepcopy(self.live, memo)
 
 
-def trained_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """The trainable tensors of a trainer's model by name, as a twin built the same way names them."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+class FullTwin(Voices):
+    """The voices of a run that trains every weight: a whole copy in the base's dtype, filled when somebody asks.
+
+    `nudge` wakes a training thread that is paused, so that it publishes.
+    """
+
+    def __init__(
+        self, base: Base, trained_on: Format, find: Callable[[int], Path], nudge: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(base, trained_on, find)
+        self.live = self.new_past()
+        self._own = dict(self.live.named_parameters())
+        self._nudge = nudge
+        self._changed = threading.Condition()
+        self._wanted = self._retired = False
+        self._held = self._last = 0
+
+    def new_past(self) -> Any:
+        """A whole copy of the base."""
+        return copy.deepcopy(self._keeps.model).eval().requires_grad_(False)
+
+    def publish(self, step: int, trained: Tensors, alpha: float) -> None:
+        """Copy the weights of `step` where a question waits for them (training thread)."""
+        with self._changed, torch.no_grad():
+            self._last = step
+            if self._wanted:
+                torch._foreach_copy_(list(self._own.values()), [trained[name].detach() for name in self._own])
+                self._held, self._wanted = step, False
+                self._changed.notify_all()
+
+    def retire(self) -> None:
+        """The last weights are those of the checkpoint at the last step."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify_all()
+
+    def live_voice(self) -> tuple[Any, int]:
+        """The copy with the weights of the next boundary or, when the run is over, of its last checkpoint."""
+        with self._changed:
+            if not self._retired and (self._held != self._last or not self._held):
+                self._wanted = True
+                self._nudge()
+                self._changed.wait_for(lambda: self._retired or not self._wanted)
+                self._wanted = False
+            if self._retired and self._held != self._last:
+                load(self.live, self._find(self._last))
+                self._held = self._last
+            return self.live, self._held

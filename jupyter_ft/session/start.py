@@ -30,7 +30,9 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    return checked, data_package.load(data, checked.columns)
+    examples = data_package.load(data, checked.columns)
+    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed)  # what is wrong with it, now
+    return checked, examples
 
 
 def check_model(model: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ..errors import AddressError, RecipeError
 from ..launch.thread import start
-from ..messages import OVER, Ask, Command, Message, ReplyDone
+from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
 from ..recipe import first_complaint
 from .address import parse_address
 from .answers import Receipt, Reply
@@ -39,8 +39,8 @@ class Talking:
         def state(self) -> RunState: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
 
-    def ask(self, messages: Sequence[Message], at: str = "live", **more: Any) -> Receipt:
-        """Queue a question to `live` or `base` and return at once; see `messages.Ask` for the sampling settings."""
+    def ask(self, messages: Sequence[Message], at: str | int = "live", **more: Any) -> Receipt:
+        """Queue a question to `live`, `base`, `best` or a step and return at once; settings: `messages.Ask`."""
         try:
             asked = Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more)
         except ValidationError as error:
@@ -48,9 +48,9 @@ class Talking:
         return self.submit(asked)
 
     def chat(
-        self, prompt: str | Sequence[Message], at: str = "live", n: int = 1, **sampling: Any
+        self, prompt: str | Sequence[Message], at: str | int = "live", n: int = 1, **sampling: Any
     ) -> Reply | list[Reply]:
-        """Ask the weights of this moment (`live`) or the `base`; waits for the reply. `n` > 1 gives a list.
+        """Ask the weights of this moment (`live`), the `base`, `best` or a step; waits for the reply. `n` > 1: a list.
 
         Settings: `max_new_tokens` (256), `temperature` (0: greedy), `top_p`, `top_k`, `seed`. Raises `Refused`.
         """
@@ -64,14 +64,32 @@ class Talking:
                 replies.append(Reply.of(answer))
         return replies[0] if n == 1 else replies
 
-    def chat_address(self, text: str) -> str:
-        """`live` or `base` for an address of this session. `AddressError` for weights that cannot speak here."""
+    def chat_address(self, text: str | int) -> str:
+        """`live`, `base` or the number of a step, for an address of this session.
+
+        Raises `AddressError` for weights that there are not, and says which there are.
+        """
         address = parse_address(str(text))
         if address.session not in (None, self.name):
             raise AddressError(f"'{text}' is of another session than '{self.name}'")
         if address.at in ("live", "last", "base"):
             return "base" if address.at == "base" else "live"
-        raise AddressError(f"'{text}' cannot be talked to; here are: live, base")
+        step = self.best_step if address.at == "best" else int(address.at)
+        kept = self.run_folder.checkpoints()
+        if step is None:
+            raise AddressError(f"'{self.name}' has no best step: nothing is held out, or not evaluated yet (held_out)")
+        if step not in kept:
+            there = ", ".join(["live", "base", *map(str, kept)])
+            raise AddressError(
+                f"'{text}' cannot be talked to: there is no checkpoint of step {step}; here are: {there}"
+            )
+        return str(step)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
+        evaluated = [event for event in self.log.read()[0].events if isinstance(event, EvalDone)]
+        return evaluated[-1].best_step if evaluated else None
 
     def _ensure_voices(self) -> None:
         if self._chat.ready or self._finding_voices or self.state not in OVER:
@@ -82,9 +100,9 @@ class Talking:
             from ..launch.job import voices_of
 
             try:
-                step, folder, _ = self.run_folder.newest_good()
+                step, _, _ = self.run_folder.newest_good()
                 trained_on = self.run_folder.read_recipe()[1]["data"]["format"]
-                self._chat.begin(voices_of(folder, step, self.recipe, trained_on, self.log), self.name)
+                self._chat.begin(voices_of(self.run_folder, step, self.recipe, trained_on, self.log), self.name)
             except Exception as error:  # noqa: BLE001 - every question must get its answer
                 self._finding_voices = False  # first: whoever asks from now on searches again
                 self._chat.fail(str(error))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 
 def losses(session: Any) -> list[float]:
@@ -15,7 +14,9 @@ def losses(session: Any) -> list[float]:
 
 
 def final_hash(session: Any) -> str:
-    return hash_of(load_file(session.folder / "adapter" / "adapter_model.safetensors"))
+    from jupyter_ft.weights import read_weights
+
+    return hash_of(read_weights(session.run_folder.checkpoint(session.step)))
 
 
 def hash_of(tensors: dict[str, torch.Tensor]) -> str:
@@ -38,11 +39,16 @@ def replies(session: Any) -> list[Any]:
 def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path) -> Any:
     """TRL's own trainer on the same rows, built the same way, with nothing of ours attached."""
     from jupyter_ft.control.lease import seeded_streams
-    from jupyter_ft.data import load, render
+    from jupyter_ft.data import hold_out, load, render
     from jupyter_ft.methods import sft
     from jupyter_ft.models import POOL
 
     base = POOL.get(str(model), revision=None, dtype=recipe.dtype, report=lambda *_: None)
-    rendered = render(load(rows, {}), base.tokenizer, system=recipe.system, max_length=recipe.max_length)
+    train, apart = hold_out(load(rows, {}), recipe.held_out, {}, recipe.seed)
+
+    def tokens(examples: Any) -> Any:
+        return render(examples, base.tokenizer, system=recipe.system, max_length=recipe.max_length).rows
+
+    held_out = tokens(apart) if apart else None
     with seeded_streams(recipe.seed):
-        return sft.build(base.shell(), base.new_tokenizer(), recipe, rendered.rows, folder)
+        return sft.build(base.shell(), base.new_tokenizer(), recipe, tokens(train), folder, held_out=held_out)

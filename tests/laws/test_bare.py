@@ -12,17 +12,21 @@ from jupyter_ft.recipe import parse_recipe
 from ._runs import bare_trainer, finish, hash_of
 
 
-@pytest.mark.parametrize(("accumulation", "dropout"), [(1, 0.0), (3, 0.0), (2, 0.1)])
+@pytest.mark.parametrize(
+    ("accumulation", "adapter"),
+    [(1, {"r": 4}), (3, {"r": 4}), (2, {"r": 4, "dropout": 0.1}), (2, "full")],
+    ids=["plain", "accumulating", "dropout", "full"],
+)
 def test_a_session_equals_the_bare_trainer(
-    tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, accumulation: int, dropout: float
+    tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, accumulation: int, adapter: Any
 ) -> None:
     from jupyter_ft.control.lease import Streams
-    from jupyter_ft.sampling.twin import trained_tensors
+    from jupyter_ft.weights import trained_tensors
 
     asked = {
         "epochs": 2,
         "accumulation": accumulation,
-        "adapter": {"r": 4, "dropout": dropout},
+        "adapter": adapter,
         "learning_rate": 5e-3,
         "warmup_steps": 2,
         "schedule": "cosine",

@@ -47,7 +47,7 @@ def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert max(span for _, span in said) >= 3
 
     def idle(step: int) -> str:
-        twin = voices_of(session.run_folder.checkpoint(step), step, session.recipe, "prompt-completion", session.log)
+        twin = voices_of(session.run_folder, step, session.recipe, "prompt-completion", session.log)
         model, of = twin.voice("live")
         assert of == step
         return speak(model, twin.tokenizer, chat_ids(twin.tokenizer, messages), Manner(max_new_tokens=120)).text

@@ -22,7 +22,7 @@ def pair(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "adapter": {"r": 4}})
     base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
     trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
-    return trainer, Twin(base, recipe)
+    return trainer, Twin(base, recipe, "messages", lambda step: tmp_path)
 
 
 def _reachable(start: Any) -> Iterator[Any]:
@@ -69,7 +69,7 @@ def test_it_shares_the_base_and_owns_its_adapter(pair: tuple[Any, Any]) -> None:
 def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None:
     import torch
 
-    from jupyter_ft.sampling.twin import trained_tensors
+    from jupyter_ft.weights import trained_tensors
 
     trainer, twin = pair
     ids = torch.tensor([[1, 50, 60, 70]])
@@ -85,7 +85,7 @@ def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None
         for tensor in trained.values():
             tensor.add_(0.5)
     assert torch.equal(logits(), first)
-    twin.publish(3, trained)
+    twin.publish(3, trained, 32.0)
     changed = logits()
     assert not torch.equal(changed, first)
     assert twin.voice("live")[1] == 3
@@ -104,14 +104,14 @@ def test_cached_and_uncached_greedy_replies_agree(pair: tuple[Any, Any]) -> None
     import torch
 
     from jupyter_ft.sampling.generate import Manner, speak
-    from jupyter_ft.sampling.twin import trained_tensors
+    from jupyter_ft.weights import trained_tensors
 
     trainer, twin = pair
     trained = trained_tensors(trainer.model)
     with torch.no_grad():
         for tensor in trained.values():
             tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
-    twin.publish(1, trained)
+    twin.publish(1, trained, 32.0)
     model, _ = twin.voice("live")
     prompt = twin.tokenizer("Where is my order?")["input_ids"]
     said = speak(model, twin.tokenizer, prompt, Manner(max_new_tokens=30))

@@ -1,0 +1,87 @@
+"""Evaluation on the held-out rows between two steps, by the trainer's own `evaluate`; early stopping; the best step.
+
+It draws from the global generators (a DataLoader's iterator does): they are put back, so that looking does not touch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..messages import EvalDone, Progress
+from .lease import Streams
+
+if TYPE_CHECKING:
+    from .port import Port
+
+IN_A_RUN = 10  # evaluations where `eval_steps` is not given
+_NOT_METRICS = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+
+
+class Evaluation:
+    """When to evaluate and what came of it. `exhausted`: early stopping ends the run here."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self.last = 0
+        self.best_step, self.best_loss = 0, math.inf
+        self.worse = 0  # evaluations in a row without a better loss
+        self._batches, self._told = 0, 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience is at its end."""
+        patience = self._port.edits.now.early_stopping_patience
+        return patience is not None and self.worse >= patience
+
+    def if_due(self, at_end: bool = False) -> bool:
+        """Evaluate where it is time; whether these are the best weights so far."""
+        port = self._port
+        if port.trainer.eval_dataset is None or port.step <= self.last:
+            return False
+        total = int(port.trainer.state.max_steps)
+        every = port.edits.now.eval_steps or math.ceil(total / IN_A_RUN)
+        if port.step - self.last < every and not at_end:
+            return False
+        return self._evaluate()
+
+    def _evaluate(self) -> bool:
+        port, began = self._port, time.perf_counter()
+        self._batches, before = 0, Streams.now()
+        try:
+            measured = port.trainer.evaluate()
+        finally:
+            before.put()
+        metrics = {k: float(v) for k, v in measured.items() if k not in _NOT_METRICS and isinstance(v, int | float)}
+        loss = metrics.get("eval_loss", math.nan)
+        better = loss < self.best_loss
+        if better:
+            self.best_step, self.best_loss, self.worse = port.step, loss, 0
+        else:
+            self.worse += 1
+        self.last = port.step
+        rows = len(port.trainer.eval_dataset)
+        seconds = time.perf_counter() - began
+        port.log.append(EvalDone(step=port.step, metrics=metrics, best_step=self.best_step, rows=rows, seconds=seconds))
+        return better
+
+    def count(self, batches: int) -> None:
+        """One more batch of `batches` is scored."""
+        self._batches += 1
+        now = time.monotonic()
+        if now - self._told > 0.5 or self._batches == batches:
+            self._told = now
+            self._port.log.append(Progress(what="evaluating", done=self._batches, total=batches))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        best = self.best_loss if math.isfinite(self.best_loss) else None
+        return {"last": self.last, "best_step": self.best_step, "best_loss": best, "worse": self.worse}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Put back what `state()` described (none: a checkpoint of a run that did not evaluate)."""
+        if state:
+            best = math.inf if state["best_loss"] is None else state["best_loss"]
+            self.last, self.worse = state["last"], state["worse"]
+            self.best_step, self.best_loss = state["best_step"], best

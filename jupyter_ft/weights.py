@@ -1,0 +1,123 @@
+"""What a run trains and keeps: a LoRA adapter beside the frozen base, or every weight of a copy of its own.
+
+In a run folder an adapter is in PEFT's own format; full weights are `model.safetensors` and `config.json`, which
+transformers loads. Names of tensors are those of PEFT's files: without the adapter's name in them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .errors import CheckpointError
+from .models import with_adapter
+from .recipe import Recipe
+
+ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
+_NAME = "default"  # PEFT's name of the adapter
+Tensors = Mapping[str, torch.Tensor]
+
+
+def to_train(model: Any, recipe: Recipe) -> Any:
+    """The model that a trainer is given: `model` under a fresh adapter, or a copy of it in float32, all trainable.
+
+    Full weights are trained in float32 whatever the base is in: an update is too small for bfloat16 to hold.
+    """
+    if recipe.adapter.kind == "lora":
+        return with_adapter(model, recipe)
+    own = copy.deepcopy(model).float().requires_grad_(True)
+    own.config.dtype = torch.float32
+    return own
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor as files have it."""
+    return name.replace(f".{_NAME}.", ".")
+
+
+def trained_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The trainable tensors of a model, under the names of its parameters."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_weights(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """What was trained, into `folder`; full weights in `dtype` where given. `OSError` where the disk refuses.
+
+    Embeddings are left out of an adapter: to look for changed ones, PEFT would ask the hub.
+    """
+    try:
+        if isinstance(model, PeftModel):
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        config = copy.deepcopy(model.config)
+        config.dtype = dtype or config.dtype
+        config.save_pretrained(str(folder))
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.save_pretrained(str(folder))
+        tensors = {n: p.detach().to("cpu", dtype or p.dtype).contiguous() for n, p in model.named_parameters()}
+        save_file(tensors, folder / MODEL, metadata={"format": "pt"})
+    except SafetensorError as error:  # what safetensors says of a full disk is no OSError
+        raise OSError(str(error)) from error
+
+
+def read_weights(folder: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """What `write_weights` wrote; `CheckpointError` where there is nothing."""
+    for name in (ADAPTER, MODEL):
+        if (folder / name).is_file():
+            found: dict[str, torch.Tensor] = load_file(folder / name, device=device)
+            return found
+    raise CheckpointError(f"{folder} holds no weights")
+
+
+def alpha_in(folder: Path) -> float | None:
+    """The `alpha` with which the adapter in `folder` was trained last; None for full weights."""
+    file = folder / "adapter_config.json"
+    return float(json.loads(file.read_text(encoding="utf-8"))["lora_alpha"]) if file.is_file() else None
+
+
+def put_weights(model: Any, tensors: Tensors) -> None:
+    """Copy `tensors` into the parameters of those names; `CheckpointError` where names or shapes do not fit."""
+    own = {plain_name(name): p for name, p in model.named_parameters()}
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise CheckpointError(f"{name} is of another model than the run's")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+# --- an adapter's live settings ---------------------------------------------------------------------------------------
+
+
+def lora_layers(model: Any) -> list[Any]:
+    """The layers of `model` that carry an adapter."""
+    return [module for module in model.modules() if isinstance(module, LoraLayer) and _NAME in module.r]
+
+
+def set_alpha(model: Any, alpha: float) -> None:
+    """Scale the adapter by `alpha / r` from the next forward on; a file written later says so too."""
+    for layer in lora_layers(model):
+        layer.lora_alpha[_NAME] = alpha
+        layer.scaling[_NAME] = alpha / layer.r[_NAME]
+    model.peft_config[_NAME].lora_alpha = alpha
+
+
+def set_dropout(model: Any, p: float) -> None:
+    """Dropout `p` on the adapter's input from the next forward on (PEFT has no module for a 0)."""
+    for layer in lora_layers(model):
+        now = layer.lora_dropout[_NAME]
+        layer.lora_dropout[_NAME] = (torch.nn.Dropout(p) if p > 0 else torch.nn.Identity()).train(now.training)
+    model.peft_config[_NAME].lora_dropout = p
