@@ -16,7 +16,7 @@ from typing import Literal, TextIO
 
 from pydantic import ValidationError
 
-from .messages import Answer, Event, Logged, ReplyDone, ReplyPart, Resumed, StepDone, event_from
+from .messages import Answer, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
 from .picture import Floats as Floats  # noqa: PLC0414 - who reads a log names what is in it
 from .steps import BASE_COLUMNS, TIME, Steps
 
@@ -56,6 +56,7 @@ class EventLog:
         self._events: list[Event | None] = []
         self._parts: dict[str, list[int]] = {}
         self._answers: dict[str, Answer] = {}
+        self._progress = ("", 0)  # what goes on, and the index of how far it is
         self._era = 0
         self._changed = threading.Condition()
         self._file: TextIO | None = None
@@ -109,6 +110,10 @@ class EventLog:
             self._era += 1
         if isinstance(event, ReplyPart):
             self._parts.setdefault(event.command, []).append(len(self._events))
+        if isinstance(event, Progress):  # of one thing only the last counts
+            if self._progress[0] == event.what:
+                self._events[self._progress[1]] = None
+            self._progress = (event.what, len(self._events))
         if isinstance(event, Answer):
             self._answers[event.command] = event
         if isinstance(event, ReplyDone):  # the whole text is here, its parts need no longer be kept

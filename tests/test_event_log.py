@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from jupyter_ft.event_log import Cursor, EventLog
-from jupyter_ft.messages import Applied, Logged, ReplyDone, ReplyPart, Resumed, StateChanged, StepDone, event_from
+from jupyter_ft.messages import (
+    Applied,
+    Logged,
+    Progress,
+    ReplyDone,
+    ReplyPart,
+    Resumed,
+    StateChanged,
+    StepDone,
+    event_from,
+)
 
 
 def step(number: int, loss: float = 1.0, **metrics: float) -> StepDone:
@@ -200,6 +210,14 @@ def test_parts_of_a_finished_reply_are_let_go() -> None:
     assert [event.kind for event in log.read()[0].events] == ["reply"]
     assert [event.kind for event in log.read(cursor)[0].events] == ["reply"]
     assert log.answer("c") == reply("c").model_copy(update={"time": log.answer("c").time})
+
+
+def test_of_what_goes_on_only_the_last_word_is_kept() -> None:
+    log = EventLog()
+    for what in ("loading", "tokenising"):
+        for done in range(100):
+            log.append(Progress(what=what, done=done, total=100))
+    assert [(event.what, event.done) for event in log.read()[0].events] == [("loading", 99), ("tokenising", 99)]
 
 
 def test_waiting_ends_with_the_event() -> None:

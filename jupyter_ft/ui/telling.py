@@ -18,7 +18,10 @@ from jupyter_ft.event_log import Cursor, Floats, News
 from jupyter_ft.messages import (
     OVER,
     Applied,
+    CheckpointSaved,
+    EvalDone,
     Event,
+    Health,
     Logged,
     Progress,
     ReplyDone,
@@ -26,6 +29,7 @@ from jupyter_ft.messages import (
     ReplyStarted,
     Resumed,
     StateChanged,
+    StepRefused,
 )
 from jupyter_ft.recipe import controls
 from jupyter_ft.ui.thin import thin
@@ -41,6 +45,8 @@ SILENT_AFTER = 150.0  # browsers slow the timers of a hidden page down to one a 
 SILENT_EVERY = 10.0  # its page may be closed, or its words may wait behind a long cell: tell it, but seldom
 LINES_KEPT = 200
 REPLIES_KEPT = 100
+MARKS_KEPT = 500  # of each kind that comes along the run by itself
+MARKS = (CheckpointSaved, EvalDone, Health, StepRefused)
 
 
 @dataclass
@@ -120,7 +126,7 @@ class View:
         return self._filled(content, news, STORY_ROWS if news.restart else NEWS_ROWS)
 
     def _filled(self, content: dict[str, Any], news: News, limit: int) -> Message:
-        events, self.notes = [*digest(news.events), *self.notes], []
+        events, self.notes = [*digest(without_crowds(news.events)), *self.notes], []
         if events:
             content["events"] = [json.loads(event.model_dump_json()) for event in events]
         if not _rows(news.steps):
@@ -138,6 +144,17 @@ class View:
 
 def _rows(steps: dict[str, Floats]) -> int:
     return len(steps["step"]) if steps else 0
+
+
+def without_crowds(events: list[Event]) -> list[Event]:
+    """The events with at most `MARKS_KEPT` marks of a kind, spread evenly, the first and the last among them."""
+    dropped: set[int] = set()
+    for kind in MARKS:
+        places = [place for place, event in enumerate(events) if isinstance(event, kind)]
+        if len(places) > MARKS_KEPT:
+            kept = {places[at] for at in np.linspace(0, len(places) - 1, MARKS_KEPT).astype(int)}
+            dropped.update(place for place in places if place not in kept)
+    return [event for place, event in enumerate(events) if place not in dropped]
 
 
 def digest(events: Iterable[Event]) -> list[Event]:

@@ -6,9 +6,10 @@ import numpy as np
 from small_run import SmallRun
 
 from jupyter_ft.event_log import Cursor
-from jupyter_ft.messages import Logged, Progress, ReplyPart, Resumed
+from jupyter_ft.messages import CheckpointSaved, EvalDone, Logged, Progress, ReplyPart, Resumed
 from jupyter_ft.ui.telling import (
     BEAT_EVERY,
+    MARKS_KEPT,
     NEWS_ROWS,
     SILENT_AFTER,
     SILENT_EVERY,
@@ -134,6 +135,21 @@ def test_numbers_that_are_not_finite_are_json(run: SmallRun) -> None:
     message = View("a", heard=0).next_message(run, 0.0)
     assert message is not None
     json.dumps(message.content, allow_nan=False)
+
+
+def test_the_marks_of_a_long_run_are_thinned_too(run: SmallRun) -> None:
+    for step in range(1, 3001):
+        run.log.append(CheckpointSaved(step=step, path="c", bytes=1, seconds=0.1))
+        run.log.append(EvalDone(step=step, metrics={"eval_loss": 1.0}, best_step=1, rows=5, seconds=0.1))
+    run.apply("c", learning_rate=1e-5)
+    message = View("a", heard=0).next_message(run, 0.0)
+    assert message is not None
+    for kind in ("checkpoint", "eval"):
+        steps = [event["step"] for event in message.content["events"] if event["kind"] == kind]
+        assert len(steps) == MARKS_KEPT
+        assert (steps[0], steps[-1]) == (1, 3000)
+        assert max(np.diff(steps)) <= 7
+    assert [event["kind"] for event in message.content["events"]][-1] == "applied"
 
 
 def test_a_digest_joins_parts_and_drops_what_is_past() -> None:
