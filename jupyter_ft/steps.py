@@ -189,9 +189,9 @@ class Steps:
         found = np.full((len(self.columns), stop - start), np.nan)
         for part in self._parts:
             low, high = max(start, part.first), min(stop, part.first + part.rows, self._start)
-            places = [self.columns[name] for name in part.columns]
             for at in range(low, high, BLOCK):
                 rows = part.read(at, min(at + BLOCK, high))
+                places = [self.columns[name] for name in part.columns]
                 found[places, at - start : at - start + rows.shape[1]] = rows
         low = max(start, self._start)
         if low < stop:
