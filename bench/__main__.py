@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from . import scale
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 WINDOWS, STEPS, TICKETS = 5, 6, Path(__file__).parents[1] / "examples" / "tickets.csv"
@@ -29,6 +31,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; SmolLM2-135M, LoRA r16, batch 4")
     step_time()
     first_token()
+    scale.measure()
 
 
 def report(what: str, ours: list[float], theirs: list[float], unit: str, aim: str) -> None:

@@ -1,6 +1,6 @@
 """The run folder: its layout, its lock, and checkpoints that are either complete or not there.
 
-    runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  lock
+    runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 

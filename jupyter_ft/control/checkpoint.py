@@ -102,7 +102,7 @@ def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
     In the order of the log: of two edits at one step the later counts.
     """
     edits: dict[str, Set] = {}
-    for event in port.log.read()[0].events:
+    for event in port.log.read(steps="none")[0].events:
         if isinstance(event, Applied) and event.changes and event.step > port.step:
             changes = {name: new for name, (_, new) in event.changes.items()}
             edits[event.command] = Set(id=event.command, changes=changes, step=event.step)

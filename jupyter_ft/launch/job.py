@@ -132,8 +132,7 @@ class Job:
         return StateChanged(state="failed", step=self._step(), note=error)
 
     def _step(self) -> int:
-        steps = self.log.read()[0].steps["step"]
-        return int(steps[-1]) if len(steps) else 0
+        return self.log.last_step
 
     def _refuse_rest(self, reason: str) -> None:
         for command in self.inbox.close():

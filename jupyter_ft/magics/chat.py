@@ -52,7 +52,7 @@ class Talk:
         waiting = "waiting" if session.state in ("running", "paused") else f"waiting, the run is {session.state}"
         self.columns.append(Column(label, ask.at, ask.id, waiting))
         self._asked.append((session, ask))
-        self._cursors.setdefault(session.name, session.log.read()[1])
+        self._cursors.setdefault(session.name, session.log.end)
 
     def ask(self) -> None:
         """Put the questions."""
@@ -63,7 +63,7 @@ class Talk:
         """Take in what is new; whether anything is."""
         new = False
         for session in {s.name: s for s, _ in self._asked}.values():
-            news, self._cursors[session.name] = session.log.read(self._cursors[session.name])
+            news, self._cursors[session.name] = session.log.read(self._cursors[session.name], steps="none")
             for event in news.events:
                 new |= sum(column.hear(event) for column in self.columns) > 0
         return new

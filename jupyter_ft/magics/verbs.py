@@ -77,7 +77,7 @@ def _table(place: Place, listed: list[Session]) -> None:
 
 def _row(session: Session) -> list[str]:
     state, of = session.state, f"/{session.total_steps}" if session.total_steps else ""
-    last = {name: float(values[-1]) for name, values in session.log.read()[0].steps.items() if len(values)}
+    last = session.log.last_row
     figures = [shown(last[name]) if name in last else "–" for name in ("loss", "learning_rate")]
     return [session.name, state, f"{session.step}{of}", *figures]
 

@@ -91,11 +91,11 @@ class Session(Talking):
 
     def _catch_up(self) -> None:
         with self._guard:
-            news, self._seen = self.log.read(self._seen)
+            news, self._seen = self.log.read(self._seen, steps="none")
             for event in news.events:
                 self._note(event)
-            if len(news.steps["step"]):  # after the events: the columns are as they are now, a `Resumed` may be old
-                self._step = int(news.steps["step"][-1])
+            if self._seen.rows:  # after the events: the columns are as they are now, a `Resumed` may be old
+                self._step = self.log.last_step
 
     def _note(self, event: Event) -> None:
         if isinstance(event, StateChanged):
@@ -153,7 +153,7 @@ class Session(Talking):
     @property
     def events(self) -> list[Event]:
         """Everything that happened but the steps (those are `metrics`)."""
-        return self.log.read()[0].events
+        return self.log.read(steps="none")[0].events
 
     @property
     def metrics(self) -> pd.DataFrame:

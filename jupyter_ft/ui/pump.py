@@ -1,4 +1,4 @@
-"""The pump: one thread that tells every open view its news, ten times a second at most.
+"""The pump: one thread that tells every open view its news, four times a second at most.
 
 It is the only writer to the browser. (A view that polls is answered where it asked, under the panel's lock:
 on Colab only what is sent while its own message is being handled arrives.)
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jupyter_ft.ui.panel import Panel
 
-WAKES_PER_SECOND = 10
+WAKES_PER_SECOND = 20  # oftener than a view may be told: what comes after a silence should not wait
 _log = logging.getLogger(__name__)
 
 

@@ -1,14 +1,15 @@
 """What one open view has been told of a run, and the message that tells it the rest.
 
-A view that says hello is told the story: everything, thinned. After that it is told the news: only what is new.
-Both carry the curves as one float32 buffer, column after column, and the other events as JSON.
+A view that says hello is told the story: everything, thinned. After that it is told the news: only what is new, and
+now and then the thinned curves in the place of those it has, so that neither a message nor a browser's memory grows
+with the run. Both carry the curves as one float32 buffer, column after column, and the other events as JSON.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from jupyter_ft.event_log import Cursor, Floats, News
 from jupyter_ft.messages import (
     OVER,
     Applied,
+    CheckpointSaved,
+    EvalDone,
     Event,
+    Health,
     Logged,
     Progress,
     ReplyDone,
@@ -25,6 +29,7 @@ from jupyter_ft.messages import (
     ReplyStarted,
     Resumed,
     StateChanged,
+    StepRefused,
 )
 from jupyter_ft.recipe import controls
 from jupyter_ft.ui.thin import thin
@@ -33,12 +38,15 @@ from jupyter_ft.ui.watched import Watched
 PROTOCOL = 1
 STORY_ROWS = 2000
 NEWS_ROWS = 500
-CURVES_EVERY = 0.25  # seconds between two messages with curve points
+VIEW_ROWS = 20_000  # what a view holds at most before its curves are thinned again
+TOLD_EVERY = 0.25  # seconds between two messages at least; what comes meanwhile goes together
 BEAT_EVERY = 5.0  # while a run is live a view hears something at least so often, or it says that the kernel is gone
 SILENT_AFTER = 150.0  # browsers slow the timers of a hidden page down to one a minute
 SILENT_EVERY = 10.0  # its page may be closed, or its words may wait behind a long cell: tell it, but seldom
 LINES_KEPT = 200
 REPLIES_KEPT = 100
+MARKS_KEPT = 500  # of each kind that comes along the run by itself
+MARKS = (CheckpointSaved, EvalDone, Health, StepRefused)
 
 
 @dataclass
@@ -64,17 +72,18 @@ class View:
     seq: int = 0
     pull: bool = False  # it asks for its news itself (Colab drops what a background thread sends)
     told: float = float("-inf")
-    curves_told: float = float("-inf")
+    rows: int = 0  # what it holds
     columns: tuple[str, ...] = ()
     notes: list[Event] = field(default_factory=list)
 
     def due(self, now: float) -> bool:
         """Whether it may be told something now."""
-        return self.cursor is None or now - self.heard < SILENT_AFTER or now - self.told >= SILENT_EVERY
+        open_for_sure = self.cursor is None or now - self.heard < SILENT_AFTER
+        return now - self.told >= (TOLD_EVERY if open_for_sure else SILENT_EVERY)
 
     def next_message(self, session: Watched, now: float) -> Message | None:
         """The story, the news, a heartbeat where it has been quiet for long, or nothing."""
-        message = self._story(session) if self.cursor is None else self._news(session, now)
+        message = self._story(session) if self.cursor is None else self._news(session)
         if message is None and session.state not in OVER and now - self.told >= BEAT_EVERY:
             message = Message(self._head("beat", session))
         if message is not None:
@@ -86,8 +95,12 @@ class View:
         return {"v": PROTOCOL, "t": kind, "to": self.id, "seq": self.seq, **where}
 
     def _story(self, session: Watched) -> Message:
-        news, self.cursor = session.log.read()
-        self.seq, self.columns = self.seq + 1, ()  # never from zero again: a poll must notice a story that got lost
+        news, self.cursor = session.log.read(steps="picture")
+        self.seq, self.columns, self.rows = (
+            self.seq + 1,
+            (),
+            0,
+        )  # never from zero again: a poll must notice a story that got lost
         content = {
             **self._head("story", session),
             "name": session.name,
@@ -96,32 +109,31 @@ class View:
         }
         return self._filled(content, news, STORY_ROWS)
 
-    def _news(self, session: Watched, now: float) -> Message | None:
+    def _news(self, session: Watched) -> Message | None:
         assert self.cursor is not None
-        news, after = session.log.read(self.cursor)
-        if not news.restart and now - self.curves_told < CURVES_EVERY:
-            news.steps, after = {}, Cursor(self.cursor.rows, after.events, after.era)
-        self.cursor = after
+        full = self.rows > VIEW_ROWS - NEWS_ROWS and session.log.end.rows > self.cursor.rows
+        since = replace(self.cursor, rows=0) if full else self.cursor
+        news, self.cursor = session.log.read(since, steps="picture")
+        news.restart |= full
         if not news.restart and not news.events and not self.notes and _rows(news.steps) == 0:
             return None
         self.seq += 1
         content = self._head("news", session)
         if news.restart:
-            content["restart"] = True
+            content["restart"], self.rows = True, 0
         if any(isinstance(event, Applied | Resumed | StateChanged) for event in news.events):
             content["values"] = session.hyperparameters.model_dump(mode="json")
-        if _rows(news.steps):
-            self.curves_told = now
         return self._filled(content, news, STORY_ROWS if news.restart else NEWS_ROWS)
 
     def _filled(self, content: dict[str, Any], news: News, limit: int) -> Message:
-        events, self.notes = [*digest(news.events), *self.notes], []
+        events, self.notes = [*digest(without_crowds(news.events)), *self.notes], []
         if events:
             content["events"] = [json.loads(event.model_dump_json()) for event in events]
         if not _rows(news.steps):
             return Message(content)
         steps = thin(news.steps, limit)
         content["rows"] = _rows(steps)
+        self.rows += _rows(steps)
         if tuple(steps) != self.columns:
             self.columns = tuple(steps)
             content["columns"] = list(steps)
@@ -132,6 +144,17 @@ class View:
 
 def _rows(steps: dict[str, Floats]) -> int:
     return len(steps["step"]) if steps else 0
+
+
+def without_crowds(events: list[Event]) -> list[Event]:
+    """The events with at most `MARKS_KEPT` marks of a kind, spread evenly, the first and the last among them."""
+    dropped: set[int] = set()
+    for kind in MARKS:
+        places = [place for place, event in enumerate(events) if isinstance(event, kind)]
+        if len(places) > MARKS_KEPT:
+            kept = {places[at] for at in np.linspace(0, len(places) - 1, MARKS_KEPT).astype(int)}
+            dropped.update(place for place in places if place not in kept)
+    return [event for place, event in enumerate(events) if place not in dropped]
 
 
 def digest(events: Iterable[Event]) -> list[Event]:

@@ -95,8 +95,8 @@ class Past:
 
 
 def past_of(session: Watched) -> Past:
-    """The whole log of a session. Steps with a loss that is not finite are among `bad_steps`."""
-    news, _ = session.log.read()
+    """The log of a session; of many steps the picture. Those with a loss that is not finite are among `bad_steps`."""
+    news, _ = session.log.read(steps="picture")
     past = Past(news.steps)
     for event in news.events:
         past.keep(event)

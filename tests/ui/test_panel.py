@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from importlib.resources import files
 
 import comm
@@ -8,7 +9,7 @@ import pytest
 from small_run import SmallRun, Wire, say, until
 
 from jupyter_ft.errors import FineTuneError
-from jupyter_ft.messages import Applied, Refused, Set
+from jupyter_ft.messages import Applied, Refused, ReplyPart, Set
 from jupyter_ft.ui import panel as panel_module
 from jupyter_ft.ui.panel import VIEWS_KEPT, Panel
 from jupyter_ft.ui.pump import WAKES_PER_SECOND, Pump, free_replies
@@ -199,9 +200,30 @@ def test_a_turn_of_the_pump_is_at_most_one_message_a_view(run: SmallRun, monkeyp
     for turn in range(1, 6):
         for _ in range(50):
             run.log.append(Applied(command="x", verb="save", step=1))
-        assert pump.turn(turn / WAKES_PER_SECOND) == 3
-    assert pump.turn(1.0) == 0
-    assert WAKES_PER_SECOND <= 10
+        assert pump.turn(float(turn)) == 3
+    assert pump.turn(6.0) == 0
+
+
+def test_all_turns_of_the_pump_are_four_messages_a_second_for_a_view(
+    run: SmallRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comm, "create_comm", Wire)
+    pump = Pump()
+    monkeypatch.setattr(panel_module, "PUMP", pump)
+    monkeypatch.setattr(pump, "_run", lambda: None)
+    panels = [Panel(run), Panel(run)]
+    for panel in panels:
+        say(panel, t="hello", view="v")
+        say(panel, t="hello", view="w")
+    now = time.monotonic()
+    sent = []
+    for wake in range(10 * WAKES_PER_SECOND):
+        run.take(1)
+        run.log.append(ReplyPart(command="c", text="word "))
+        sent.append(pump.turn(now + wake / WAKES_PER_SECOND * 1.0001))
+    seconds = [sum(sent[at : at + WAKES_PER_SECOND]) for at in range(len(sent) - WAKES_PER_SECOND)]
+    assert max(seconds) <= 4 * 4
+    assert min(seconds) >= 3 * 4
 
 
 def test_a_panel_that_cannot_be_told_silences_no_other(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,20 @@ import numpy as np
 from small_run import SmallRun
 
 from jupyter_ft.event_log import Cursor
-from jupyter_ft.messages import Logged, Progress, ReplyPart, Resumed
-from jupyter_ft.ui.telling import BEAT_EVERY, NEWS_ROWS, SILENT_AFTER, SILENT_EVERY, STORY_ROWS, Message, View, digest
+from jupyter_ft.messages import CheckpointSaved, EvalDone, Logged, Progress, ReplyPart, Resumed
+from jupyter_ft.ui.telling import (
+    BEAT_EVERY,
+    MARKS_KEPT,
+    NEWS_ROWS,
+    SILENT_AFTER,
+    SILENT_EVERY,
+    STORY_ROWS,
+    TOLD_EVERY,
+    VIEW_ROWS,
+    Message,
+    View,
+    digest,
+)
 from jupyter_ft.ui.thin import thin
 
 
@@ -36,42 +48,53 @@ def test_a_column_that_is_never_finite_is_thinned_too() -> None:
     assert len(thin({"step": steps, "loss": np.full(5000, np.nan)}, 500)["step"]) <= 500
 
 
-def test_the_bytes_of_a_new_point_do_not_grow_with_the_length_of_the_run() -> None:
-    run = SmallRun(total_steps=10**6)
-    view = View("a", heard=0)
-    costs = []
-    for before in (100, 100_000):
-        run.take(before - run.step)
-        view.cursor = None
-        story = view.next_message(run, 0.0)
-        assert story is not None
-        assert story.content["rows"] <= STORY_ROWS
-        assert story.bytes < 150_000
-        view.curves_told = -1.0
-        run.take(100)
-        news = view.next_message(run, 0.0)
-        assert news is not None
-        assert news.content["rows"] == 100
-        costs.append(news.bytes / 100)
-    assert costs[1] <= costs[0] * 1.02
-    run.take(20_000)  # a view that slept gets few points, not the bytes of all
-    late = view.next_message(run, 1.0)
-    assert late is not None
-    assert late.content["rows"] <= NEWS_ROWS
-
-
-def test_curves_go_four_times_a_second_and_words_ten_times(run: SmallRun) -> None:
+def test_a_view_that_slept_gets_few_points(run: SmallRun) -> None:
     view = View("a", heard=0)
     view.next_message(run, 0.0)
-    kinds = []
-    for tenth in range(20):
+    run.take(20_000, bad=(12_345,))
+    late = view.next_message(run, 1.0)
+    assert late is not None
+    assert NEWS_ROWS // 4 < late.content["rows"] <= NEWS_ROWS
+    told = np.frombuffer(late.buffers[0], "<f4").reshape(-1, late.content["rows"])
+    assert told[0, [0, -1]].tolist() == [1, 20_000]
+    assert told[0][~np.isfinite(told[1])].tolist() == [12_345]
+
+
+def test_a_browser_never_holds_more_than_so_many_points() -> None:
+    run = SmallRun(total_steps=10**6)
+    view = View("a", heard=0)
+    held, most, steps, told = 0, 0, [], 0
+    for now in range(600):
+        run.take(100)
+        message = view.next_message(run, float(now))
+        assert message is not None
+        if message.content.get("restart") or message.content["t"] == "story":
+            held, steps = 0, []
+        held += message.content["rows"]
+        steps += np.frombuffer(message.buffers[0], "<f4")[: message.content["rows"]].tolist()
+        most, told = max(most, held), told + message.bytes
+    assert VIEW_ROWS / 2 < most <= VIEW_ROWS
+    assert steps == sorted(set(steps))  # nothing twice
+    assert (steps[0], steps[-1]) == (1, 60_000)
+    assert told / 60_000 < 1.15 * 9 * 4 + 10  # thinning again and again adds less than a seventh
+    run.become("paused")
+    assert "rows" not in view.next_message(run, 1e3).content
+
+
+def test_a_view_is_told_four_times_a_second_at_most(run: SmallRun) -> None:
+    view = View("a", heard=0)
+    told, words = [], 0
+    for hundredth in range(500):
         run.take(1)
         run.log.append(ReplyPart(command="c", text="x"))
-        message = view.next_message(run, tenth / 10)
-        assert message is not None
-        kinds.append("rows" in message.content)
-    assert len(kinds) == 20
-    assert sum(kinds) <= 8
+        if view.due(hundredth / 100):
+            message = view.next_message(run, hundredth / 100)
+            assert message is not None
+            told.append(hundredth / 100)
+            words += sum(len(event["text"]) for event in message.content["events"])
+    assert len(told) == 20
+    assert min(np.diff(told)) >= TOLD_EVERY
+    assert 475 < words <= 500  # a reply is told in pieces as large as it takes
 
 
 def test_a_quiet_live_run_still_beats_and_one_that_is_over_is_silent(run: SmallRun) -> None:
@@ -99,7 +122,7 @@ def test_steps_taken_back_are_told_as_a_restart(run: SmallRun) -> None:
     run.log.append(Resumed(step=10))
     run.step = 10
     run.take(2)
-    message = view.next_message(run, 0.01)
+    message = view.next_message(run, 1.0)
     assert message is not None
     assert message.content["restart"] is True
     columns = ["step", *["x"] * (len(message.buffers[0]) // 4 // 12 - 1)]
@@ -112,6 +135,21 @@ def test_numbers_that_are_not_finite_are_json(run: SmallRun) -> None:
     message = View("a", heard=0).next_message(run, 0.0)
     assert message is not None
     json.dumps(message.content, allow_nan=False)
+
+
+def test_the_marks_of_a_long_run_are_thinned_too(run: SmallRun) -> None:
+    for step in range(1, 3001):
+        run.log.append(CheckpointSaved(step=step, path="c", bytes=1, seconds=0.1))
+        run.log.append(EvalDone(step=step, metrics={"eval_loss": 1.0}, best_step=1, rows=5, seconds=0.1))
+    run.apply("c", learning_rate=1e-5)
+    message = View("a", heard=0).next_message(run, 0.0)
+    assert message is not None
+    for kind in ("checkpoint", "eval"):
+        steps = [event["step"] for event in message.content["events"] if event["kind"] == kind]
+        assert len(steps) == MARKS_KEPT
+        assert (steps[0], steps[-1]) == (1, 3000)
+        assert max(np.diff(steps)) <= 7
+    assert [event["kind"] for event in message.content["events"]][-1] == "applied"
 
 
 def test_a_digest_joins_parts_and_drops_what_is_past() -> None:
