@@ -12,7 +12,7 @@ from typing import Any
 
 from .figures import percentile, report
 
-ASKS, ROUNDS, STEPS = 24, 3, 4
+ASKS, ROUNDS, STEPS = 20, 3, 3
 QUESTION = "I haven't received my order yet."
 
 

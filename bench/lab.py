@@ -22,7 +22,8 @@ from .kernel import CELL
 
 WINDOWS, MINUTE = 5, 60_000
 PLAIN = "from IPython.display import HTML, display\ndisplay(HTML('<div data-testid=plain>here</div>'))"
-WATCH = """name => { window.painted = new Promise(done => addEventListener('keydown', () => {
+WATCH = """name => { window.painted = new Promise((done, fail) => addEventListener('keydown', () => {
+  setTimeout(() => fail(new Error(`no ${name} was painted within two minutes`)), 120000);
   const began = performance.now(), all = () => [...document.querySelectorAll(`[data-testid=${name}]`)];
   const before = new Set(all());
   const look = () => all().some(one => !before.has(one) && one.getBoundingClientRect().height > 0)
@@ -39,6 +40,7 @@ def measure(data: Path) -> None:
         page.set_default_timeout(3 * MINUTE)
         page.goto(f"{address}/lab/tree/paint.ipynb?reset")
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        _seconds(page, f"%load_ext jupyter_ft\n{PLAIN}", "plain")
         panels, plain = [], []
         for turn in range(WINDOWS + 1):
             name = f"paint{turn}"
@@ -67,7 +69,7 @@ def _seconds(page: Page, code: str, test_id: str) -> float:
 
 @contextmanager
 def _lab(folder: Path) -> Iterator[str]:
-    cell = {"cell_type": "code", "id": "load", "source": "%load_ext jupyter_ft", "metadata": {}, "outputs": []}
+    cell = {"cell_type": "code", "id": "load", "source": "# figures", "metadata": {}, "outputs": []}
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     notebook = {"cells": [cell | {"execution_count": None}], "metadata": {"kernelspec": kernel}}
     (folder / "paint.ipynb").write_text(json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 5}))
