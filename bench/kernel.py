@@ -31,7 +31,6 @@ def measure(data: Path) -> None:
     manager, client = start_new_kernel(kernel_name="python3", env=os.environ | {"JUPYTER_FT_FRONTEND": "notebook"})
     try:
         cells(client, data)
-        panels(client, data)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -67,7 +66,6 @@ def cells(client: BlockingKernelClient, data: Path) -> None:
         idle += _window(client)
         done(client, "beside.resume().wait()")
         done(client, "beside.wait(step=beside.step + 1)")
-    done(client, "beside.stop().wait(); beside.close()")
     for at, aim in ((50, "no aim"), (99, "aim 2 or less")):
         what = f"a 1+1 cell at the {at}th percentile while training against paused ({len(training)} cells each)"
         report(what, [1000 * percentile(training, at)], [1000 * percentile(idle, at)], "ms", aim)
@@ -79,37 +77,6 @@ def _window(client: BlockingKernelClient) -> list[float]:
         time.sleep(random.random() * SPREAD)
         seconds.append(run(client, "1+1")[0])
     return seconds
-
-
-def panels(client: BlockingKernelClient, data: Path) -> None:
-    """From the start of a `%%finetune` cell, on a kernel that has trained before, to what a browser waits for.
-
-    That is the panel's widget and, for the hello of its view, the story of the run; against a cell that shows HTML.
-    """
-    opened, told, plain = [], [], []
-    for turn in range(ROUNDS):
-        began = time.perf_counter()
-        client.execute(CELL.format(name=f"panel{turn}", data=data))
-        comm = _heard(client, "comm_open", "_esm")["comm_id"]
-        opened.append(time.perf_counter() - began)
-        hello = {"method": "custom", "content": {"t": "hello", "view": "bench"}}
-        client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": comm, "data": hello}))
-        _heard(client, "comm_msg", "story")
-        told.append(time.perf_counter() - began)
-        done(client, f"panel{turn}.stop(); panel{turn}.close()")
-        began = time.perf_counter()
-        client.execute("from IPython.display import HTML; HTML('<b>here</b>')")
-        _heard(client, "execute_result", "<b>here</b>")
-        plain.append(time.perf_counter() - began)
-    report("a %%finetune cell's panel on the wire against plain HTML", opened, plain, "s", "no aim")
-    report("its first message to a view against plain HTML", told, plain, "s", "aim 1 s or less")
-
-
-def _heard(client: BlockingKernelClient, kind: str, holds: str) -> dict[str, Any]:
-    while True:
-        message = client.get_iopub_msg(timeout=120)
-        if message["msg_type"] == kind and holds in str(message["content"]):
-            return dict(message["content"])
 
 
 def starts() -> None:
