@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 PANEL := jupyter_ft/ui/static/panel.js
 PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/package.json labextension/package-lock.json labextension/tsconfig.json
+KERNELS := .kernels/ipykernel630 .kernels/colab
 NOTEBOOK := examples/support_chatbot.ipynb
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
@@ -34,7 +35,13 @@ labextension/node_modules: labextension/package.json labextension/package-lock.j
 $(PANEL): $(PANEL_SOURCES) labextension/node_modules
 	cd labextension && $(RUN) npm run --silent build
 
-env: $(VENV)/installed $(PANEL) ## also gets Chromium for the browser tests
+# the packages of older kernels, to be laid over the environment for tests/kernel
+.kernels/%: tests/kernel/%.txt | $(VENV)/installed
+	rm -rf $@
+	$(BIN)/python -m pip install -q --no-deps --no-compile --target $@ -r $<
+	touch $@
+
+env: $(VENV)/installed $(PANEL) $(KERNELS) ## also gets Chromium for the browser tests
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
 
 .PHONY: chromium
@@ -81,4 +88,4 @@ build: $(VENV)/installed $(PANEL)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) labextension/node_modules jupyter_ft/ui/static/panel.* dist build
+	rm -rf $(VENV) .kernels labextension/node_modules jupyter_ft/ui/static/panel.* dist build

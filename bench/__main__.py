@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -13,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import scale
+from . import chat, kernel, lab, scale
+from .figures import report
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -30,15 +30,10 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load}", end="; ")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; SmolLM2-135M, LoRA r16, batch 4")
     step_time()
-    first_token()
+    chat.measure(TICKETS, ASKED)
+    kernel.measure(TICKETS)
+    lab.measure(TICKETS)
     scale.measure()
-
-
-def report(what: str, ours: list[float], theirs: list[float], unit: str, aim: str) -> None:
-    """One line: both medians, their ratio, and the spread of the windows."""
-    a, b = statistics.median(ours), statistics.median(theirs)
-    spread = f"windows {min(ours):.3f}-{max(ours):.3f} against {min(theirs):.3f}-{max(theirs):.3f}"
-    print(f"{what}: {a:.3f} {unit} against {b:.3f} {unit} = {a / b:.3f} ({aim}); {spread}", flush=True)
 
 
 # --- a step ---
@@ -97,38 +92,6 @@ def bare_window() -> float:
         trainer.add_callback(Clock())
         trainer.train()
     return (ends[-1] - ends[0]) / (len(ends) - 1)
-
-
-# --- a chat ---
-
-
-def first_token() -> None:
-    """First token while training against the same question to the same twin while the run is paused."""
-    import jupyter_ft
-
-    asked = ASKED | {"max_steps": 10_000}
-    session = jupyter_ft.finetune("demo", TICKETS, "chat", **asked)
-    session.wait(step=1)
-    training, idle, rate_training, rate_idle = [], [], [], []
-
-    def ask() -> tuple[float, float]:
-        reply = session.chat("I haven't received my order yet.", max_new_tokens=16)
-        return reply.first_token_seconds, reply.tokens_per_second
-
-    ask()
-    for _ in range(WINDOWS + 2):
-        first, rate = ask()
-        training.append(first)
-        rate_training.append(rate)
-        session.pause().wait()
-        first, rate = ask()
-        idle.append(first)
-        rate_idle.append(rate)
-        session.resume().wait()
-        session.wait(step=session.step + 1)
-    session.close()
-    report("first chat token while training against idle", training, idle, "s", "aim 1.5 or less")
-    report("chat tokens/s while training against idle", rate_training, rate_idle, "tok/s", "no aim")
 
 
 if __name__ == "__main__":

@@ -60,3 +60,9 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`"; did you mean 'learning_rate'?"`, or nothing where no known name is near."""
     near = get_close_matches(wrong.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def nearest_or_all(wrong: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:
+    """The known name that is near; where none is, all of them, or those that are `listed`."""
+    names = list(known)
+    return did_you_mean(wrong, names) or f"; there are: {', '.join(list(listed) or names)}"

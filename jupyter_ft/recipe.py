@@ -5,14 +5,14 @@ The metadata of each field (unit, bounds, scale, help) drives validation, the pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from .errors import RecipeError, did_you_mean
+from .complaints import complaint
+from .errors import RecipeError, nearest_or_all
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -216,7 +216,13 @@ _SESSIONS_OWN = {
     "auto_find_batch_size",
     "lr_scheduler_kwargs",
 }
-FIXED_NAMES = frozenset(Recipe.model_fields) - {"hyperparameters"}
+_FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
+FIXED_NAMES = frozenset(_FIXED)
+_MAPPINGS = {
+    "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
+    "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
+    "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
+}
 
 
 def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
@@ -234,8 +240,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     live_model = METHODS.get(str(fixed["method"]), Hyperparameters)
     for key in fixed:
         if key not in FIXED_NAMES and key not in live_model.model_fields:
-            known = [*FIXED_NAMES, *live_model.model_fields, *ALIASES]
-            raise RecipeError(f"unknown key '{key}'{did_you_mean(key, known)}")
+            known = [*_FIXED, *live_model.model_fields]
+            raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
     try:
@@ -326,7 +332,7 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
         if name not in live:
             if name.partition(".")[0] in FIXED_NAMES:
                 raise RecipeError(f"'{name}' is fixed once a run has started; start a new run with the new value")
-            raise RecipeError(f"unknown key '{key}'{did_you_mean(key, [*live, *ALIASES])}")
+            raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)
     try:
         return type(now).model_validate({**now.model_dump(), **resolved})
@@ -336,15 +342,11 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
 
 def first_complaint(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, as one line: where, what was given, what is wanted."""
-    found = error.errors()[0]
-    where = ".".join(str(part) for part in found["loc"] if part != "hyperparameters")
-    given = found.get("input")
-    if found["type"] == "extra_forbidden":
-        known = [*Adapter.model_fields, "alpha", "dropout"] if where.startswith("adapter") else list(FIXED_NAMES)
-        return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], known)}"
-    wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    shown = "nan" if isinstance(given, float) and math.isnan(given) else repr(given)
-    return f"{where} = {shown[:80]}: should be {wanted}"
+    return complaint(error, _known_beside, _MAPPINGS, {"method": METHOD_WORDS})
+
+
+def _known_beside(where: str) -> list[str]:
+    return [*Adapter.model_fields, "alpha", "dropout"] if where.startswith("adapter.") else _FIXED
 
 
 def controls(hyperparameters: Hyperparameters) -> list[dict[str, JsonValue]]:

@@ -35,8 +35,16 @@ _ADDRESSES = {"base", "live", "best", "last"}
 
 
 def runs_root() -> Path:
-    """The folder that holds the runs: `$JUPYTER_FT_RUNS`, else `runs` in the current folder."""
-    return Path(os.environ.get("JUPYTER_FT_RUNS", "runs")).expanduser().resolve()
+    """The folder that holds the runs: `$JUPYTER_FT_RUNS`, else `runs` in the current folder.
+
+    `RunFolderError` where something that is no folder has that name.
+    """
+    asked = os.environ.get("JUPYTER_FT_RUNS")
+    root = Path(asked or "runs").expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        named = "JUPYTER_FT_RUNS names it; set that to a folder" if asked else "set JUPYTER_FT_RUNS to a folder"
+        raise RunFolderError(f"{root} is to hold the runs and is no folder: {named}")
+    return root
 
 
 def check_name(name: str) -> str:

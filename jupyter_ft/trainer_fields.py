@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, did_you_mean
+from .recipe import TRAINER_KEYS_TAKEN
 
 _CONFIGS = {"sft": ("trl/trainer/sft_config.py", "SFTConfig")}
 _BASES = {"_BaseConfig": "trl/trainer/base_config.py", "TrainingArguments": "transformers/training_args.py"}
@@ -29,7 +31,12 @@ def check_trainer_fields(method: str, passed: Mapping[str, Any]) -> None:
     known = fields_of(file, name)
     for key in passed if known else ():
         if key not in known:
-            raise RecipeError(f"trainer.{key}: TRL's {name} has no such field{did_you_mean(key, known)}")
+            near = get_close_matches(key, known, n=1)
+            if near and near[0] in TRAINER_KEYS_TAKEN:
+                ours = TRAINER_KEYS_TAKEN[near[0]]
+                raise RecipeError(f"trainer.{key} is unknown; did you mean '{ours}'? write it at the top level")
+            hint = did_you_mean(key, known) or f"; what it takes: help(trl.{name})"
+            raise RecipeError(f"trainer.{key}: TRL's {name} has no such field{hint}")
 
 
 @cache

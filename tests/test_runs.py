@@ -12,7 +12,7 @@ import pytest
 
 from jupyter_ft.errors import CheckpointError, RunFolderError
 from jupyter_ft.recipe import parse_recipe
-from jupyter_ft.runs import KEEP, RunFolder, check_name, verify
+from jupyter_ft.runs import KEEP, RunFolder, check_name, runs_root, verify
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,16 @@ def test_names_that_could_leave_the_folder_are_refused(name: str) -> None:
     with pytest.raises(RunFolderError, match="cannot name a run") as caught:
         check_name(name)
     assert "\n" not in str(caught.value).replace("new\nline", "")
+
+
+def test_a_file_in_the_place_of_the_runs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunFolderError, match=r"runs is to hold the runs and is no folder: JUPYTER_FT_RUNS names it"):
+        RunFolder.create("support")
+    monkeypatch.delenv("JUPYTER_FT_RUNS")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFolderError, match="set JUPYTER_FT_RUNS to a folder"):
+        runs_root()
 
 
 def fill(folder: Path) -> None:

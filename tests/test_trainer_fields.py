@@ -25,6 +25,12 @@ def test_a_field_that_is_not_there_is_named_with_the_nearest() -> None:
         RecipeError, match=r"trainer\.adam_beta: TRL's SFTConfig has no such field; did you mean 'adam_beta"
     ):
         check_trainer_fields("sft", {"adam_beta": 0.8})
+    with pytest.raises(
+        RecipeError, match=r"trainer\.lerning_rate is unknown; did you mean 'learning_rate'\? write it at"
+    ):
+        check_trainer_fields("sft", {"lerning_rate": 0.8})
+    with pytest.raises(RecipeError, match=r"trainer\.zzzz: .*what it takes: help\(trl\.SFTConfig\)"):
+        check_trainer_fields("sft", {"zzzz": 0.8})
 
 
 def test_where_the_source_cannot_be_read_nothing_is_refused() -> None:

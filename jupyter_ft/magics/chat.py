@@ -20,6 +20,7 @@ from .conversation import Conversation
 from .line import Grammar, Line, Option
 from .notebook import Place, bind, cell_id, check_free, say, session_of
 
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 GRAMMAR = Grammar(
     usage="%%chat ADDRESS[,ADDRESS…] [--at …] [--system S] [--new] [--out VAR] [key=value …]",
     about="Say the text of the cell to a run and go on with the conversation. ADDRESS: NAME, NAME@live, base, live.\n"
@@ -32,9 +33,9 @@ GRAMMAR = Grammar(
     ),
     words=(0, 10_000),
     pairs=True,
+    keys=SAMPLING,
     example="%%chat support --at base,live\nI haven't received my order yet.",
 )
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 UPDATES_PER_SECOND = 8
 HUSH_SECONDS = 10.0  # a reply stops within a token; where even that takes longer the cell is given back
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyter_ft.errors import FineTuneError, RecipeError, TrainingFailed
-from jupyter_ft.recipe import ALIASES, Recipe
+from jupyter_ft.recipe import ALIASES, FIXED_NAMES, METHODS, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session, finetune
 from jupyter_ft.session.start import free_name, plan, refuse_live
@@ -35,10 +35,16 @@ GRAMMAR = Grammar(
     ),
     words=(1, 1),
     pairs=True,
+    keys=(
+        *sorted(FIXED_NAMES - {"model", "data"}),
+        *dict.fromkeys(field for live in METHODS.values() for field in live.model_fields),
+        *ALIASES,
+    ),
+    below="{key}: {value}",
     example="%%finetune support --model demo --data tickets.csv\nlearning_rate: 2e-4",
 )
 NOT_FIRST = "%%{0} goes on the first line of its cell, nothing above it, not even a comment; the {1} goes below it"
-_SWITCHES = {"replace": "--replace", "resume": "--resume", "wait": "--wait", "dry_run": "--dry-run"}
+_SWITCHES = {word: f"--{word.replace('_', '-')}" for word in ("replace", "resume", "wait", "no_wait", "dry_run")}
 
 
 def run(shell: Any, first_line: str, text: str) -> None:
@@ -77,8 +83,8 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
         raise RecipeError("--dry-run says what a new run would be; leave --resume away")
     body = read_body(text)
     for key in [*line.pairs, *body.values]:
-        if key in _SWITCHES:
-            raise RecipeError(f"'{key}' is no key of a recipe; write {_SWITCHES[key]} on the first line")
+        if (switch := _SWITCHES.get(key.replace("-", "_"))) is not None:
+            raise RecipeError(f"'{key}' is no key of a recipe; write {switch} on the first line")
         if key in ("name", "out"):
             hint = (
                 "the name is the first word of the first line" if key == "name" else "write --out VAR on the first line"
@@ -90,7 +96,13 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
     given = line.pairs | {key: line.options[f"--{key}"] for key in ("model", "data") if f"--{key}" in line.options}
     left = _less(body.values, given)
     asked = {"model" if ALIASES.get(key) == "model" else key: value for key, value in {**left, **line.pairs}.items()}
-    return line, asked, Body(left, {key: n for key, n in body.lines.items() if key in left})
+    return line, asked, Body(left, _places(body, left))
+
+
+def _places(body: Body, left: Mapping[str, Any]) -> dict[str, int]:
+    """The lines of the keys that are `left`, under their own names and under those that errors call them by."""
+    lines = {key: line for key, line in body.lines.items() if key in left}
+    return lines | {ALIASES[key]: line for key, line in lines.items() if key in ALIASES}
 
 
 def _less(body: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from jupyter_ft.errors import RecipeError, did_you_mean
 
@@ -30,13 +31,19 @@ class Option:
 
 @dataclass(frozen=True)
 class Grammar:
-    """What a line may hold. `words` is the least and the most number of words, `pairs` whether `key=value` may be."""
+    """What a line may hold.
+
+    `words` is the least and the most number of words, `pairs` whether `key=value` may be, `keys` those that are known,
+    `below` how a pair is written in the body, where there it may be.
+    """
 
     usage: str
     about: str
     options: tuple[Option, ...] = ()
     words: tuple[int, int] = (0, 1)
     pairs: bool = False
+    keys: tuple[str, ...] = ()
+    below: str = ""
     example: str = ""
 
     def help(self) -> str:
@@ -124,9 +131,9 @@ def _take_option(match: re.Match[str], rest: object, grammar: Grammar, line: Lin
     name, value = match["name"], match["value"]
     option = next((o for o in grammar.options if o.name == name), None)
     if option is None:
-        known = [o.name for o in grammar.options]
-        hint = did_you_mean(f"--{name.lstrip('-')}", known) or f"; there are: {', '.join([*known, '-h'])}"
-        raise RecipeError(f"unknown option '{name[:40]}'{hint}")
+        if value is None:
+            value = next(rest, None)  # type: ignore[call-overload]
+        raise RecipeError(f"unknown option '{name[:40]}'{_meant(name.lstrip('-'), value, grammar)}")
     if name in line.options or name in line.switches:
         raise RecipeError(f"{name} is given twice; keep one")
     if not option.value:
@@ -138,6 +145,19 @@ def _take_option(match: re.Match[str], rest: object, grammar: Grammar, line: Lin
     if not value or (value.startswith("--") and _OPTION.fullmatch(value)):
         raise RecipeError(f"{name} needs a value: {name} {option.value}")
     line.options[name] = value
+
+
+def _meant(name: str, value: str | None, grammar: Grammar) -> str:
+    options, word = [o.name for o in grammar.options], name.replace("-", "_")
+    if word not in grammar.keys:
+        near = get_close_matches(word, grammar.keys, n=1, cutoff=0.8)
+        hint = did_you_mean(f"--{name}", options) or f"; there are: {', '.join([*options, '-h'])}"
+        if "did you mean" in hint or not near:
+            return hint
+        word = near[0]
+    shown = "…" if value is None or value.startswith("--") else value[:40]
+    below = f", or below it {grammar.below.format(key=word, value=shown)}" if grammar.below else ""
+    return f"; '{word}' is a key: write {word}={shown} on this line{below}"
 
 
 def _check_count(line: Line, grammar: Grammar) -> None:

@@ -17,6 +17,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 from pydantic import ValidationError
 
+from jupyter_ft.data.files import READERS
 from jupyter_ft.errors import DataError, FineTuneError, RecipeError, did_you_mean
 from jupyter_ft.messages import OVER
 from jupyter_ft.recipe import first_complaint
@@ -122,8 +123,14 @@ def data_of(shell: Any, named: object) -> object:
         return named
     if named not in shell.user_ns:
         names = [name for name in shell.user_ns if not name.startswith("_")]
-        raise DataError(f"data '{named}': there is no file and no variable of that name{did_you_mean(named, names)}")
-    return shell.user_ns[named]
+        files = sorted(path.name for path in Path().iterdir() if path.suffix.lower() in READERS)
+        meant = next((f"; did you mean '{file}'?" for file in files if Path(file).stem == named), "")
+        hint = meant or did_you_mean(named, [*names, *files])
+        raise DataError(f"data '{named}': there is no file and no variable of that name{hint}")
+    held = shell.user_ns[named]
+    if held is None:
+        raise DataError(f"data '{named}': the variable {named} is None; run the cell that fills it first")
+    return held
 
 
 def model_of(shell: Any, named: object) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
 from jupyter_ft.messages import OVER, Applied
-from jupyter_ft.recipe import change
+from jupyter_ft.recipe import ALIASES, METHODS, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, open_run, sessions
 from jupyter_ft.ui.watched import change_text, shown
@@ -184,6 +184,7 @@ VERBS: dict[str, Verb] = {
         _set,
         options=(_STEP,),
         pairs=True,
+        keys=(*dict.fromkeys(field for live in METHODS.values() for field in live.model_fields), *ALIASES),
         example="%ft set support learning_rate=5e-5",
     ),
     "pause": _verb("pause [NAME]", "Hold before the next step; chat goes on.", _steer("pause", "is paused at step")),

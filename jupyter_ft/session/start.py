@@ -36,12 +36,19 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
 
 
 def check_model(model: str) -> None:
-    """Find out early that a local folder holds no model. `ModelError`."""
+    """Find out early that a local folder is not there or holds no model. `ModelError`."""
     folder = Path(model).expanduser()
     looks_local = model.startswith((".", "/", "~")) or folder.exists()
-    if model != "demo" and looks_local and not (folder / "config.json").is_file():
+    if model == "demo":
+        return
+    if looks_local and not folder.is_dir():
+        wrong = "is a file, and no folder" if folder.exists() else "does not exist"
+        raise ModelError(
+            f"model {model} {wrong}; give a folder with config.json in it, a hub id (OWNER/NAME), or: demo"
+        )
+    if looks_local and not (folder / "config.json").is_file():
         raise ModelError(f"{model} holds no model: there is no config.json in it")
-    if model != "demo" and not looks_local and "/" not in model:
+    if not looks_local and model.count("/") != 1:
         raise ModelError(f"model '{model}' is no folder here and no hub id (OWNER/NAME); the built-in one is: demo")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+from .sets import NEWEST, OLDER, write_spec
 
 
 @dataclass
@@ -93,6 +96,22 @@ class Kernel:
     def run(self, code: str, cell: str | None = None, timeout: float = 120, **more: Any) -> Said:
         return self.result(self.send(code, cell, **more), timeout)
 
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first message from now on that is `wanted`."""
+        while True:
+            self.heard.append(self.client.get_iopub_msg(timeout=60))
+            if wanted(self.heard[-1]):
+                return self.heard[-1]
+
+    def tell(self, comm: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+        """Say something to a widget as its view would; the messages of the widget that came in answer."""
+        data = {"method": "custom", "content": content}
+        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+        self.client.shell_channel.send(message)
+        sent = str(message["header"]["msg_id"])
+        self.until(lambda heard: self._idle(heard, sent))
+        return [heard for heard in self.of(sent) if heard["msg_type"] == "comm_msg"]
+
     def value(self, expression: str) -> str:
         said = self.run(f"print({expression})")
         assert said.ok, said.reply
@@ -117,12 +136,23 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=[NEWEST, *OLDER])
+def kernel_set(request: pytest.FixtureRequest) -> str:
+    """Each set of kernel packages in turn."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def kernel(here: Path, tiny_model: Path) -> Iterator[Kernel]:
-    """One kernel a module, in a folder with tickets.csv and with the tiny model bound to `tiny`."""
-    env = os.environ | {"JUPYTER_FT_RUNS": str(here / "runs"), "OMP_NUM_THREADS": "1"}
+def kernel(kernel_set: str, here: Path, tiny_model: Path) -> Iterator[Kernel]:
+    """One kernel a module and set, in a folder with tickets.csv and with the tiny model bound to `tiny`."""
+    env = os.environ | {"JUPYTER_FT_RUNS": str(here / f"runs-{kernel_set}"), "OMP_NUM_THREADS": "1"}
     env.pop("JUPYTER_FT_FRONTEND", None)
-    manager, client = start_new_kernel(kernel_name="python3", cwd=str(here), env=env)
+    specs = KernelSpecManager(kernel_dirs=[str(here / "kernels")])
+    manager = KernelManager(kernel_name=write_spec(kernel_set, here), kernel_spec_manager=specs)
+    manager.start_kernel(cwd=str(here), env=env)
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
     kernel = Kernel(client, manager)
     assert kernel.run(f"%load_ext jupyter_ft\ntiny = {str(tiny_model)!r}").ok
     yield kernel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .conftest import Kernel
+from .sets import pinned
 
 pytestmark = pytest.mark.slow
 
@@ -25,12 +26,30 @@ def watch():
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=watch, daemon=True).start()
 """
+LOUD = """import logging, sys, warnings, transformers.trainer
+class Loud(transformers.trainer.TrainerCallback):
+    def on_step_end(self, *args, **kwargs):
+        print("noise out")
+        sys.stderr.write("noise err\\n")
+        logging.getLogger("loud").warning("noise log")
+        warnings.warn("noise warning")
+transformers.trainer.DEFAULT_CALLBACKS.append(Loud)
+"""
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def wait_for_step(kernel: Kernel, name: str, step: int) -> None:
     said = kernel.run(f"%ft wait {name} --step {step}")
     assert said.ok, said.stderr
+
+
+def test_the_kernel_has_the_packages_of_its_set(kernel: Kernel, kernel_set: str) -> None:
+    wanted = pinned(kernel_set)
+    found = f"{{name: __import__('importlib.metadata').metadata.version(name) for name in {list(wanted)}}}"
+    assert kernel.value(found) == str(wanted)
+    for module in ("ipykernel", "IPython", "ipywidgets", "traitlets", "tornado", "anywidget"):
+        laid_over = kernel.value(f"'.kernels' in __import__('{module}').__file__") == "True"
+        assert laid_over == (module.lower() in wanted), module
 
 
 def test_a_wrong_key_comes_before_loading_and_before_torch(kernel: Kernel) -> None:
@@ -64,6 +83,21 @@ def test_other_cells_run_meanwhile_and_get_nothing_of_the_run(kernel: Kernel) ->
     kernel.drain()
     streams = [m["content"]["text"] for m in kernel.heard if m["msg_type"] == "stream"]
     assert not [text for text in streams if "'loss'" in text or "it/s]" in text or "Warning" in text]
+
+
+def test_the_panel_is_told_and_answered_over_its_comm(kernel: Kernel) -> None:
+    opened = [m["content"] for m in kernel.heard if m["msg_type"] == "comm_open"]
+    panel = next(one["comm_id"] for one in opened if "_esm" in one["data"]["state"])
+    kernel.tell(panel, {"t": "hello", "view": "v"})
+    story = kernel.until(lambda m: m["msg_type"] == "comm_msg")["content"]["data"]["content"]
+    assert (story["t"], story["to"], story["name"]) == ("story", "v", "support")
+    # where a front end drops what is sent in the background, the answer must come under the message that asks
+    (answer,) = kernel.tell(panel, {"t": "poll", "view": "v", "seq": 0})
+    told = answer["content"]["data"]["content"]
+    assert (told["t"], told["to"], len(answer["buffers"])) == ("story", "v", 1), "a lost message was not made good"
+    kernel.tell(panel, {"t": "command", "view": "v", "command": {"kind": "save", "id": "from-the-panel"}})
+    assert kernel.run("support.log.wait_for(lambda: support.log.answer('from-the-panel'), 60)").ok
+    assert kernel.value("support.log.answer('from-the-panel').kind") == "applied"
 
 
 def test_interrupt_does_not_stop_the_run(kernel: Kernel) -> None:
@@ -186,3 +220,28 @@ def test_chats_that_are_not_recorded_leave_a_line(kernel: Kernel) -> None:
     assert said.displays()[-1] == {
         "text/plain": "the replies are not recorded here (record_chats: false); they are in the panel"
     }
+
+
+def test_what_the_training_thread_prints_is_in_its_log_and_in_no_cell(kernel: Kernel) -> None:
+    assert kernel.run(LOUD).ok
+    assert kernel.run(CELL.format(name="loud", steps=100_000)).ok
+    wait_for_step(kernel, "loud", 1)
+    said = kernel.run("for i in range(5):\n    print('mine', i)\n    loud.wait(step=loud.step + 1)")
+    assert said.stdout == "".join(f"mine {i}\n" for i in range(5))
+    assert kernel.run("%ft stop loud\n%ft wait loud").ok
+    kernel.drain()
+    assert not [m for m in kernel.heard if m["msg_type"] == "stream" and "noise" in m["content"]["text"]]
+    logged = kernel.value("{e.text for e in loud.events if e.kind == 'log' and 'noise' in e.text}")
+    for noise in ("'noise out'", "'noise err'", "'noise log'", "noise warning"):
+        assert noise in logged
+
+
+def test_unloading_takes_the_magics_away_and_leaves_the_runs(kernel: Kernel) -> None:
+    assert kernel.run(CELL.format(name="left", steps=100_000)).ok
+    assert kernel.run("%unload_ext jupyter_ft").ok
+    for cell in ("%ft status left", "%%chat left\nhello"):
+        assert "not found" in kernel.run(cell).stderr
+    assert kernel.run("left.wait(step=1)").ok
+    assert kernel.value("left.state") == "running"
+    said = kernel.run("%load_ext jupyter_ft\n%ft stop left")
+    assert "left stops at step" in said.stdout

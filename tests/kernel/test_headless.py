@@ -10,6 +10,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from .conftest import write_tickets
+from .sets import NEWEST, OLDER, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -23,15 +24,22 @@ learning_rate: 2e-4
 
 
 @pytest.fixture
-def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def kernel_set() -> str:
+    return NEWEST
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_set: str) -> object:
     write_tickets(tmp_path / "tickets.csv", 100)
+    kernel_name = write_spec(kernel_set, tmp_path)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("JUPYTER_FT_FRONTEND", raising=False)
 
     def run(*cells: str) -> list[list[nbformat.NotebookNode]]:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+            notebook, timeout=300, kernel_name=kernel_name, resources={"metadata": {"path": str(tmp_path)}}
         ).execute()
         return [cell.outputs for cell in notebook.cells]
 
@@ -49,6 +57,7 @@ def test_it_waits_in_the_cell_and_leaves_the_record(execute, tiny_model: Path) -
     assert record["text/plain"].startswith("support · finished · step 6 of 6")
 
 
+@pytest.mark.parametrize("kernel_set", [NEWEST, *OLDER])
 def test_the_cells_of_the_issue(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
     outputs = execute(
         "%load_ext jupyter_ft",

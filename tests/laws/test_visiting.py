@@ -51,7 +51,7 @@ def test_weights_that_are_not_there_are_said(tune: Any) -> None:
         session.chat("hi", at="best")
     assert session.chat("hi", at=8, max_new_tokens=3).step == 8
     (session.run_folder.checkpoint(12) / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(jupyter_ft.errors.Refused, match="adapter_model.safetensors is truncated"):
+    with pytest.raises(jupyter_ft.errors.Refused, match=r"adapter_model\.safetensors is truncated"):
         session.chat("hi", at=12)
 
 

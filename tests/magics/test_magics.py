@@ -24,6 +24,9 @@ from jupyter_ft.session import Session, sessions
 
 Refused = Callable[..., str]
 START = "%%finetune support --data tickets.csv"
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,31 @@ START = "%%finetune support --data tickets.csv"
         ("%%finetune support\n", "no data"),
         ("%%finetune support --data ticket.csv\n", "ticket.csv does not exist; did you mean 'tickets.csv'?"),
         ("%%finetune support --data framed\n", "there is no file and no variable of that name"),
+        ("%%finetune support --data tickets\n", "did you mean 'tickets.csv'?"),
+        ("%%finetune support --data t\n", "did you mean 't.jsonl'?"),
+        (
+            "%%finetune support --data nothing\n",
+            "data 'nothing': the variable nothing is None; run the cell that fills",
+        ),
+        ("%%finetune support\ndata: nothing", "the variable nothing is None"),
+        (f"{START} --lr 1e-4\n", "write lr=1e-4 on this line, or below it lr: 1e-4"),
+        ("%ft set support --lr 1e-4", "unknown option '--lr'; 'lr' is a key: write lr=1e-4 on this line"),
+        (f"{START}\nlr: true", "body line 1: learning_rate = True"),
+        (f"{START} --model ./absent\n", "model ./absent does not exist; give a folder with config.json"),
+        (f"{START} --model ./tickets.csv\n", "model ./tickets.csv is a file, and no folder"),
+        (f"{START} --model a/b/c\n", "model 'a/b/c' is no folder here and no hub id"),
+        (
+            f"{START}\nmethod: superviced",
+            "body line 1: method = 'superviced': should be 'sft'; did you mean 'supervised'?",
+        ),
+        (f"{START}\nno_wait: true", "'no_wait' is no key of a recipe; write --no-wait on the first line"),
+        (f"{START}\ndry-run: true", "write --dry-run on the first line"),
+        (f"{START}\ntrainer: {{lerning_rate: 1}}", "did you mean 'learning_rate'? write it at the top level"),
+        (f"{START}\n{BOMB}", "body line 1: anchors (&) and aliases (*) are not read"),
+        (
+            f"{START}\nmax_steps: {10**12}",
+            f"body line 1: max_steps = {10**12}: should be less than or equal to {10**9}",
+        ),
         (f"{START}\ncolumns: {{prompt: Customer massage}}", "no column 'Customer massage'; did you mean"),
         ("%%finetune support --data empty.csv\n", "empty.csv is empty"),
         ("%%finetune support --data latin.csv\n", "latin.csv, line 2: byte"),
@@ -81,11 +109,12 @@ START = "%%finetune support --data tickets.csv"
         ("%%chat nobody@\nhello", "is no address"),
         ("%%chat\n", "there is nothing to say"),
         ("%%chat nobody tone=kind\nhello", "unknown key 'tone'"),
-        ("%%chat nobody --top-p 1\nhello", "unknown option '--top-p'"),
+        ("%%chat nobody --top-p 1\nhello", "unknown option '--top-p'; 'top_p' is a key: write top_p=1 on this line"),
     ],
 )
 def test_refused_in_one_line(refused: Refused, shell: Any, tmp_path: Path, cell: str, said: str) -> None:
-    shell.user_ns["taken"] = 3
+    shell.user_ns |= {"taken": 3, "nothing": None}
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "latin.csv").write_bytes(b"prompt,completion\ncaf\xe9,x\n")
     (tmp_path / "roles.jsonl").write_text('{"messages": [{"role": "wizard", "content": "x"}]}\n')

@@ -1,0 +1,68 @@
+"""A model that cannot be had: the one line that says why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import huggingface_hub.constants
+import huggingface_hub.hf_api
+import pytest
+
+from jupyter_ft.errors import ModelError
+from jupyter_ft.models import locate
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers every question with the error that the model's name asks for."""
+
+    def do_GET(self) -> None:
+        code, error = {"gone": (404, "RepoNotFound"), "gated": (403, "GatedRepo"), "old": (404, "RevisionNotFound")}[
+            self.path.split("/")[4]
+        ]
+        self.send_response(code)
+        self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", f"http://127.0.0.1:{server.server_port}")
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+def why(model: str) -> str:
+    with pytest.raises(ModelError) as caught:
+        locate(model, None, lambda *_: None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_offline_it_says_what_forbids_it_and_is_not_cut() -> None:
+    assert why("some/model") == (
+        "model 'some/model' is no folder here and not cached, and HF_HUB_OFFLINE=1 forbids fetching it: "
+        "unset that and restart the kernel, or give a local folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone", "the hub has none of that name, or it is private: check the name, or huggingface-cli login"),
+        ("gated", "the hub wants its terms accepted"),
+        ("old", "the hub has no such revision of it: check revision"),
+    ],
+)
+def test_what_the_hub_answers_is_told(hub: None, name: str, said: str) -> None:
+    assert said in why(f"some/{name}")
