@@ -26,7 +26,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import BUILDERS
+from ..methods import BUILDERS, loss_head
 from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
@@ -82,9 +82,12 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
-        return Running(
-            trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
-        ).run(self.resume)
+        try:
+            return Running(
+                trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
+            ).run(self.resume)
+        finally:
+            loss_head.remove(trainer)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)

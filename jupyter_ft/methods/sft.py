@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from ..errors import RecipeError
 from ..models import with_adapter
 from ..recipe import HF_SCHEDULES, Recipe
+from . import loss_head
 
 HEADLINE = ("loss", "mean_token_accuracy")
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
@@ -84,4 +85,6 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: P
         )
     for noisy in (PrinterCallback, NotebookProgressCallback):
         trainer.remove_callback(noisy)
+    if recipe.loss_head == "auto":
+        loss_head.install(trainer)
     return trainer

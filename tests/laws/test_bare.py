@@ -12,10 +12,19 @@ from jupyter_ft.recipe import parse_recipe
 from ._runs import bare_trainer, finish, hash_of
 
 
-@pytest.mark.parametrize(("accumulation", "dropout"), [(1, 0.0), (3, 0.0), (2, 0.1)])
+@pytest.mark.parametrize(
+    ("accumulation", "dropout", "head"), [(1, 0.0, "trl"), (3, 0.0, "trl"), (2, 0.1, "trl"), (2, 0.0, "auto")]
+)
 def test_a_session_equals_the_bare_trainer(
-    tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, accumulation: int, dropout: float
+    tune: Any,
+    tiny_model: Path,
+    rows: list[dict[str, str]],
+    tmp_path: Path,
+    accumulation: int,
+    dropout: float,
+    head: str,
 ) -> None:
+    """With TRL's loss head; with ours, the bare trainer has it too (`test_loss_head` compares the heads)."""
     from jupyter_ft.control.lease import Streams
     from jupyter_ft.sampling.twin import trained_tensors
 
@@ -28,11 +37,13 @@ def test_a_session_equals_the_bare_trainer(
         "schedule": "cosine",
         "batch_size": 4,
         "dtype": "float32",
+        "loss_head": head,
     }
     ours, our_hash = finish(tune(**asked))
 
     recipe = parse_recipe({"model": str(tiny_model), **asked})
     trainer = bare_trainer(tiny_model, rows, recipe, tmp_path / "bare")
+    assert ("loss_head" in vars(trainer)) is (head == "auto")
     Streams.seeded(recipe.seed).put()
     trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
