@@ -27,6 +27,7 @@ from ..messages import (
     Stop,
 )
 from ..methods import BUILDERS, loss_head
+from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
@@ -106,16 +107,21 @@ class Job:
             max_length=self.recipe.max_length,
             progress=lambda done, total: self._progress("tokenising", done, total),
         )
+        rows: list[Any] = list(rendered.rows)
+        said = rendered.said
+        if self.recipe.packing:
+            rows, packed = pack(rows, self.recipe.max_length)
+            said = f"{said}; {packed}"
         self.log.append(
             DataReady(
-                said=rendered.said,
+                said=said,
                 rows=len(rendered.rows),
                 dropped=len(rendered.dropped),
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        return list(rendered.rows)
+        return rows
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))

@@ -18,6 +18,7 @@ from ..errors import RecipeError
 from ..models import with_adapter
 from ..recipe import HF_SCHEDULES, Recipe
 from . import loss_head
+from .packing import PackedCollator, check_blocks, is_packed
 
 HEADLINE = ("loss", "mean_token_accuracy")
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
@@ -71,7 +72,10 @@ def no_telemetry() -> Iterator[None]:
 
 
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
-    """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
+    """A trainer over `rows` (`input_ids`, `labels`; packed or not), with no printing callback, that has not begun.
+
+    Raises `RecipeError` where TRL does not take what is under `trainer:`, or the model cannot keep packed rows apart.
+    """
     weight = next(model.parameters())
     arguments = config(recipe, folder, weight.dtype, weight.device)
     if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
@@ -87,4 +91,8 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: P
         trainer.remove_callback(noisy)
     if recipe.loss_head == "auto":
         loss_head.install(trainer)
+    if is_packed(rows):
+        check_blocks(trainer.model)
+        if not arguments.padding_free:  # asked for under `trainer:`; TRL's collator makes one row of the batch then
+            trainer.data_collator = PackedCollator(trainer.data_collator.pad_token_id)
     return trainer

@@ -40,9 +40,11 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
     from jupyter_ft.control.lease import seeded_streams
     from jupyter_ft.data import load, render
     from jupyter_ft.methods import sft
+    from jupyter_ft.methods.packing import pack
     from jupyter_ft.models import POOL
 
     base = POOL.get(str(model), revision=None, dtype=recipe.dtype, report=lambda *_: None)
     rendered = render(load(rows, {}), base.tokenizer, system=recipe.system, max_length=recipe.max_length)
+    ready = pack(rendered.rows, recipe.max_length)[0] if recipe.packing else rendered.rows
     with seeded_streams(recipe.seed):
-        return sft.build(base.shell(), base.new_tokenizer(), recipe, rendered.rows, folder)
+        return sft.build(base.shell(), base.new_tokenizer(), recipe, ready, folder)
