@@ -15,6 +15,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from . import tokens
+
 WINDOWS, STEPS, TICKETS = 5, 6, Path(__file__).parents[1] / "examples" / "tickets.csv"
 COLUMNS = {"prompt": "Customer message", "completion": "Agent reply"}
 ASKED: dict[str, Any] = {"batch_size": 4, "max_steps": STEPS, "columns": COLUMNS, "checkpoint_steps": 10**6}
@@ -29,6 +31,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; SmolLM2-135M, LoRA r16, batch 4")
     step_time()
     first_token()
+    tokens.measure(in_a_thread)
 
 
 def report(what: str, ours: list[float], theirs: list[float], unit: str, aim: str) -> None:
