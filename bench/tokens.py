@@ -146,7 +146,7 @@ def packing(alone: Alone, base: Any) -> None:
     """Packed against padded on lengths with a long tail (exponential, mean 68): tokens that are no padding a second."""
     import torch
 
-    draw = torch.empty(96).exponential_(1 / 68, generator=torch.Generator().manual_seed(1))
+    draw = torch.empty(48).exponential_(1 / 68, generator=torch.Generator().manual_seed(1))
     data = rows(draw.long().clamp(8, 512).tolist(), 0.25)
     by_length = {"trainer": {"train_sampling_strategy": "group_by_length"}}
     sides: dict[str, dict[str, Any]] = {

@@ -82,6 +82,24 @@ def test_a_session_with_it_equals_a_bare_trainer_with_trls(
     assert any(torch.count_nonzero(p) for name, p in adapter.items() if "lora_B" in name)
 
 
+def test_a_run_takes_it_away_at_its_end(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jupyter_ft.methods import BUILDERS
+
+    built, build = [], BUILDERS["sft"]
+
+    def note(*args: Any, **more: Any) -> Any:
+        trainer = build(*args, **more)
+        built.append((trainer, "loss_head" in vars(trainer)))
+        return trainer
+
+    monkeypatch.setitem(BUILDERS, "sft", note)
+    session = tune(max_steps=2)
+    finish(session)
+    ((trainer, was_there),) = built
+    assert was_there
+    assert "loss_head" not in vars(trainer)
+
+
 @pytest.mark.parametrize("kind", ["lora", "checkpointing", "dft", "full", "tied"])
 @pytest.mark.parametrize("tiles", ["one", "many"])
 def test_loss_gradients_and_metrics_equal_trls(
