@@ -31,7 +31,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; SmolLM2-135M, LoRA r16, batch 4")
     step_time()
     first_token()
-    tokens.measure(in_a_thread)
+    tokens.measure()
 
 
 def report(what: str, ours: list[float], theirs: list[float], unit: str, aim: str) -> None:

@@ -6,10 +6,12 @@ trainer of its own, from the beginning of its first step to the end of its last.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,16 @@ class Window:
     logged: list[dict[str, float]] = field(default_factory=list)
 
 
-def measure(alone: Alone) -> None:
-    """Print every figure; `alone` runs a function in a thread of its own. About ten minutes on two cores."""
+def measure() -> None:
+    """Print every figure; about ten minutes on two cores.
+
+    All of it in one thread beside the main one, as a session is: a thread each would keep the memory of the last.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        _measure(lambda run: pool.submit(run).result())
+
+
+def _measure(alone: Alone) -> None:
     from jupyter_ft.models import POOL
 
     for dtype in ("bfloat16", "float32"):
@@ -101,11 +111,13 @@ def window(base: Any, data: list[Any], **asked: Any) -> Window:
 
 def alternate(alone: Alone, sides: dict[str, Callable[[], Window]], windows: int = WINDOWS) -> dict[str, list[Window]]:
     """`windows` windows of each side, in turn, after one to warm up."""
+    gc.collect()
     alone(next(iter(sides.values())))
     found: dict[str, list[Window]] = {name: [] for name in sides}
     for _ in range(windows):
         for name, side in sides.items():
             found[name].append(alone(side))
+            gc.collect()  # a trainer is full of cycles
     return found
 
 
@@ -147,7 +159,7 @@ def packing(alone: Alone, base: Any) -> None:
     import torch
 
     draw = torch.empty(48).exponential_(1 / 68, generator=torch.Generator().manual_seed(1))
-    data = rows(draw.long().clamp(8, 512).tolist(), 0.25)
+    data = rows(draw.long().clamp(8, 256).tolist(), 0.25)
     by_length = {"trainer": {"train_sampling_strategy": "group_by_length"}}
     sides: dict[str, dict[str, Any]] = {
         "packed": {"packing": True, "batch_size": 2},  # about as many tokens a step
