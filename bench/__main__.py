@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import chat, kernel, lab, scale
+from . import chat, kernel, lab, scale, tokens
 from .figures import report
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,6 +34,7 @@ def main() -> None:
     kernel.measure(TICKETS)
     lab.measure(TICKETS)
     scale.measure()
+    tokens.measure()
 
 
 # --- a step ---

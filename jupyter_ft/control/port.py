@@ -136,8 +136,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
         dataset, collate = self._loader.dataset, self._loader.collate_fn
-        parts = [collate([dataset[row] for row in batch]) for batch in self.cursor.take()]
-        self._tokens = sum(_count_tokens(part) for part in parts)
+        batches = [[dataset[row] for row in batch] for batch in self.cursor.take()]
+        parts = [collate(batch) for batch in batches]
+        self._tokens = sum(map(_count_tokens, parts, batches))
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
         step.parts = parts
@@ -232,7 +233,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.evaluation.count(len(kwargs.get("eval_dataloader") or ()))
 
 
-def _count_tokens(part: dict[str, Any]) -> int:
+def _count_tokens(part: dict[str, Any], rows: list[Any]) -> int:
     if "attention_mask" in part:
         return int(part["attention_mask"].sum())
+    if all(isinstance(row, dict) and "seq_lengths" in row for row in rows):  # packed: what fills up is not counted
+        return sum(len(row["input_ids"]) for row in rows)
     return int(part["input_ids"].numel()) if "input_ids" in part else 0

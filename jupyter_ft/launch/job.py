@@ -25,7 +25,8 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import BUILDERS
+from ..methods import BUILDERS, loss_head
+from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
@@ -82,9 +83,12 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
-        return Running(
-            trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
-        ).run(self.resume)
+        try:
+            return Running(
+                trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
+            ).run(self.resume)
+        finally:
+            loss_head.remove(trainer)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -100,17 +104,23 @@ class Job:
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
         rendered = self._rendered(train, base, "tokenising")
         held_out = self._rendered(apart, base, "tokenising the held-out rows") if apart else None
-        said = f"; held out to evaluate on: {len(held_out.rows):,} rows" if held_out else ""
+        rows: list[Any] = list(rendered.rows)
+        said = rendered.said
+        if recipe.packing:
+            rows, packed = pack(rows, recipe.max_length)
+            said = f"{said}; {packed}"
+        if held_out is not None:
+            said = f"{said}; held out to evaluate on: {len(held_out.rows):,} rows"
         self.log.append(
             DataReady(
-                said=rendered.said + said,
+                said=said,
                 rows=len(rendered.rows),
                 dropped=len(rendered.dropped),
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        return list(rendered.rows), list(held_out.rows) if held_out else None
+        return rows, list(held_out.rows) if held_out else None
 
     def _rendered(self, examples: Examples, base: Base, what: str) -> Rendered:
         return render(

@@ -17,6 +17,8 @@ from trl import SFTConfig, SFTTrainer
 from ..errors import RecipeError
 from ..recipe import HF_SCHEDULES, Recipe
 from ..weights import to_train
+from . import loss_head
+from .packing import PackedCollator, check_blocks, is_packed
 
 HEADLINE = ("loss", "mean_token_accuracy")
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
@@ -73,7 +75,11 @@ def no_telemetry() -> Iterator[None]:
 def build(
     model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path, *, held_out: list[Any] | None = None
 ) -> SFTTrainer:
-    """A trainer over `rows` (`input_ids`, `labels`) that has not begun; `held_out` rows are for its `evaluate`."""
+    """A trainer over `rows` (`input_ids`, `labels`; packed or not), with no printing callback, that has not begun.
+
+    `held_out` rows are for its `evaluate`; they are never packed. Raises `RecipeError` where TRL does not take what is
+    under `trainer:`, or the model cannot keep packed rows apart.
+    """
     weight = next(model.parameters())
     arguments = config(recipe, folder, weight.dtype, weight.device)
     if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
@@ -88,4 +94,10 @@ def build(
         )
     for noisy in (PrinterCallback, NotebookProgressCallback):
         trainer.remove_callback(noisy)
+    if recipe.loss_head == "auto":
+        loss_head.install(trainer)
+    if is_packed(rows):
+        check_blocks(trainer.model)
+        if not arguments.padding_free:  # asked for under `trainer:`; TRL's collator makes one row of the batch then
+            trainer.data_collator = PackedCollator(trainer.data_collator.pad_token_id)
     return trainer

@@ -41,6 +41,7 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
     from jupyter_ft.control.lease import seeded_streams
     from jupyter_ft.data import hold_out, load, render
     from jupyter_ft.methods import sft
+    from jupyter_ft.methods.packing import pack
     from jupyter_ft.models import POOL
 
     base = POOL.get(str(model), revision=None, dtype=recipe.dtype, report=lambda *_: None)
@@ -50,5 +51,6 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
         return render(examples, base.tokenizer, system=recipe.system, max_length=recipe.max_length).rows
 
     held_out = tokens(apart) if apart else None
+    ready = pack(tokens(train), recipe.max_length)[0] if recipe.packing else tokens(train)
     with seeded_streams(recipe.seed):
-        return sft.build(base.shell(), base.new_tokenizer(), recipe, tokens(train), folder, held_out=held_out)
+        return sft.build(base.shell(), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)

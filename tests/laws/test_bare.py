@@ -13,13 +13,26 @@ from ._runs import bare_trainer, finish, hash_of
 
 
 @pytest.mark.parametrize(
-    ("accumulation", "adapter"),
-    [(1, {"r": 4}), (3, {"r": 4}), (2, {"r": 4, "dropout": 0.1}), (2, "full")],
-    ids=["plain", "accumulating", "dropout", "full"],
+    ("accumulation", "adapter", "head"),
+    [
+        (1, {"r": 4}, "trl"),
+        (3, {"r": 4}, "trl"),
+        (2, {"r": 4, "dropout": 0.1}, "trl"),
+        (2, "full", "trl"),
+        (2, {"r": 4}, "auto"),
+    ],
+    ids=["plain", "accumulating", "dropout", "full", "head"],
 )
 def test_a_session_equals_the_bare_trainer(
-    tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, accumulation: int, adapter: Any
+    tune: Any,
+    tiny_model: Path,
+    rows: list[dict[str, str]],
+    tmp_path: Path,
+    accumulation: int,
+    adapter: Any,
+    head: str,
 ) -> None:
+    """With TRL's loss head; with ours, the bare trainer has it too (`test_loss_head` compares the heads)."""
     from jupyter_ft.control.lease import Streams
     from jupyter_ft.weights import trained_tensors
 
@@ -32,11 +45,13 @@ def test_a_session_equals_the_bare_trainer(
         "schedule": "cosine",
         "batch_size": 4,
         "dtype": "float32",
+        "loss_head": head,
     }
     ours, our_hash = finish(tune(**asked))
 
     recipe = parse_recipe({"model": str(tiny_model), **asked})
     trainer = bare_trainer(tiny_model, rows, recipe, tmp_path / "bare")
+    assert ("loss_head" in vars(trainer)) is (head == "auto")
     Streams.seeded(recipe.seed).put()
     trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
