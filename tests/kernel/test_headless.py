@@ -45,7 +45,7 @@ def text(outputs: list[nbformat.NotebookNode]) -> str:
 def test_it_waits_in_the_cell_and_leaves_the_record(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
     outputs = execute("%load_ext jupyter_ft", ISSUE_CELL.format(model=tiny_model, more=" max_steps=6 dtype=float32"))
     record = outputs[1][-1]["data"]
-    assert "<svg" in record["text/html"]
+    assert "<img class='curve'" in record["text/html"]
     assert record["text/plain"].startswith("support · finished · step 6 of 6")
 
 
