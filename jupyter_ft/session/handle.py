@@ -52,6 +52,7 @@ class Views(Protocol):
     def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
     def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
     def cell_end(self) -> threading.Event | None: ...  # noqa: D102
+    def over(self, session: Session) -> None: ...  # noqa: D102
     def close(self, session: Session) -> None: ...  # noqa: D102
 
 
@@ -300,7 +301,12 @@ class Session(Talking):
             return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name, self.log, after=self._refuse_late_questions)
+        start(run, self.name, self.log, after=self._after_the_end)
+
+    def _after_the_end(self) -> None:
+        self._refuse_late_questions()
+        if self.views is not None:
+            self.views.over(self)
 
     def _refuse_late_questions(self) -> None:
         """Those that came between the refusing of what waited and the last event: no search for voices found them."""

@@ -30,7 +30,7 @@ _PAGE_STYLE = """
 body{margin:2em auto;max-width:960px;padding:0 1em;font:14px/1.5 system-ui,sans-serif;color:#1f2933;background:#fff}
 h1{font-size:1.5em;margin:0 0 .2em}h2{font-size:1.1em;margin:1.6em 0 .4em}
 .jft-record{max-width:none}pre.recipe{background:#f5f7f9;padding:.8em 1em;border-radius:6px;overflow-x:auto}
-td.number{text-align:right;font-variant-numeric:tabular-nums}
+.jft-record table td.number{text-align:right;font-variant-numeric:tabular-nums}
 """
 
 

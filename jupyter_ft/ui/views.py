@@ -8,6 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyter_ft.launch.thread import aside
+from jupyter_ft.messages import Logged
+
 if TYPE_CHECKING:
     from jupyter_ft.session import Session
     from jupyter_ft.ui.live_figure import LiveFigure
@@ -73,6 +76,23 @@ def report(session: Session, path: Path | None = None) -> Path:
 
         display({"text/html": _link(written), "text/plain": f"{written}"}, raw=True)
     return written
+
+
+def over(session: Session) -> None:
+    """In a notebook, leave the page in the run folder; beside the thread that trained, and without failing the run."""
+    if not in_a_kernel():
+        return
+
+    def leave() -> None:
+        from jupyter_ft.ui.report import write_report
+
+        try:
+            write_report(session)
+        except Exception as error:  # noqa: BLE001 - the run is over and well without it
+            text = f"report.html was not written: {type(error).__name__}: {error}; %ft report tries again"
+            session.log.append(Logged(level="warning", text=" ".join(text.split())))
+
+    aside(leave, f"report of {session.name}")
 
 
 def _link(written: Path) -> str:
