@@ -60,7 +60,14 @@ def report_html(session: Watched) -> str:
 
     past, nonce = past_of(session), secrets.token_urlsafe(18)
     policy = f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data: blob:"
-    drawn = figure(session).to_json().replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    drawn = (
+        figure(session)
+        .update_layout(title_text="", margin_t=30)
+        .to_json()
+        .replace("<", "\\u003c")
+        .replace("\u2028", " ")
+        .replace("\u2029", " ")
+    )
     draw = f"Plotly.newPlot('figure', Object.assign({drawn}, {{config: {{responsive: true, displaylogo: false}}}}))"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
