@@ -49,6 +49,7 @@ KEPT = (
 _TEXTS = ("system", "probes")  # of a recipe
 _RUN_OF = 4  # words in a row that are in the data too: no accident
 _LONG = 12  # letters of a word that is in the data too
+MOST_BYTES = 20_000_000  # of rows to compare with
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|xox[a-z]-)[\w-]{6,}")
 _SECRET = re.compile(r"((?:token|api[_-]?key|password|secret)['\"]?\s*[=:]\s*)\S+", re.IGNORECASE)
@@ -78,7 +79,7 @@ def _told(folder: RunFolder) -> Iterator[tuple[str, str]]:
         yield "unreadable.txt", str(error)
         return
     events = list(read_events(folder.events))
-    private = Private.of(folder, asked, events)
+    private = Private.of(folder, asked, about, events)
     shown = {key: LEFT_OUT if key in _TEXTS and value else value for key, value in asked.items()}
     yield (
         "recipe.yaml",
@@ -109,11 +110,13 @@ class Private:
             self._known.update((word,) for word in words if len(word) >= _LONG)
 
     @classmethod
-    def of(cls, folder: RunFolder, asked: dict[str, Any], events: list[Event]) -> Private:
+    def of(cls, folder: RunFolder, asked: dict[str, Any], about: dict[str, Any], events: list[Event]) -> Private:
         """What is private in one run."""
         said = [text for event in events if isinstance(event, ReplyDone) for text in (event.prompt, event.text)]
         said += [text for key in _TEXTS for text in _strings(asked.get(key))]
         try:
+            if not _at_hand(folder, about):
+                return cls(said, complete=False)
             rows = rows_of(folder, parse_recipe(asked)).rows
         except (FineTuneError, OSError, KeyError, TypeError, ValueError):
             return cls(said, complete=False)
@@ -136,6 +139,12 @@ class Private:
     def _repeats(self, line: str) -> bool:
         words = _WORD.findall(line.lower())
         return any(run in self._known for length in range(1, _RUN_OF + 1) for run in _runs(words, length))
+
+
+def _at_hand(folder: RunFolder, about: dict[str, Any]) -> bool:
+    """Whether the rows can be read here, without a network and in a moment."""
+    source = folder.rows if folder.rows.exists() else Path(str(about["data"]["path"]))
+    return str(source).startswith("demo:") or (source.is_file() and source.stat().st_size <= MOST_BYTES)
 
 
 def _runs(words: list[str], length: int) -> Iterator[tuple[str, ...]]:

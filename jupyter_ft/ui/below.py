@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 from IPython.display import DisplayHandle, display
@@ -46,6 +47,7 @@ class Below:
         self._handles: list[DisplayHandle] = []
         self._told: Cursor | None = None
         self._at = float("-inf")
+        self._busy = threading.Lock()  # a view that polls is served on its own thread, beside the pump's
 
     def show(self) -> None:
         """Show the record in the cell that runs."""
@@ -63,8 +65,9 @@ class Below:
     def keep(self, now: float) -> None:
         """Bring the record up to date, where something happened and the last time is long enough ago."""
         still = self._session.state in (*OVER, "paused")
-        if self._handles and now - self._at >= (SOON if still else LATER) and self._news():
-            self.refresh(now)
+        with self._busy:
+            if self._handles and now - self._at >= (SOON if still else LATER) and self._news():
+                self.refresh(now)
 
     def refresh(self, now: float) -> None:
         """Bring the record up to date now."""

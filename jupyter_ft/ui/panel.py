@@ -98,6 +98,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                         free_replies(self.comm)
                 case "bye":
                     del self._views[view.id]
+        if view.pull:
+            self._below.keep(now)  # as for the news: what the pump sends does not arrive there
         if content.get("t") == "command":
             self._submit(view, content.get("command"))
         PUMP.watch(self)

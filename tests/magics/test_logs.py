@@ -65,3 +65,10 @@ def test_levels_that_are_not_there(session: Session, refused: Any) -> None:
     assert "did you mean 'warning'?" in refused("%ft logs --level warnig")
     assert "there are debug, info, out, warning, error" in refused("%ft logs --level loud")
     assert "should be a whole number from 1" in refused("%ft logs --tail 0")
+
+
+def test_a_report_of_a_past_run(session: Session, said: Any, refused: Any, runs: Path, tmp_path: Path) -> None:
+    assert said("%ft report support") == [str(runs / "support" / "report.html")]
+    assert said("%ft report --to page.html") == [str(tmp_path / "page.html")]
+    assert "stopped · step 0" in (tmp_path / "page.html").read_text()
+    assert "cannot be written" in refused("%ft report support --to no/where/page.html")

@@ -216,6 +216,16 @@ def test_the_record_is_kept_now_and_then_and_at_the_end(run: SmallRun, panel: Pa
     assert "And now?" in record.data["text/plain"]
 
 
+def test_a_view_that_polls_gets_the_record_with_its_news(run: SmallRun, panel: Panel, cell: list[Output]) -> None:
+    panel.show()
+    say(panel, t="hello", view="v")
+    run.take(7)
+    run.become("paused")
+    assert "step 7 " not in cell[1].data["text/plain"]
+    say(panel, t="poll", view="v", seq=-1)
+    assert "paused · step 7 of 400" in cell[1].data["text/plain"]
+
+
 def test_the_pump_is_one_thread(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comm, "create_comm", Wire)
     pump = Pump()
