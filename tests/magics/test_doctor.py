@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft import data
 from jupyter_ft.errors import RunFolderError
+from jupyter_ft.event_log import EventLog
 from jupyter_ft.magics import doctor
 from jupyter_ft.magics.bundle import Private, write_bundle
 from jupyter_ft.magics.doctor import Finding, as_text, floors
-from jupyter_ft.messages import Crashed, Logged
+from jupyter_ft.messages import Crashed, Logged, ReplyDone, StepDone
+from jupyter_ft.recipe import parse_recipe
+from jupyter_ft.runs import RunFolder
 
 CANARY = "the zebra-striped parcel of Mrs. Quillfeather"
 
@@ -64,24 +68,41 @@ def test_the_screen() -> None:
     assert text == "ok  a           fine\n!!  b           not [31m fine\n                → do this"
 
 
-def test_the_bundle_holds_nothing_of_the_data(tune: Any, shell: Any, tmp_path: Path) -> None:
-    rows = [{"prompt": f"Where is {CANARY}?", "completion": "CANARYCOMPLETION"}] * 8
-    session = tune(max_steps=4, data=rows, system=f"You serve {CANARY}.", trainer={"run_name": "hf_secretsecret"})
-    session.wait()
-    session.chat(f"And {CANARY}, please?", max_new_tokens=2)
+@pytest.fixture
+def past(runs: Path) -> RunFolder:
+    """A past run whose rows, recipe, chats and log are full of what must not leave."""
+    rows = [{"prompt": f"Where is {CANARY}, number {n}?", "completion": "CANARYCOMPLETION"} for n in range(8)]
+    folder = RunFolder.create("support", runs)
+    secret = {"system": f"You serve {CANARY}.", "trainer": {"run_name": "hf_secretsecret", "hub_token": "geheim"}}
+    examples = data.load(rows, {})
+    folder.write_recipe(parse_recipe({"max_steps": 4, **secret}), {"data": {"path": None}})
+    folder.rows.parent.mkdir()
+    data.save_rows(examples, folder.rows)
+    log = EventLog(folder.events)
+    for step in range(1, 5):
+        one = {"learning_rate": 1e-4, "grad_norm": 1.0, "tokens": 9, "seconds": 0.1, "epoch": 0.1}
+        log.append(StepDone(step=step, loss=2.0, **one))
     for level in ("out", "info", "warning", "error"):
-        session.log.append(
-            Logged(level=level, text=f"{level}: could not read 'Zebra-striped parcel of Mrs quillfeather'")
-        )
-    session.log.append(Logged(level="out", text="a print of PRIVATEPRINT"))
-    session.log.append(Logged(level="warning", text="api_key=abcdef and hf_abcdefghijk are known; the disk is slow"))
-    session.log.append(Crashed(step=4, error=f"ValueError: {CANARY}", traceback=f"line one\nValueError: {CANARY}"))
-    assert shell.run_cell("%ft doctor --bundle help.zip").success
+        text = f"{level}: could not read 'Zebra-striped parcel of Mrs quillfeather'"
+        log.append(Logged(level=level, text=text))
+    log.append(Logged(level="out", text="a print of PRIVATEPRINT"))
+    log.append(Logged(level="warning", text="api_key=abcdef and hf_abcdefghijk are known; the disk is slow"))
+    log.append(Crashed(step=4, error=f"ValueError: {CANARY}", traceback=f"line one\nValueError: {CANARY}"))
+    asked = {"command": "c", "turn": "t", "thread": "panel", "at": "live", "step": 4, "prompt": "Hi CANARYQUESTION"}
+    told = {"text": "CANARYANSWER", "tokens": 1, "tokens_per_second": 1.0, "first_token_seconds": 0.1, "ended": "eos"}
+    log.append(ReplyDone(**asked, **told))
+    log.append(Logged(level="warning", text="slow was the reply to CANARYQUESTION"))
+    log.close()
+    return folder
+
+
+def test_the_bundle_holds_nothing_of_the_data(past: RunFolder, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "help.zip", "the screen")
     with zipfile.ZipFile(tmp_path / "help.zip") as bundle:
         told = {name: bundle.read(name).decode() for name in bundle.namelist()}
     assert set(told) == {"doctor.txt", "runs/support/recipe.yaml", "runs/support/events.jsonl"}
     everything = "\n".join(told.values()).lower()
-    for secret in ("zebra", "quillfeather", "canarycompletion", "privateprint", "abcdef", "hf_"):
+    for secret in ("zebra", "quillfeather", "canary", "privateprint", "abcdef", "hf_", "geheim"):
         assert secret not in everything, secret
     events = told["runs/support/events.jsonl"]
     assert events.count('"kind": "step"') == 4
