@@ -71,7 +71,7 @@ def test_the_screen() -> None:
 @pytest.fixture
 def past(runs: Path) -> RunFolder:
     """A past run whose rows, recipe, chats and log are full of what must not leave."""
-    rows = [{"prompt": f"Where is {CANARY}, number {n}?", "completion": "CANARYCOMPLETION"} for n in range(8)]
+    rows = [{"prompt": f"Where is {CANARY}, number {n}?", "completion": "Sent by walrus post today."} for n in range(8)]
     folder = RunFolder.create("support", runs)
     secret = {"system": f"You serve {CANARY}.", "trainer": {"run_name": "hf_secretsecret", "hub_token": "geheim"}}
     examples = data.load(rows, {})
@@ -85,6 +85,7 @@ def past(runs: Path) -> RunFolder:
     for level in ("out", "info", "warning", "error"):
         text = f"{level}: could not read 'Zebra-striped parcel of Mrs quillfeather'"
         log.append(Logged(level=level, text=text))
+    log.append(Logged(level="warning", text="cut off: sent by WALRUS post"))
     log.append(Logged(level="out", text="a print of PRIVATEPRINT"))
     log.append(Logged(level="warning", text="api_key=abcdef and hf_abcdefghijk are known; the disk is slow"))
     log.append(Crashed(step=4, error=f"ValueError: {CANARY}", traceback=f"line one\nValueError: {CANARY}"))
@@ -102,7 +103,7 @@ def test_the_bundle_holds_nothing_of_the_data(past: RunFolder, tmp_path: Path) -
         told = {name: bundle.read(name).decode() for name in bundle.namelist()}
     assert set(told) == {"doctor.txt", "runs/support/recipe.yaml", "runs/support/events.jsonl"}
     everything = "\n".join(told.values()).lower()
-    for secret in ("zebra", "quillfeather", "canary", "privateprint", "abcdef", "hf_", "geheim"):
+    for secret in ("zebra", "quillfeather", "walrus", "canary", "privateprint", "abcdef", "hf_", "geheim"):
         assert secret not in everything, secret
     events = told["runs/support/events.jsonl"]
     assert events.count('"kind": "step"') == 4
