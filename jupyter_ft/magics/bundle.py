@@ -10,13 +10,14 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from jupyter_ft.errors import FineTuneError, RunFolderError
-from jupyter_ft.event_log import read_events
 from jupyter_ft.messages import (
     Applied,
     CheckpointSaved,
@@ -34,6 +35,7 @@ from jupyter_ft.messages import (
     StateChanged,
     StepDone,
     StepRefused,
+    event_from,
 )
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder, runs_root
@@ -78,7 +80,7 @@ def _told(folder: RunFolder) -> Iterator[tuple[str, str]]:
     except RunFolderError as error:
         yield "unreadable.txt", str(error)
         return
-    events = list(read_events(folder.events))
+    events = list(_events(folder.events))
     private = Private.of(folder, asked, about, events)
     shown = {key: LEFT_OUT if key in _TEXTS and value else value for key, value in asked.items()}
     yield (
@@ -89,6 +91,13 @@ def _told(folder: RunFolder) -> Iterator[tuple[str, str]]:
     )
     lines = [json.dumps(private.without(_plain(event))) for event in events if isinstance(event, KEPT)]
     yield "events.jsonl", "\n".join(lines) + "\n"
+
+
+def _events(file: Path) -> Iterator[Event]:
+    """What the log holds now; it is only read, because another process may be writing it."""
+    for line in file.read_bytes().split(b"\n") if file.exists() else ():
+        with suppress(ValidationError):  # torn, or from another version: not kept, because it is not known
+            yield event_from(line)
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -79,8 +79,8 @@ class Below:
     def _news(self) -> bool:
         if self._told is None:
             return True
-        news, _ = self._session.log.read(self._told)
-        return bool(len(news.steps["step"])) or any(isinstance(event, _TOLD) for event in news.events)
+        news, now = self._session.log.read(self._told)
+        return now.rows != self._told.rows or any(isinstance(event, _TOLD) for event in news.events)
 
     def bundle(self) -> dict[str, Any]:
         """The output as it should be now."""

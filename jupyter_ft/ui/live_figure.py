@@ -61,8 +61,8 @@ class LiveFigure:
         return 1
 
     def _news(self) -> bool:
-        news, _ = self._session.log.read(self._cursor)
-        return news.restart or bool(len(news.steps["step"])) or any(isinstance(event, _DRAWN) for event in news.events)
+        news, now = self._session.log.read(self._cursor)
+        return now.rows != self._cursor.rows or any(isinstance(event, _DRAWN) for event in news.events)
 
     def _draw(self) -> None:
         past = past_of(self._session)

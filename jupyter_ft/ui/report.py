@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from jupyter_ft._version import __version__
@@ -85,7 +86,7 @@ def report_html(session: Watched) -> str:
 def _head(session: Watched, past: Past) -> str:
     asked, about = _asked(session)
     said = past.data or str(_part(about, "data").get("said", ""))
-    trained = float(past.steps["seconds"].sum()) if len(past.steps["seconds"]) else 0.0
+    trained = float(np.nansum(session.log.read()[0].steps["seconds"]))
     lines = [
         headline(session, past) + (f" · {best}" if (best := best_text(past)) else ""),
         f"{_duration(trained)} of training" + (f", started {about['started']}" if "started" in about else ""),

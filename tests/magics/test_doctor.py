@@ -14,7 +14,7 @@ from jupyter_ft.event_log import EventLog
 from jupyter_ft.magics import doctor
 from jupyter_ft.magics.bundle import Private, write_bundle
 from jupyter_ft.magics.doctor import Finding, as_text, floors
-from jupyter_ft.messages import Crashed, Logged, ReplyDone, StepDone
+from jupyter_ft.messages import Crashed, Logged, ReplyDone
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder
 
@@ -79,9 +79,6 @@ def past(runs: Path) -> RunFolder:
     folder.rows.parent.mkdir()
     data.save_rows(examples, folder.rows)
     log = EventLog(folder.events)
-    for step in range(1, 5):
-        one = {"learning_rate": 1e-4, "grad_norm": 1.0, "tokens": 9, "seconds": 0.1, "epoch": 0.1}
-        log.append(StepDone(step=step, loss=2.0, **one))
     for level in ("out", "info", "warning", "error"):
         text = f"{level}: could not read 'Zebra-striped parcel of Mrs quillfeather'"
         log.append(Logged(level=level, text=text))
@@ -106,7 +103,6 @@ def test_the_bundle_holds_nothing_of_the_data(past: RunFolder, tmp_path: Path) -
     for secret in ("zebra", "quillfeather", "walrus", "canary", "privateprint", "abcdef", "hf_", "geheim"):
         assert secret not in everything, secret
     events = told["runs/support/events.jsonl"]
-    assert events.count('"kind": "step"') == 4
     assert "the disk is slow" in events
     assert "line one" in events
     assert '"kind": "reply"' not in events
