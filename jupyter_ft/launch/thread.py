@@ -33,6 +33,13 @@ def start(run: Callable[[], Event | None], name: str, log: EventLog, after: Call
     thread.start()
 
 
+def aside(work: Callable[[], None], name: str) -> None:
+    """Do something short in the background, which the end of the process waits for as it does for runs."""
+    thread = threading.Thread(target=work, name=f"jupyter-ft {name}", daemon=True)
+    _threads.add(thread)
+    thread.start()
+
+
 def join_all(timeout: float) -> None:
     """Let the threads come to their end, `timeout` seconds at most.
 

@@ -12,8 +12,10 @@ from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, METHODS, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, open_run, sessions
+from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
+from . import doctor, logs
 from .finetune import show, wait
 from .line import Grammar, Line, Option, parse, wants_help
 from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
@@ -97,6 +99,12 @@ def _status(shell: Any, line: Line) -> None:
 
 def _show(shell: Any, line: Line) -> None:
     show(_named(shell, line), Place.of(shell))
+
+
+def _report(shell: Any, line: Line) -> None:
+    written = _named(shell, line).report(line.options.get("--to"))
+    if not in_a_kernel():
+        say(f"{written}")
 
 
 def _open(shell: Any, line: Line) -> None:
@@ -207,5 +215,30 @@ VERBS: dict[str, Verb] = {
         words=(1, 1),
     ),
     "show": _verb("show [NAME]", "Show the panel here.", _show),
+    "report": _verb(
+        "report [NAME] [--to FILE]",
+        "Write a run as one page that needs nothing else: curves, edits, evaluations, chats, recipe; no rows.",
+        _report,
+        options=(Option("--to", "where; else report.html in the run folder", "FILE"),),
+    ),
+    "logs": _verb(
+        "logs [NAME] [--tail N] [--level LEVEL]",
+        "What a run printed and logged.",
+        logs.run,
+        options=(
+            Option("--tail", f"the last N lines; else {logs.TAIL}", "N"),
+            Option("--level", f"this level and above: {', '.join(logs.LEVELS)}; else info", "LEVEL"),
+        ),
+        example="%ft logs support --level warning",
+    ),
+    "doctor": _verb(
+        "doctor [--bundle FILE.zip]",
+        "How this machine and environment stand, and what to do about each red line.",
+        doctor.run,
+        options=(
+            Option("--bundle", "also pack this, recipes and logs, without rows, prompts, replies, tokens", "FILE.zip"),
+        ),
+        words=(0, 0),
+    ),
     "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
 }

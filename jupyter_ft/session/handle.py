@@ -49,8 +49,10 @@ class Views(Protocol):
     """How the notebook side shows a session; it registers itself, because imports run downward only."""
 
     def show(self, session: Session) -> None: ...  # noqa: D102
-    def figure(self, session: Session) -> Any: ...  # noqa: D102
+    def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
+    def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
     def cell_end(self) -> threading.Event | None: ...  # noqa: D102
+    def over(self, session: Session) -> None: ...  # noqa: D102
     def close(self, session: Session) -> None: ...  # noqa: D102
 
 
@@ -172,9 +174,20 @@ class Session(Talking):
 
     _ipython_display_ = show
 
-    def figure(self) -> Any:
-        """Loss and learning rate with a mark for each edit, as a `plotly.graph_objects.Figure`."""
-        return self.views.figure(self) if self.views is not None else None
+    def figure(self, *, live: bool = False) -> Any:
+        """Losses and learning rate with a mark for each edit, as a `plotly.graph_objects.Figure`.
+
+        `live`: a `FigureWidget` (5 MB in the browser) that follows the run, twice a second at most, until it is over.
+        """
+        return self.views.figure(self, live=live) if self.views is not None else None
+
+    def report(self, path: str | Path | None = None) -> Path | None:
+        """Write the run as one page (HTML, 5 MB, works offline): `report.html` in the run folder, or `path`.
+
+        Curves to explore, edits, evaluations, chats, recipe; no row of the data. Raises `RunFolderError` where the
+        place cannot be written.
+        """
+        return self.views.report(self, None if path is None else Path(path)) if self.views is not None else None
 
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""
@@ -288,7 +301,12 @@ class Session(Talking):
             return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name, self.log, after=self._refuse_late_questions)
+        start(run, self.name, self.log, after=self._after_the_end)
+
+    def _after_the_end(self) -> None:
+        self._refuse_late_questions()
+        if self.views is not None:
+            self.views.over(self)
 
     def _refuse_late_questions(self) -> None:
         """Those that came between the refusing of what waited and the last event: no search for voices found them."""

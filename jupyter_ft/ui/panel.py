@@ -13,14 +13,16 @@ from IPython.display import DisplayHandle, display
 from pydantic import ValidationError
 
 from jupyter_ft.errors import FineTuneError
-from jupyter_ft.messages import OVER, Refused, command_from
+from jupyter_ft.messages import Refused, command_from
 from jupyter_ft.recipe import first_complaint
+from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.telling import PROTOCOL, View
 from jupyter_ft.ui.watched import Watched
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
+NOTHING = {"text/plain": "", "text/html": "<span hidden></span>"}  # where no widget is drawn: the record is below
 
 
 def _built(name: str) -> str:
@@ -47,7 +49,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._views: dict[str, View] = {}
         self._lock = threading.Lock()
         self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
-        self._recorded = session.state in OVER
+        self._below = Below(session)
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -56,7 +58,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     @property
     def watched(self) -> bool:
         """Whether a view is open, or the record still has to be kept at the end of the run."""
-        return bool(self._views) or (bool(self._handles) and not self._recorded)
+        return bool(self._views) or self._below.pending
 
     def tell(self, now: float) -> int:
         """Send each view what is new to it; gives the number of messages."""
@@ -65,8 +67,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             for view in self._views.values():
                 if not view.pull and view.due(now):
                     sent += self._send_next(view, now)
-        if self._handles and not self._recorded and self._session.state in OVER:
-            self.refresh_record()
+        self._below.keep(now)
         return sent
 
     def _send_next(self, view: View, now: float) -> int:
@@ -97,6 +98,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                         free_replies(self.comm)
                 case "bye":
                     del self._views[view.id]
+        if view.pull:
+            self._below.keep(now)  # as for the news: what the pump sends does not arrive there
         if content.get("t") == "command":
             self._submit(view, content.get("command"))
         PUMP.watch(self)
@@ -129,37 +132,30 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     # --- shown in the notebook ----------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Show the panel in the cell that runs, with the static record beside it for where no widget can be drawn."""
-        data, metadata = self._bundle()
-        handle = display(data, metadata=metadata, raw=True, display_id=True)
+        """Show the panel in the cell that runs, and below it the static record for where no widget can be drawn."""
+        data, metadata = self._drawn()
+        handle = display({**data, **NOTHING}, metadata=metadata, raw=True, display_id=True)
         if handle is not None:
             self._handles.append(handle)
+            self._below.show()
         PUMP.watch(self)
-
-    def refresh_record(self) -> None:
-        """Put the record of this moment under the panel, for the saved notebook. Done once by itself at the end."""
-        self._recorded = True
-        data, metadata = self._bundle()
-        for handle in self._handles:
-            handle.update(data, metadata=metadata, raw=True)
 
     def close(self) -> None:
         """Leave the record alone in the place of each view, and tell them nothing more; the run is not touched."""
         PUMP.forget(self)
         for handle in self._handles:
-            handle.update(self._static(), raw=True)  # without the view, which a closed widget leaves blank
+            handle.update(NOTHING, raw=True)  # without the view, which a closed widget leaves blank
+        self._below.refresh(time.monotonic())
         super().close()
 
-    def _static(self) -> dict[str, Any]:
-        return {"text/plain": record_text(self._session), "text/html": record_html(self._session)}
-
-    def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        found: Any = super()._repr_mimebundle_()
-        data, metadata = found or ({}, {})
-        return {**data, **self._static()}, metadata
+    def _drawn(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        found: Any = super()._repr_mimebundle_()  # the view's mime type
+        return found or ({}, {})
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        return self._bundle()
+        data, metadata = self._drawn()
+        record = {"text/plain": record_text(self._session), "text/html": record_html(self._session)}
+        return {**data, **record}, metadata
 
     def _ipython_display_(self, **_: object) -> None:  # ipywidgets 7 would show the bare view without the record
         self.show()

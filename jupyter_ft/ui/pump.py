@@ -9,24 +9,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jupyter_ft.ui.panel import Panel
+from typing import Protocol
 
 WAKES_PER_SECOND = 20  # oftener than a view may be told: what comes after a silence should not wait
 _log = logging.getLogger(__name__)
+
+
+class Told(Protocol):
+    """A panel or a live figure."""
+
+    name: str
+
+    @property
+    def watched(self) -> bool:
+        """Whether there is anything left to tell."""
+
+    def tell(self, now: float) -> int:
+        """Send what is new; gives the number of messages."""
 
 
 class Pump:
     """Tells the news of any number of panels. Sleeps without waking while nobody looks."""
 
     def __init__(self) -> None:
-        self._panels: list[Panel] = []
+        self._panels: list[Told] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def watch(self, panel: Panel) -> None:
+    def watch(self, panel: Told) -> None:
         """Begin to tell `panel` its news; a panel that is watched already stays so."""
         with self._changed:
             if panel not in self._panels:
@@ -36,7 +46,7 @@ class Pump:
                 self._thread.start()
             self._changed.notify_all()
 
-    def forget(self, panel: Panel) -> None:
+    def forget(self, panel: Told) -> None:
         """Tell `panel` nothing more."""
         with self._changed:
             self._panels = [other for other in self._panels if other is not panel]

@@ -1,16 +1,23 @@
-"""How a session is shown: one panel each, a figure to keep. The notebook is imported only when it is asked for."""
+"""How a session is shown: one panel each, a figure, a page to keep. The notebook is imported only when asked for."""
 
 from __future__ import annotations
 
 import threading
 import weakref
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jupyter_ft.launch.thread import aside
+from jupyter_ft.messages import Logged
 
 if TYPE_CHECKING:
     from jupyter_ft.session import Session
+    from jupyter_ft.ui.live_figure import LiveFigure
     from jupyter_ft.ui.panel import Panel
 
 _panels: weakref.WeakKeyDictionary[Session, Panel] = weakref.WeakKeyDictionary()
+_figures: weakref.WeakKeyDictionary[Session, LiveFigure] = weakref.WeakKeyDictionary()
 
 
 def panel_of(session: Session) -> Panel:
@@ -39,18 +46,70 @@ def show(session: Session) -> None:
         print(record_text(session))  # noqa: T201 - a terminal is shown text
 
 
-def figure(session: Session) -> Any:
-    """The curves as a plotly figure."""
+def figure(session: Session, *, live: bool = False) -> Any:
+    """The curves as a plotly figure; `live`: the one widget of the session, which follows the run."""
+    if live:
+        return _live_figure(session)
     from jupyter_ft.ui.figure import figure as plotly_figure
 
     return plotly_figure(session)
 
 
+def _live_figure(session: Session) -> Any:
+    from jupyter_ft.ui.live_figure import LiveFigure
+    from jupyter_ft.ui.pump import PUMP
+
+    found = _figures.get(session)
+    if found is None or found.closed:
+        found = _figures[session] = LiveFigure(session)
+    PUMP.watch(found)  # again, where the run was over and has been resumed
+    return found.widget
+
+
+def report(session: Session, path: Path | None = None) -> Path:
+    """Write the run as one page; in a notebook, show a link to it."""
+    from jupyter_ft.ui.report import write_report
+
+    written = write_report(session, path)
+    if in_a_kernel():
+        from IPython.display import display
+
+        display({"text/html": _link(written), "text/plain": f"{written}"}, raw=True)
+    return written
+
+
+def over(session: Session) -> None:
+    """In a notebook, leave the page in the run folder; beside the thread that trained, and without failing the run."""
+    if not in_a_kernel():
+        return
+
+    def leave() -> None:
+        from jupyter_ft.ui.report import write_report
+
+        try:
+            write_report(session)
+        except Exception as error:  # noqa: BLE001 - the run is over and well without it
+            text = f"report.html was not written: {type(error).__name__}: {error}; %ft report tries again"
+            session.log.append(Logged(level="warning", text=" ".join(text.split())))
+
+    aside(leave, f"report of {session.name}")
+
+
+def _link(written: Path) -> str:
+    here, megabytes = Path.cwd(), written.stat().st_size / 1e6
+    if not written.is_relative_to(here):  # the notebook's server shows what is below its own folder only
+        return f"<code>{escape(str(written))}</code> ({megabytes:.1f} MB)"
+    near = written.relative_to(here).as_posix()
+    return f"<a href='{escape(near)}' target='_blank'>{escape(near)}</a> ({megabytes:.1f} MB)"
+
+
 def close(session: Session) -> None:
-    """Close the panel where there is one."""
-    panel = _panels.pop(session, None)
+    """Close the panel and the live figure where there are any."""
+    panel, drawn = _panels.pop(session, None), _figures.pop(session, None)
     if panel is not None:
         panel.close()
+    if drawn is not None:
+        drawn.close()
 
 
 def cell_end() -> threading.Event | None:

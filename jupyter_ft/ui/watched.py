@@ -14,7 +14,11 @@ from jupyter_ft.messages import (
     CheckpointSaved,
     Command,
     Crashed,
+    DataReady,
+    EvalDone,
     Event,
+    Health,
+    MemoryShort,
     ReplyDone,
     Resumed,
     StepRefused,
@@ -67,8 +71,12 @@ class Past:
 
     steps: dict[str, Floats]
     changes: list[Applied] = field(default_factory=list)
-    checkpoints: list[int] = field(default_factory=list)
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    refused: list[StepRefused] = field(default_factory=list)
     bad_steps: list[int] = field(default_factory=list)
+    evals: list[EvalDone] = field(default_factory=list)
+    notices: list[Health | MemoryShort] = field(default_factory=list)
+    data: str = ""
     replies: list[ReplyDone] = field(default_factory=list)
     crash: Crashed | None = None
 
@@ -77,9 +85,15 @@ class Past:
         if isinstance(event, Applied) and event.verb == "set":
             self.changes.append(event)
         elif isinstance(event, CheckpointSaved):
-            self.checkpoints.append(event.step)
+            self.checkpoints.append(event)
         elif isinstance(event, StepRefused):
-            self.bad_steps.append(event.step)
+            self.refused.append(event)
+        elif isinstance(event, EvalDone):
+            self.evals.append(event)
+        elif isinstance(event, Health | MemoryShort):
+            self.notices.append(event)
+        elif isinstance(event, DataReady):
+            self.data = event.said
         elif isinstance(event, ReplyDone):
             self.replies.append(event)
         elif isinstance(event, Crashed):
@@ -89,8 +103,10 @@ class Past:
 
     def _take_back(self, last: int, ahead: list[str]) -> None:
         self.changes = [change for change in self.changes if change.step <= last or change.command in ahead]
-        self.checkpoints = [step for step in self.checkpoints if step <= last]
-        self.bad_steps = [step for step in self.bad_steps if step <= last]
+        self.checkpoints = [saved for saved in self.checkpoints if saved.step <= last]
+        self.refused = [refusal for refusal in self.refused if refusal.step <= last]
+        self.evals = [scored for scored in self.evals if scored.step <= last]
+        self.notices = [notice for notice in self.notices if notice.step <= last]
         self.crash = None
 
 
@@ -101,8 +117,14 @@ def past_of(session: Watched) -> Past:
     for event in news.events:
         past.keep(event)
     bad = news.steps["step"][~np.isfinite(news.steps["loss"])]
-    past.bad_steps = sorted({*past.bad_steps, *(int(step) for step in bad)})
+    past.bad_steps = sorted({*(refusal.step for refusal in past.refused), *(int(step) for step in bad)})
     return past
+
+
+def held_out(past: Past) -> tuple[list[int], list[float]]:
+    """The steps at which the held-out rows were scored, and their `eval_loss`."""
+    scored = [(event.step, event.metrics["eval_loss"]) for event in past.evals if "eval_loss" in event.metrics]
+    return [step for step, _ in scored], [loss for _, loss in scored]
 
 
 def printable(text: str) -> str:

@@ -50,11 +50,15 @@ def text(outputs: list[nbformat.NotebookNode]) -> str:
     return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
-def test_it_waits_in_the_cell_and_leaves_the_record(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_it_waits_in_the_cell_and_leaves_the_record(  # type: ignore[no-untyped-def]
+    execute, tiny_model: Path, runs: Path
+) -> None:
     outputs = execute("%load_ext jupyter_ft", ISSUE_CELL.format(model=tiny_model, more=" max_steps=6 dtype=float32"))
     record = outputs[1][-1]["data"]
-    assert "<svg" in record["text/html"]
+    assert "<img class='curve'" in record["text/html"]
     assert record["text/plain"].startswith("support · finished · step 6 of 6")
+    assert "finished · step 6 of 6" in (runs / "support" / "report.html").read_text()
+    assert [file.name for file in (runs / "support").glob(".*")] == []
 
 
 @pytest.mark.parametrize("kernel_set", [NEWEST, *OLDER])

@@ -97,9 +97,13 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("%finetune support", "goes on the first line of its cell"),
         ("# mine\n%%finetune support --data tickets.csv\ncolumns: {prompt: a b}", "not even a comment"),
         ("# mine\n%%chat support\nIt's me", "not even a comment"),
-        ("%ft puase", "did you mean 'pause'? there are: status set pause resume stop save wait open show close chat"),
+        ("%ft puase", "did you mean 'pause'? there are: status set pause resume stop save wait open show report"),
         ("%ft fork support", "unknown verb 'fork'"),
         ("%ft pause", "no session is open"),
+        ("%ft logs", "no session is open"),
+        ("%ft report nobody", "no session 'nobody' is open"),
+        ("%ft doctor support", "one word too many"),
+        ("%ft doctor --bundel x.zip", "did you mean '--bundle'?"),
         ("%ft pause nobody", "no session 'nobody' is open"),
         ("%ft open nobody", "holds no run"),
         ("%ft set nobody learning_rate=1e-4 --setp 3", "did you mean '--step'?"),
@@ -141,6 +145,7 @@ for cell in (
     assert type(result.error_in_exec).__name__ == "UsageError", cell
 assert shell.run_cell("%%finetune s --data tickets.csv --dry-run\\n").success
 assert shell.run_cell("%%finetune -h").success and shell.run_cell("%ft").success
+assert shell.run_cell("%ft doctor").success
 print("heavy:", sorted({"torch", "transformers", "plotly", "pandas"} & set(sys.modules)))
 """
     env = os.environ | {"JUPYTER_FT_RUNS": str(tmp_path / "runs")}
@@ -213,6 +218,9 @@ def test_completion(shell: Any) -> None:
 
     assert {"status", "set", "chat"} <= set(after("%ft "))
     assert after("%ft pa") == ["pause"]
+    assert {"report", "logs", "doctor"} <= set(after("%ft "))
+    assert {"--tail", "--level"} <= set(after("%ft logs support "))
+    assert after("%ft doctor --b") == ["--bundle"]
     assert "learning_rate=" in after("%ft set support ")
     assert after("%ft set support learning") == ["learning_rate="]
     assert after("%%finetune support --da") == ["--data"]

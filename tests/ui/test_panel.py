@@ -10,9 +10,13 @@ from small_run import SmallRun, Wire, say, until
 
 from jupyter_ft.errors import FineTuneError
 from jupyter_ft.messages import Applied, Refused, ReplyPart, Set
+from jupyter_ft.ui import below as below_module
 from jupyter_ft.ui import panel as panel_module
+from jupyter_ft.ui.below import LATER
 from jupyter_ft.ui.panel import VIEWS_KEPT, Panel
 from jupyter_ft.ui.pump import WAKES_PER_SECOND, Pump, free_replies
+
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def test_hello_twice_tells_the_whole_story_twice(run: SmallRun, panel: Panel) -> None:
@@ -148,30 +152,79 @@ def test_the_mimebundle_has_a_record_beside_the_view(run: SmallRun, panel: Panel
     run.take(20)
     run.reply("c", "Hello?", "We are **here**.")
     data, _ = panel._repr_mimebundle_()
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
-    assert "<svg" in data["text/html"]
+    assert data[VIEW]["model_id"] == panel.model_id
+    assert "<img class='curve'" in data["text/html"]
     assert "<strong>here</strong>" in data["text/html"]
     assert "step 20 of 400" in data["text/plain"]
 
 
-def test_the_record_is_refreshed_once_when_the_run_ends(run: SmallRun, panel: Panel) -> None:
-    class Handle:
-        updates: list[dict[str, str]] = []  # noqa: RUF012
+class Output:
+    """One output of a cell, as the notebook's file would hold it."""
 
-        def update(self, data: dict[str, str], **_: object) -> None:
-            self.updates.append(data)
+    def __init__(self, data: dict[str, str]) -> None:
+        self.data, self.updates = data, 0
 
-    panel._handles = [Handle()]
+    def update(self, data: dict[str, str], **_: object) -> None:
+        self.data, self.updates = data, self.updates + 1
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> list[Output]:
+    """The outputs of the cell in which a panel is shown."""
+    outputs: list[Output] = []
+
+    def display(data: dict[str, str], **_: object) -> Output:
+        outputs.append(Output(data))
+        return outputs[-1]
+
+    monkeypatch.setattr(panel_module, "display", display)
+    monkeypatch.setattr(below_module, "display", display)
+    return outputs
+
+
+def test_the_record_is_an_output_of_its_own(run: SmallRun, panel: Panel, cell: list[Output]) -> None:
     run.take(9)
-    panel.tell(1.0)
-    run.become("finished")
-    panel.tell(2.0)
-    panel.tell(3.0)
-    assert len(Handle.updates) == 1
-    assert "finished" in Handle.updates[0]["text/plain"]
+    panel.show()
+    view, record = cell
+    assert VIEW in view.data
+    assert "jft-record" not in view.data["text/html"]  # nbconvert would show it twice
+    assert VIEW not in record.data
+    assert "step 9 of 400" in record.data["text/plain"]
+    assert "jft-below" in record.data["text/html"]
     panel.close()
-    assert set(Handle.updates[-1]) == {"text/plain", "text/html"}  # no view: a closed widget would leave a blank cell
-    assert "<svg" in Handle.updates[-1]["text/html"]
+    assert VIEW not in view.data  # a closed widget would leave a blank cell
+    assert "step 9 of 400" in record.data["text/plain"]
+
+
+def test_the_record_is_kept_now_and_then_and_at_the_end(run: SmallRun, panel: Panel, cell: list[Output]) -> None:
+    panel.show()
+    record = cell[1]
+    for second in range(1, 101):
+        run.take(1)
+        panel.tell(float(second))
+    assert 3 <= record.updates <= 100 / LATER + 1
+    assert "step 100 " not in record.data["text/plain"]
+    run.become("finished")
+    panel.tell(200.0)
+    assert "finished · step 100 of 400" in record.data["text/plain"]
+    before = record.updates
+    for second in range(201, 301):
+        panel.tell(float(second))
+    assert record.updates == before
+    assert not panel.watched
+    run.reply("c", "And now?", "Done.")
+    panel.tell(301.0)
+    assert "And now?" in record.data["text/plain"]
+
+
+def test_a_view_that_polls_gets_the_record_with_its_news(run: SmallRun, panel: Panel, cell: list[Output]) -> None:
+    panel.show()
+    say(panel, t="hello", view="v")
+    run.take(7)
+    run.become("paused")
+    assert "step 7 " not in cell[1].data["text/plain"]
+    say(panel, t="poll", view="v", seq=-1)
+    assert "paused · step 7 of 400" in cell[1].data["text/plain"]
 
 
 def test_the_pump_is_one_thread(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 from small_run import XSS, SmallRun
 
-from jupyter_ft.messages import Crashed, Resumed, StepRefused
+from jupyter_ft.messages import Crashed, EvalDone, Health, MemoryShort, Resumed, StepRefused
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.ui.figure import figure
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.watched import shown
 
-ALIVE = {"script", "img", "iframe", "form", "input", "object", "embed", "base", "link", "math", "video"}
+ALIVE = {"script", "svg", "iframe", "form", "input", "object", "embed", "base", "link", "math", "video"}
+
+
+def curve_of(page: str) -> str:
+    """The SVG inside the record's only picture."""
+    [source] = re.findall(r"<img class='curve' [^>]*src='data:image/svg\+xml;base64,([^']+)'", page)
+    return base64.b64decode(source).decode()
 
 
 class Tags(HTMLParser):
@@ -35,19 +42,8 @@ def test_nothing_from_a_model_or_a_person_is_alive_in_the_record(run: SmallRun) 
         run.reply(f"c{number}", payload, payload, turn=f"t.{number}")
         page = record_html(run)
         for tag, attributes in Tags(page).found:
-            assert tag not in {
-                "script",
-                "img",
-                "iframe",
-                "form",
-                "input",
-                "object",
-                "embed",
-                "base",
-                "link",
-                "math",
-                "video",
-            }
+            assert tag not in ALIVE
+            assert tag != "img" or attributes["class"] == "curve"
             assert not any(name.startswith("on") for name in attributes), (payload, tag, attributes)
             assert re.match(r"https?:", attributes.get("href") or "https:"), (payload, attributes)
     run.log.append(Crashed(step=5, error=XSS[0], traceback=XSS[0]))
@@ -60,8 +56,9 @@ def test_a_step_that_is_not_finite_is_a_red_tick_and_a_gap_never_a_zero(run: Sma
     run.log.append(StepRefused(step=30, loss=float("nan"), grad_norm=float("inf")))
     page = record_html(run)
     assert "Not finite at steps 17, 18, 30." in page
-    assert page.count("class='bad' x1=") == 3
-    path = re.search(r"d='(M[^']+)' fill='none' stroke='var\(--line", page)
+    drawn = curve_of(page)
+    assert drawn.count("class='bad' x1=") == 3
+    path = re.search(r"d='(M[^']+)' fill='none' stroke='#3b82d6'", drawn)
     assert path is not None
     assert path[1].count("M") == 2
     assert "nan" not in path[1]
@@ -86,6 +83,23 @@ def test_changes_are_marks_and_rows_and_what_was_taken_back_is_gone(run: SmallRu
     assert "step 41: batch_size 8 → 4" in record_text(run)
     run.log.append(Resumed(step=30))
     assert "batch_size" not in record_html(run)
+
+
+def test_what_was_held_out_and_the_last_notice_are_told(run: SmallRun) -> None:
+    run.take(20)
+    for step, loss, best in ((5, 2.5, 5), (10, 2.0, 10), (20, 2.25, 10)):
+        run.log.append(EvalDone(step=step, metrics={"eval_loss": loss}, best_step=best, rows=12, seconds=0.2))
+    run.log.append(Health(step=12, level="green", said="all is well"))
+    assert "all is well" not in record_html(run)
+    run.log.append(MemoryShort(step=15, micro_batch=2, said="<b>short</b> of memory"))
+    page = record_html(run)
+    assert "<p>Held-out loss 2.5 → 2.25, lowest 2 at step 10</p>" in page
+    assert "<p class='amber'>Step 15: &lt;b&gt;short&lt;/b&gt; of memory</p>" in page
+    assert curve_of(page).count("<circle") == 3
+    assert "held-out loss 2.5 → 2.25, lowest 2 at step 10" in record_text(run)
+    run.log.append(Resumed(step=10))
+    assert "Held-out loss 2.5 → 2, lowest 2 at step 10" in record_html(run)
+    assert "short" not in record_html(run)
 
 
 def test_private_chats_stay_out() -> None:
