@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from transformers import TrainerCallback
 
 from ..event_log import EventLog
-from ..messages import StateChanged, StepDone, StepRefused
+from ..health import Watch
+from ..messages import Health, StateChanged, StepDone, StepRefused
 from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
@@ -39,11 +40,16 @@ class MicroBatches(dict[str, Any]):
 
 @dataclass
 class Hooks:
-    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start."""
+    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
+
+    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
+    """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    name: str = "run"
+    numbers: Sequence[int] | None = None
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -61,7 +67,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
         self.edits = LiveEdits(trainer, self.cursor, asked)
         self.obedience = Obedience(self, inbox)
+        self.watch = Watch(hooks.name)
         self.last_save = (0, time.monotonic())
+        self._rows: list[int] = []  # of the step that was begun last, from 1
         self._loader: Any = None
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
@@ -101,6 +109,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Restore where this is a resumption, and say that the run goes."""
         if self.hooks.restore is not None:
             self.hooks.restore(self)
+            changed = self.watch.look(self.log)
+            self._tell(self.watch.go_on() or changed)  # a person has seen the red, and wants it to go on
         self._said_running()
 
     def _said_running(self) -> None:
@@ -112,10 +122,12 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def _boundary_and_fetch(self, _iterator: Iterator[Any], _count: int, device: Any) -> tuple[list[Any], Any]:
         self.report_step()
+        self._look()
         self.hooks.publish(self.step)
-        if self._checkpoint_due():
+        if self._checkpoint_due() and not self.watch.suspicious:
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
+        self._look()
         self.turn.give()
         try:
             go_on = self.obedience.at_boundary()
@@ -133,7 +145,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
         dataset, collate = self._loader.dataset, self._loader.collate_fn
-        parts = [collate([dataset[row] for row in batch]) for batch in self.cursor.take()]
+        batches = self.cursor.take()
+        numbers = self.hooks.numbers
+        self._rows = [numbers[row] if numbers is not None else row + 1 for batch in batches for row in batch]
+        parts = [collate([dataset[row] for row in batch]) for batch in batches]
         self._tokens = sum(_count_tokens(part) for part in parts)
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
@@ -150,6 +165,18 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if every is not None:
             return since >= every
         return since >= math.ceil(0.1 * self.trainer.state.max_steps) or time.monotonic() - self.last_save[1] >= 60.0
+
+    # --- health ---
+
+    def _look(self) -> None:
+        self._tell(self.watch.look(self.log, self._rows))
+
+    def _tell(self, health: Health | None) -> None:
+        """Log a change of health; a run that has gone red pauses by itself, its last good checkpoints kept."""
+        if health is not None:
+            self.log.append(health)
+            if health.level == "red":
+                self.obedience.pause_itself(health.said)
 
     # --- the step ---
 
@@ -179,7 +206,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         )  # an fp16 overflow is the scaler's to skip
         if not scaled and not (math.isfinite(loss) and math.isfinite(self._norm)):
             optimizer.zero_grad(set_to_none=True)
-            self.log.append(StepRefused(step=self.step + 1, loss=loss, grad_norm=self._norm))
+            self.log.append(StepRefused(step=self.step + 1, loss=loss, grad_norm=self._norm, rows=self._rows))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step was, and end the epoch or the run where it is over."""
@@ -219,6 +246,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Report the last step and publish the last weights."""
         self.report_step()
+        self._look()
         self.hooks.publish(self.step)
 
 

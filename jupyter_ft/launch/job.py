@@ -46,6 +46,7 @@ class Job:
     inbox: Inbox
     chat: Chat
     resume: str | None = None
+    _numbers: list[int] | None = None  # of the rows that were kept, from 1
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -82,9 +83,11 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path)
-        return Running(
+        running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
-        ).run(self.resume)
+        )
+        running.numbers = self._numbers
+        return running.run(self.resume)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -112,6 +115,9 @@ class Job:
                 trained_tokens=rendered.trained_tokens,
             )
         )
+        dropped = {number for number, _ in rendered.dropped}
+        if dropped:
+            self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
         return list(rendered.rows)
 
     def _progress(self, what: str, done: int, total: int) -> None:

@@ -26,6 +26,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+        self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
 
     def run(self, resume: str | None) -> StateChanged:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -41,7 +42,7 @@ class Running:
             self.twin.publish(step, trained)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, numbers=self.numbers)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
