@@ -66,7 +66,8 @@ class Running:
         if self.folder.checkpoints():
             step, checkpoint, wrong = self.folder.newest_good()
             for complaint in wrong:
-                self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
+                text = f"passed over a damaged checkpoint: {complaint}; going on from step {step}"
+                self.log.append(Logged(level="warning", text=text))
             restore_checkpoint(port, checkpoint)
             self.folder.drop_after(step)
         else:  # it ended before the first one was due: from the beginning, which the seed fixes
