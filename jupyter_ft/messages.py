@@ -22,6 +22,10 @@ def _new_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
+def _now() -> float:
+    return _time.time()
+
+
 class _Said(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -105,7 +109,7 @@ ForChat = Ask | Hush
 
 class _Event(_Said):
     durable: ClassVar[bool] = True  # kept in events.jsonl; the others are only for whoever watches now
-    time: float = Field(default_factory=_time.time)  # seconds since the epoch
+    time: float = Field(default_factory=_now)  # seconds since the epoch; a clock may jump back
 
 
 class StateChanged(_Event):

@@ -237,15 +237,22 @@ def verify(checkpoint: Path) -> None:
     """Check every file against the manifest; `CheckpointError` names the first that is missing or altered."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
-        files: dict[str, dict[str, Any]] = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{checkpoint.name}: manifest.json is missing or altered") from None
-    for name, wanted in files.items():
+        files = {str(name): (wanted["size"], wanted["sha256"]) for name, wanted in manifest["files"].items()}
+        known = set(manifest) in ({"step", "files"}, {"step", "files", "sha256"})  # the first: written by 0.1
+        sealed = "sha256" not in manifest or manifest["sha256"] == _digest(manifest["step"], manifest["files"])
+        whole = bool(files) and known and sealed and checkpoint.name == f"step-{manifest['step']:06d}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(f"{checkpoint.name}: manifest.json is missing or altered")
+    for name, (size, digest) in files.items():
         file = checkpoint / name
-        if not file.is_file():
-            raise CheckpointError(f"{checkpoint.name}: {name} is missing")
-        if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
-            raise CheckpointError(f"{checkpoint.name}: {name} is truncated or altered")
+        try:
+            good = file.stat().st_size == size and _sha256(file) == digest
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            raise CheckpointError(f"{checkpoint.name}: {name[:80]} is missing or cannot be read") from None
+        if not good:
+            raise CheckpointError(f"{checkpoint.name}: {name[:80]} is truncated or altered")
 
 
 def _link(fresh: Path, file: Path) -> None:
@@ -268,9 +275,15 @@ def _seal(staging: Path, step: int) -> int:
         with file.open("rb+") as handle:
             os.fsync(handle.fileno())
     listed = {str(f.relative_to(staging)): {"size": f.stat().st_size, "sha256": _sha256(f)} for f in files}
-    _write_durably(staging / "manifest.json", json.dumps({"step": step, "files": listed}, indent=1).encode())
+    manifest = {"step": step, "files": listed, "sha256": _digest(step, listed)}
+    _write_durably(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
     _sync_folder(staging)
     return sum(file.stat().st_size for file in files)
+
+
+def _digest(step: int, files: dict[str, Any]) -> str:
+    """What seals the manifest itself."""
+    return hashlib.sha256(json.dumps([step, files], sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

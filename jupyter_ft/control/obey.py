@@ -97,11 +97,20 @@ class Obedience:
         self._said("paused")
         self._apply(command, self._port.step)
 
+    def pause_itself(self, why: str) -> None:
+        """Hold at this boundary, as a person would; `resume` and `stop` work as ever."""
+        if not self.paused and not self.stopping and self._port.step < self._port.trainer.state.max_steps:
+            self.paused = True
+            self._said("paused", why)
+
     def _resume(self, command: Resume) -> None:
         if not self.paused:
             self._refuse(command, "it is not paused")
             return
         self.paused = False
+        health = self._port.watch.go_on()
+        if health is not None:
+            self._port.log.append(health)
         self._said("running")
         self._apply(command, self._port.step)
 
@@ -120,9 +129,9 @@ class Obedience:
 
     # --- answers ---
 
-    def _said(self, state: Any) -> None:
+    def _said(self, state: Any, note: str = "") -> None:
         total = int(self._port.trainer.state.max_steps)
-        self._port.log.append(StateChanged(state=state, step=self._port.step, total_steps=total))
+        self._port.log.append(StateChanged(state=state, step=self._port.step, total_steps=total, note=note))
 
     def _apply(self, command: ForTrainer, step: int, changes: Any = None) -> None:
         total = int(self._port.trainer.state.max_steps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from transformers import TrainerCallback
 
 from ..event_log import EventLog
-from ..messages import StateChanged, StepDone, StepRefused
+from ..health import Watch
+from ..messages import Health, StateChanged, StepDone, StepRefused
 from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
@@ -40,11 +41,16 @@ class MicroBatches(dict[str, Any]):
 
 @dataclass
 class Hooks:
-    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start."""
+    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
+
+    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, … (empty: not known)
+    """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    name: str = "run"
+    numbers: Sequence[int] | None = None
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -63,7 +69,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.edits = LiveEdits(trainer, self.cursor, asked, turn)
         self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
+        self.watch = Watch(hooks.name)
         self.last_save = (0, time.monotonic())
+        self._rows: list[int] = []  # of the step that was begun last, from 1
         self._loader: Any = None
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
@@ -103,6 +111,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Restore where this is a resumption, and say that the run goes."""
         if self.hooks.restore is not None:
             self.hooks.restore(self)
+            changed = self.watch.look(self.log)
+            self._tell(self.watch.go_on() or changed)  # a person has seen the red, and wants it to go on
         self._said_running()
 
     def _said_running(self) -> None:
@@ -114,10 +124,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def _boundary_and_fetch(self, _iterator: Iterator[Any], _count: int, device: Any) -> tuple[list[Any], Any]:
         self.report_step()
+        self._look()
         self.hooks.publish(self.step)
-        if self.evaluation.if_due() or self._checkpoint_due():  # the best weights so far are kept at once
+        better = self.evaluation.if_due()  # the best weights so far are kept at once
+        if (better or self._checkpoint_due()) and not self.watch.suspicious:
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
+        self._look()
         self.turn.give()
         try:
             go_on = self.obedience.at_boundary()
@@ -136,7 +149,11 @@ class Port(TrainerCallback):  # type: ignore[misc]
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
         dataset, collate = self._loader.dataset, self._loader.collate_fn
-        batches = [[dataset[row] for row in batch] for batch in self.cursor.take()]
+        taken = self.cursor.take()
+        numbers = self.hooks.numbers
+        if numbers is None or numbers:
+            self._rows = [numbers[row] if numbers else row + 1 for batch in taken for row in batch]
+        batches = [[dataset[row] for row in batch] for batch in taken]
         parts = [collate(batch) for batch in batches]
         self._tokens = sum(map(_count_tokens, parts, batches))
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
@@ -154,6 +171,18 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if every is not None:
             return since >= every
         return since >= math.ceil(0.1 * self.trainer.state.max_steps) or time.monotonic() - self.last_save[1] >= 60.0
+
+    # --- health ---
+
+    def _look(self) -> None:
+        self._tell(self.watch.look(self.log, self._rows))
+
+    def _tell(self, health: Health | None) -> None:
+        """Log a change of health; a run that has gone red pauses by itself, its last good checkpoints kept."""
+        if health is not None:
+            self.log.append(health)
+            if health.level == "red":
+                self.obedience.pause_itself(health.said)
 
     # --- the step ---
 
@@ -183,7 +212,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         )  # an fp16 overflow is the scaler's to skip
         if not scaled and not (math.isfinite(loss) and math.isfinite(self._norm)):
             optimizer.zero_grad(set_to_none=True)
-            self.log.append(StepRefused(step=self.step + 1, loss=loss, grad_norm=self._norm))
+            self.log.append(StepRefused(step=self.step + 1, loss=loss, grad_norm=self._norm, rows=self._rows))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step was, and end the epoch or the run where it is over."""
@@ -224,8 +253,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Report the last step, evaluate and publish the last weights."""
         self.report_step()
+        self._look()
         if not self.obedience.stopping:
             self.evaluation.if_due(at_end=True)
+        self._look()
         self.hooks.publish(self.step)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -47,6 +47,7 @@ class Job:
     inbox: Inbox
     chat: Chat
     resume: str | None = None
+    _numbers: list[int] | None = None  # of the rows that were kept, from 1
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -83,10 +84,12 @@ class Job:
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
+        running = Running(
+            trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
+        )
+        running.numbers = self._numbers
         try:
-            return Running(
-                trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
-            ).run(self.resume)
+            return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
 
@@ -120,6 +123,11 @@ class Job:
                 trained_tokens=rendered.trained_tokens,
             )
         )
+        dropped = {number for number, _ in rendered.dropped}
+        if recipe.packing or train is not self.examples:  # a row of the trainer is not one of the user's, or not known
+            self._numbers = []
+        elif dropped:
+            self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
         return rows, list(held_out.rows) if held_out else None
 
     def _rendered(self, examples: Examples, base: Base, what: str) -> Rendered:

@@ -36,6 +36,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+        self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
 
     def run(self, resume: str | None) -> StateChanged:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -51,7 +52,7 @@ class Running:
             self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, numbers=self.numbers)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
@@ -78,7 +79,8 @@ class Running:
         if self.folder.checkpoints():
             step, checkpoint, wrong = self.folder.newest_good()
             for complaint in wrong:
-                self.log.append(Logged(level="warning", text=f"passed over a damaged checkpoint: {complaint}"))
+                text = f"passed over a damaged checkpoint: {complaint}; going on from step {step}"
+                self.log.append(Logged(level="warning", text=text))
             restore_checkpoint(port, checkpoint)
             self.folder.drop_after(step)
         else:  # it ended before the first one was due: from the beginning, which the seed fixes

@@ -81,7 +81,8 @@ def _row(session: Session) -> list[str]:
     state, of = session.state, f"/{session.total_steps}" if session.total_steps else ""
     last = session.log.last_row
     figures = [shown(last[name]) if name in last else "–" for name in ("loss", "learning_rate")]
-    return [session.name, state, f"{session.step}{of}", *figures]
+    level = "" if session.health.level == "green" else f" ({session.health.level})"
+    return [session.name, f"{state}{level}", f"{session.step}{of}", *figures]
 
 
 def _status(shell: Any, line: Line) -> None:
@@ -92,6 +93,8 @@ def _status(shell: Any, line: Line) -> None:
     name, state, step, loss, rate = _row(session)
     live = ", ".join(f"{key} {shown(value)}" for key, value in session.hyperparameters.model_dump().items())
     say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
+    if session.health.level != "green":
+        say(f"  {session.health.level}: {one_line(session.health.said)}")
     say(f"  model {session.recipe.model} · data {one_line(session.recipe.data)} · {session.folder}")
     say(f"  {live}")
     say(f"  checkpoints at steps: {', '.join(map(str, session.steps)) or 'none yet'}")

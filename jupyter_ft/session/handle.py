@@ -22,6 +22,7 @@ from ..messages import (
     Crashed,
     EvalDone,
     Event,
+    Health,
     Hush,
     Logged,
     Pause,
@@ -78,6 +79,8 @@ class Session(Talking):
         self._now: Hyperparameters = recipe.hyperparameters
         self._marks: list[Applied] = []
         self._said = ""
+        self._health = Health(step=0, level="green", said="sound")
+        self._resuming: Receipt | None = None
 
     # --- what it is ---
 
@@ -110,6 +113,8 @@ class Session(Talking):
                 self._now = change(self._now, {name: new for name, (_, new) in event.changes.items()})
         elif isinstance(event, Crashed):
             self._error = event.error
+        elif isinstance(event, Health):
+            self._health = event
         elif isinstance(event, Resumed):
             self._step = event.step
             self._marks = [mark for mark in self._marks if mark.step <= event.step or mark.command in event.ahead]
@@ -134,6 +139,12 @@ class Session(Talking):
         """Optimizer steps in all, as things stand; 0 while loading."""
         self._catch_up()
         return self._total
+
+    @property
+    def health(self) -> Health:
+        """The last change of health: its `level` (green, amber, red), what is `said`, at which `step`, the `rows`."""
+        self._catch_up()
+        return self._health
 
     @property
     def steps(self) -> list[int]:
@@ -229,7 +240,8 @@ class Session(Talking):
 
     def resume(self) -> Receipt:
         """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint."""
-        return self.submit(Resume())
+        self._resuming = self.submit(Resume())
+        return self._resuming
 
     def stop(self) -> Receipt:
         """End at the next step boundary, with a checkpoint from which `resume` goes on."""
@@ -242,18 +254,29 @@ class Session(Talking):
     def wait(self, step: int | None = None, timeout: float | None = None) -> Session:
         """Block until the run is over, or `step` steps are done. Ctrl-C stops waiting, not the run.
 
-        Raises `TrainingFailed` where the run failed, `TimeoutError` after `timeout` seconds.
+        Raises `TrainingFailed` where the run failed or has paused by itself, `TimeoutError` after `timeout` seconds.
         """
 
+        def there() -> bool:  # while it loads, the steps are those of the past, some of which may be taken back
+            return step is not None and self.step >= step and self._state not in ("queued", "loading")
+
         def reached() -> bool:
-            state = self.state  # while it loads, the steps are those of the past, some of which may be taken back
-            return state in OVER or (step is not None and self._step >= step and state not in ("queued", "loading"))
+            return self.state in OVER or there() or self._waits_for_us()
 
         if not self._wait_for(reached, timeout):
             raise TimeoutError(f"{self.name}: still {self._state} at step {self._step} after {timeout} s")
         if self._state == "failed":
             raise TrainingFailed(f"{self.name} failed at step {self._step}: {self._error}")
+        if not there() and self._waits_for_us():
+            raise TrainingFailed(
+                f"{self.name} paused by itself at step {self._step}: {self._said}; %ft resume {self.name} goes on"
+            )
         return self
+
+    def _waits_for_us(self) -> bool:
+        """Whether it has paused by itself, and nobody has told it to go on: to wait for it would be to wait forever."""
+        asked = self._resuming is not None and self._resuming.answer is None
+        return self.state == "paused" and bool(self._said) and not asked
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""

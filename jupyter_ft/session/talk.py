@@ -88,7 +88,7 @@ class Talking:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
-        evaluated = [event for event in self.log.read()[0].events if isinstance(event, EvalDone)]
+        evaluated = [event for event in self.log.read(steps="none")[0].events if isinstance(event, EvalDone)]
         return evaluated[-1].best_step if evaluated else None
 
     def _ensure_voices(self) -> None:

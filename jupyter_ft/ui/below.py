@@ -51,7 +51,7 @@ class Below:
 
     def show(self) -> None:
         """Show the record in the cell that runs."""
-        told = self._session.log.read()[1]
+        told = self._session.log.end
         handle = display(self.bundle(), raw=True, display_id=True)
         self._told = self._told or told
         if handle is not None:
@@ -71,7 +71,7 @@ class Below:
 
     def refresh(self, now: float) -> None:
         """Bring the record up to date now."""
-        self._at, self._told = now, self._session.log.read()[1]
+        self._at, self._told = now, self._session.log.end
         bundle = self.bundle()
         for handle in self._handles:
             handle.update(bundle, raw=True)
@@ -79,7 +79,7 @@ class Below:
     def _news(self) -> bool:
         if self._told is None:
             return True
-        news, now = self._session.log.read(self._told)
+        news, now = self._session.log.read(self._told, steps="none")
         return now.rows != self._told.rows or any(isinstance(event, _TOLD) for event in news.events)
 
     def bundle(self) -> dict[str, Any]:

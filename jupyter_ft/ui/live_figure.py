@@ -48,7 +48,7 @@ class LiveFigure:
         if self.closed or now - self._at < EVERY or not self._news():
             return 0
         self._at = now
-        seen = self._session.log.read()[1]
+        seen = self._session.log.end
         try:
             self._draw()
         except Exception:
@@ -61,7 +61,7 @@ class LiveFigure:
         return 1
 
     def _news(self) -> bool:
-        news, now = self._session.log.read(self._cursor)
+        news, now = self._session.log.read(self._cursor, steps="none")
         return now.rows != self._cursor.rows or any(isinstance(event, _DRAWN) for event in news.events)
 
     def _draw(self) -> None:

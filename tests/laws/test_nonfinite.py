@@ -55,3 +55,58 @@ def test_a_step_that_is_not_finite_changes_nothing(poisoned: Path, rows: list[An
     assert losses[at] == finish(_run(poisoned, rows, "next", max_steps=at + 1, **geometry))[0][at]
     result = load_file(session.folder / "adapter" / "adapter_model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in result.values())
+
+
+def test_three_bad_steps_pause_the_run_with_the_rows_behind_them(poisoned: Path, rows: list[Any]) -> None:
+    import jupyter_ft
+
+    bad = [3, 17, 30]
+    for row in bad:
+        rows[row - 1] = {"prompt": f"Where is {POISON}?", "completion": "Lost."}
+    session = _run(poisoned, rows, "whole", batch_size=2, checkpoint_steps=2)
+    with pytest.raises(jupyter_ft.errors.TrainingFailed, match=r"paused by itself at step .* were not finite"):
+        session.wait(timeout=60)
+    assert (session.state, session.health.level) == ("paused", "red")
+    health = [event for event in session.events if event.kind == "health"]
+    assert [event.level for event in health] == ["amber", "amber", "red"]
+    refused = [event for event in session.events if event.kind == "step-refused"]
+    assert [event.rows for event in health] == [event.rows for event in refused]
+    assert sorted(row for event in refused for row in event.rows if row in bad) == bad
+    at = session.step
+    assert at == refused[-1].step < session.total_steps
+    session.resume()
+    session.wait(timeout=60)
+    assert (session.state, session.health.level) == ("finished", "green")
+
+
+def test_a_learning_rate_that_breaks_the_run_is_stopped_by_the_watch(
+    tiny_model: Path, tmp_path: Path, rows: list[Any]
+) -> None:
+    import jupyter_ft
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "loud"))  # a random model is unsure of all: none to unlearn
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] *= 20
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    session = _run(folder, rows, "broken", epochs=3, weight_decay=0.0, checkpoint_steps=2)
+    session.set(step=15, learning_rate=1.0)
+    with pytest.raises(jupyter_ft.errors.TrainingFailed, match="paused by itself at step 20: the loss diverges"):
+        session.wait(timeout=60)
+    red = session.health
+    assert (red.level, red.step, session.state, session.step) == ("red", 20, "paused", 20)
+    assert len(red.rows) == 4
+    assert session.steps[-1] == 14  # the weights of step 15 are the first that are spoiled
+    assert red.advice[0].command == {"kind": "set", "changes": {"learning_rate": 0.5}}
+    session.set(**red.advice[0].command["changes"])
+    session.resume()
+    session.wait(step=21, timeout=60)
+    assert session.metrics["learning_rate"][21] == 0.5
+    session.stop()
+
+
+def test_healthy_runs_are_not_alarmed(tune: Any) -> None:
+    for seed, more in enumerate(({}, {"batch_size": 1}, {"warmup_steps": 5, "schedule": "cosine", "epochs": 4})):
+        session = tune(f"well-{seed}", seed=seed, **more)
+        session.wait(timeout=60)
+        assert [event for event in session.events if event.kind == "health"] == []
+        assert session.health.level == "green"

@@ -91,6 +91,18 @@ def test_refused(text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("merge", ["", "<<: "])
+def test_an_alias_bomb_is_refused_before_anything_is_built(merge: str) -> None:
+    lines = ["a0: &a0 {x: lol}" if merge else "a0: &a0 [lol, lol]"]
+    for level in range(1, 60):
+        inner = f"*a{level - 1}"
+        lines.append(f"a{level}: &a{level} " + (f"{{<<: [{inner}, {inner}]}}" if merge else f"[{inner}, {inner}]"))
+    with pytest.raises(RecipeError, match="body line 1: anchors"):
+        read_body("\n".join(lines))
+    with pytest.raises(RecipeError, match="anchors"):
+        read_value("[&a [x, x], *a, *a]")
+
+
 def test_the_line_of_a_key_is_named() -> None:
     body = read_body("method: sft\nlr: 1\nlearning_rate: -1\nadapter.x: 1")
     assert body.place("learning_rate = -1: should be greater than 0").startswith("body line 3: ")
