@@ -43,7 +43,8 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
-    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, … (empty: not known)
+    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
+    (empty: not known).
     """
 
     publish: Callable[[int], None]
