@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..control.accelerated import own_state
 from ..control.checkpoint import read_adapter
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
@@ -53,7 +54,8 @@ class Job:
         By then each command is answered and the lock and the memory are given back.
         """
         try:
-            end = self._train()
+            with own_state():
+                end = self._train()
         except _StoppedEarly:
             end = StateChanged(state="stopped", step=self._step(), note="stopped while loading")
         except FineTuneError as error:
