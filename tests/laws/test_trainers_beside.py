@@ -36,32 +36,41 @@ def in_the_middle(session: Any, at: int, do: Any) -> None:
         session.wait(timeout=120)
 
 
+@pytest.fixture
+def build(tiny_model: Path, tmp_path: Path) -> Any:
+    """The arguments of a cell, and the trainer where it gets as far as that."""
+
+    def make(only_arguments: bool) -> Any:
+        from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+        args = TrainingArguments(str(tmp_path / "users"), use_cpu=True, bf16=True, report_to="none", disable_tqdm=True)
+        if only_arguments:
+            return args
+        row = {"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4], "attention_mask": [1, 1, 1, 1]}
+        return Trainer(model=AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=[row] * 16)
+
+    return make
+
+
+@pytest.mark.parametrize("only_arguments", [True, False])
 def test_a_trainer_built_in_a_cell_leaves_a_run_alone(
-    tune: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tune: Any, build: Any, monkeypatch: pytest.MonkeyPatch, only_arguments: bool
 ) -> None:
     from accelerate.state import AcceleratorState, PartialState
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     from jupyter_ft.session.handle import Session
 
     alone = finish(tune("alone", max_steps=6))
-    model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    row = {"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4], "attention_mask": [1, 1, 1, 1]}
-
-    def build() -> Any:
-        args = TrainingArguments(str(tmp_path / "users"), use_cpu=True, bf16=True, report_to="none", disable_tqdm=True)
-        return Trainer(model=model, args=args, train_dataset=[row] * 16)
-
     with monkeypatch.context() as patch:
         patch.setattr(Session, "launch", lambda session: None)
         session = tune("disturbed", max_steps=6)
     built: list[Any] = []
-    in_the_middle(session, 2, lambda: built.append(build()))
+    in_the_middle(session, 2, lambda: built.append(build(only_arguments)))
     assert finish(session) == alone
 
-    trainer = built[0]
-    assert vars(AcceleratorState())["_mixed_precision"] == "bf16"  # the user's own is as the cell left it
     assert type(vars(PartialState)["_shared_state"]) is dict
+    trainer = build(only_arguments=False) if only_arguments else built[0]
+    assert AcceleratorState().mixed_precision == "bf16"  # the user's own is as the cell left it
     trainer.args.max_steps = 2
     assert trainer.train().global_step == 2
 
