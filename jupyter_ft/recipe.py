@@ -111,7 +111,7 @@ class SftHyperparameters(Hyperparameters):
 HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
-METHODS: dict[str, type[Hyperparameters]] = {"sft": SftHyperparameters}
+METHODS: dict[str, type[Hyperparameters]] = {"sft": SftHyperparameters, "attached": Hyperparameters}
 METHOD_WORDS = {"supervised": "sft"}
 
 
@@ -127,7 +127,9 @@ class Adapter(_Part):
 class Recipe(_Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft"] = Field("sft", description="How it learns: sft (or: supervised)")
+    method: Literal["sft", "attached"] = Field(
+        "sft", description="How it learns: sft (or: supervised); attached: a trainer that the user built"
+    )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     data: str = Field("", description="Where the rows came from")

@@ -146,9 +146,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def _fetch(self, device: Any) -> tuple[list[Any], Any]:
         if self.cursor.order is None:
-            self.cursor.begin_epoch(self._loader.batch_sampler.sampler)
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
+            self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         dataset, collate = self._loader.dataset, self._loader.collate_fn
         taken = self.cursor.take()
         numbers = self.hooks.numbers

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..control.accelerated import own_state
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..data import Examples, Format, Rendered, hold_out, render
@@ -55,7 +56,8 @@ class Job:
         By then each command is answered and the lock and the memory are given back.
         """
         try:
-            end = self._train()
+            with own_state():
+                end = self._train()
         except _StoppedEarly:
             end = StateChanged(state="stopped", step=self._step(), note="stopped while loading")
         except FineTuneError as error:

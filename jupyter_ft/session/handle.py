@@ -354,6 +354,9 @@ class Session(Talking):
         try:
             if self.state == "finished":
                 raise RunFolderError(f"it is finished at step {self._step}; there is nothing to go on with")
+            if self.recipe.method == "attached":
+                call = f"jupyter_ft.attach(trainer, name='{self.name}', resume=True)"
+                raise RunFolderError(f"it was attached: build the trainer again and call {call}")
             if self.run_folder.checkpoints():
                 self.run_folder.newest_good()
             if self._examples is None:

@@ -26,6 +26,8 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
     """The checked recipe and rows of a run that is not started. Raises as `finetune` does; loads nothing."""
     named = data if isinstance(data, str | Path) else f"{type(data).__name__} in the notebook"
     checked = parse_recipe({"model": model, "data": str(named) if data is not None else "", **recipe})
+    if checked.method == "attached":
+        raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
@@ -97,7 +99,7 @@ def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
-        folder.write_recipe(recipe, _about(examples))
+        folder.write_recipe(recipe, about_run({k: getattr(examples, k) for k in _OF_DATA}))
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
@@ -114,11 +116,15 @@ def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
     return session
 
 
-def _about(examples: Examples) -> dict[str, Any]:
+_OF_DATA = ("format", "said", "fingerprint", "path")
+
+
+def about_run(data: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of a run beside its recipe."""
     return {
         "jupyter_ft": __version__,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "data": {k: getattr(examples, k) for k in ("format", "said", "fingerprint", "path")},
+        "data": data,
         "versions": _versions(),
     }
 

@@ -94,6 +94,9 @@ class Talking:
     def _ensure_voices(self) -> None:
         if self._chat.ready or self._finding_voices or self.state not in OVER:
             return
+        if self.recipe.method == "attached":
+            self._chat.fail("its model was the notebook's own; attach a trainer to talk to it")
+            return
         self._finding_voices = True
 
         def load() -> None:

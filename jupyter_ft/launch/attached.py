@@ -1,0 +1,227 @@
+"""A trainer that the user built, lived through in the background: its recipe as read, and the run."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers.utils.notebook import NotebookProgressCallback
+
+from ..control.accelerated import States, give_back, own_state
+from ..control.lease import LEASE, Streams, Turn
+from ..control.port import Hooks, Port
+from ..control.served import Served, ServingInbox
+from ..errors import FineTuneError, Refused
+from ..messages import Crashed, StateChanged
+from ..messages import Refused as RefusedEvent
+from ..recipe import Recipe, Schedule, parse_recipe
+from ..sampling.attached_twin import AttachedTwin
+from .running import Running, one_line
+
+HISTORY = 100_000  # entries of `trainer.state.log_history` that are kept
+_SCHEDULES: dict[str, Schedule] = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
+_BATCHES = ("get_train_dataloader", "get_batch_samples", "set_initial_training_values")
+_PRINTING = (PrinterCallback, ProgressCallback, NotebookProgressCallback)
+
+
+def check(trainer: Any) -> None:
+    """Raises `Refused`, one line, for a trainer that a session cannot take over."""
+    if not isinstance(trainer, Trainer):
+        raise Refused(f"attach: a transformers or TRL Trainer is wanted, this is a {type(trainer).__name__}")
+    if "train" in vars(trainer):
+        raise Refused("attach: this trainer already has a session")
+    if trainer.is_in_train or trainer.state.global_step > 0:
+        raise Refused("attach: this trainer is training or has trained; build it again and attach it first")
+    reason = _unfit(trainer)
+    if reason:
+        raise Refused(f"attach: {reason}")
+
+
+def _unfit(trainer: Any) -> str:
+    """The first reason against it, or nothing."""
+    args, rows = trainer.args, trainer.train_dataset
+    shape = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    own = [name for name in _BATCHES if getattr(type(trainer), name) is not getattr(Trainer, name)]
+    counted = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
+    several = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or args.world_size > 1
+    reasons = {
+        "the trainer has no train_dataset": rows is None,
+        f"a {type(rows).__name__} has no rows to count; give a dataset with a length": not counted,
+        "DeepSpeed, FSDP and several processes are not supported; train on one device": several,
+        "several GPUs in one process are not supported; set CUDA_VISIBLE_DEVICES to one": args.n_gpu > 1,
+        "model_init rebuilds the model when it trains; build it before": trainer.model_init is not None,
+        "auto_find_batch_size starts over in the middle; set the batch size": args.auto_find_batch_size,
+        f"{type(trainer).__name__} makes its own batches ({', '.join(own)})": bool(own),
+        f"the schedule '{shape}' is not supported; use {', '.join(_SCHEDULES)}": shape not in _SCHEDULES,
+        "a scheduler of one's own is not supported; leave it to lr_scheduler_type": trainer.lr_scheduler is not None,
+        "train_sampling_strategy batch_rebalance makes its own batches": args.train_sampling_strategy
+        == "batch_rebalance",
+        "lr_scheduler_kwargs are not supported": bool(args.lr_scheduler_kwargs),
+        "dataloader_drop_last leaves no batch of so few rows": counted and _rows(trainer) == 0,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def recipe_of(trainer: Any) -> Recipe:
+    """What the trainer was asked to be, in our words. Raises `RecipeError` where a value is out of range."""
+    args, model = trainer.args, trainer.model
+    shape = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    rows = _rows(trainer)
+    batches = -(-rows // args.per_device_train_batch_size)
+    total = args.max_steps if args.max_steps > 0 else None
+    updates = -(-batches // args.gradient_accumulation_steps)
+    warmup = 0 if shape == "constant" else args.get_warmup_steps(total or -int(-args.num_train_epochs * updates // 1))
+    asked: dict[str, Any] = {
+        "method": "attached",
+        "model": str(getattr(model.config, "_name_or_path", "") or type(model).__name__),
+        "data": f"{len(trainer.train_dataset)} rows of the trainer",
+        "adapter": _adapter(model),
+        "seed": args.seed,
+        "learning_rate": args.learning_rate,
+        "schedule": _SCHEDULES[shape],
+        "warmup_steps": int(warmup),
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm or 0.0,
+        "batch_size": args.per_device_train_batch_size,
+        "accumulation": args.gradient_accumulation_steps,
+        "epochs": args.num_train_epochs,
+        "max_steps": total,
+    }
+    return parse_recipe(asked)
+
+
+def _rows(trainer: Any) -> int:
+    """Rows of an epoch: without the last batch where it is not full and is to be dropped."""
+    rows, batch = len(trainer.train_dataset), trainer.args.per_device_train_batch_size
+    return rows // batch * batch if trainer.args.dataloader_drop_last else rows
+
+
+def _adapter(model: Any) -> dict[str, Any]:
+    if not isinstance(model, PeftModel):
+        return {"kind": "full"}
+    config = model.peft_config[model.active_adapter]
+    if not isinstance(config, LoraConfig):
+        raise Refused(f"attach: adapters of the kind {config.peft_type} are not supported; LoRA is")
+    return {"kind": "lora", "r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
+
+
+class AttachedPort(Port):
+    """The port into a user's trainer, whose own log and epochs are to read as if nothing were attached."""
+
+    evaluates = False  # the user's own evaluations go on; the session adds none
+
+    def __init__(self, trainer: Any, *args: Any, **more: Any) -> None:
+        accumulation = trainer.args.gradient_accumulation_steps
+        super().__init__(trainer, *args, **more)
+        trainer.args.gradient_accumulation_steps = accumulation  # batches by length are grouped over it
+
+    def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:
+        args.gradient_accumulation_steps = 1
+        return super()._frame(args, dataloader)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **more: Any) -> None:
+        """As the port; the history stays."""
+        history = state.log_history[-HISTORY:]
+        super().on_log(args, state, control, logs, **more)
+        state.log_history[:] = history
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """As the port; the epoch is counted in batches, as transformers does."""
+        super().on_step_end(args, state, control, **more)
+        cursor = self.cursor
+        state.epoch = cursor.epoch + -(-cursor.position // cursor.batch_size) / -(-cursor.rows // cursor.batch_size)
+
+
+class AttachedRun(Running):
+    """One `train()` of a user's trainer. `output` is its `TrainOutput` when it has ended."""
+
+    inbox: ServingInbox
+    output: Any = None
+
+    def __init__(self, trainer: Any, twin: AttachedTwin | None, recipe: Recipe, **rest: Any) -> None:
+        super().__init__(trainer, cast(Any, twin), recipe, **rest)
+        self._voices = twin
+
+    def prepare(self, states: States, served: Served, streams: Streams, train: Callable[[], Any]) -> None:
+        """What was in force at the moment of attach: accelerate's state, the random streams, the trainer's `train`."""
+        self._states, self._served, self._streams, self._train = states, served, streams, train
+
+    def live(self, resume: str | None) -> StateChanged:
+        """Live through the run; whatever happens is an event, nothing is raised. Gives the last event."""
+        self.inbox.serve_here()
+        try:
+            with own_state(self._states):
+                end = self.run(resume)
+        except FineTuneError as error:
+            end = self._failed(str(error), "")
+        except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
+            end = self._failed(one_line(error), traceback.format_exc())
+        reason = end.note or "the run is over"
+        for command in self.inbox.close():
+            self.log.append(RefusedEvent(command=command.id, verb=command.kind, step=end.step, reason=reason))
+        if resume is not None and self.log.answer(resume) is None:
+            self.log.append(RefusedEvent(command=resume, verb="resume", step=end.step, reason=reason))
+        if not self.chat.ready:
+            self.chat.fail(reason)
+        give_back(self._states)
+        self._served.restore()
+        with suppress(Exception):
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        with suppress(OSError):
+            self.folder.unlock()
+        return end
+
+    def run(self, resume: str | None) -> StateChanged:
+        """Train to the end with the user's callbacks, but for those that draw from a thread."""
+        trainer, args = self.trainer, self.trainer.args
+        handler = trainer.callback_handler
+        callbacks = list(handler.callbacks)
+        before = (args.gradient_accumulation_steps, args.logging_nan_inf_filter)
+        handler.callbacks = [callback for callback in callbacks if not isinstance(callback, _PRINTING)]
+        trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+        turn = Turn(LEASE, self._streams, draws=True)
+
+        def publish(step: int) -> None:
+            if self._voices is not None:
+                self._voices.publish(step, trained)
+                self.chat.begin(self._voices, self.folder.name)
+
+        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        if resume is not None:
+            hooks.restore = lambda port: self._restore(port, resume)
+        asked = self.recipe.hyperparameters
+        port = AttachedPort(trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        port.cursor.rows = _rows(trainer)
+        port.edits.plain = (asked.schedule, asked.warmup_steps, port.edits.total_steps(asked))
+        try:
+            turn.take()
+            try:
+                self.output = self._train()
+            finally:
+                turn.give()
+            return self._finish(port)
+        finally:
+            port.report_step()
+            port.obedience.refuse_rest("the run is over")
+            port.detach()
+            args.gradient_accumulation_steps, args.logging_nan_inf_filter = before
+            handler.callbacks = callbacks
+
+    def _failed(self, error: str, trace: str) -> StateChanged:
+        steps = self.log.read()[0].steps["step"]
+        step = int(steps[-1]) if len(steps) else 0
+        self.log.append(Crashed(step=step, error=error, traceback=trace))
+        return StateChanged(state="failed", step=step, note=error)

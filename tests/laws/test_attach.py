@@ -1,0 +1,218 @@
+"""An attached trainer equals the bare one in losses, weights and history; a notebook's next lines mean the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ._runs import hash_of, losses
+
+TIMES = ("runtime", "per_second")
+
+
+@pytest.fixture
+def build(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> Any:
+    """Build a trainer as a notebook does; the same one for the same words, from the same global random state."""
+
+    def make(kind: str = "sft", peft: bool = True, dropout: float = 0.0, **args: Any) -> Any:
+        import torch
+        from datasets import Dataset
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+        from trl import SFTConfig, SFTTrainer
+
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attention_dropout=dropout)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        lora = LoraConfig(r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 3,
+            "learning_rate": 5e-3,
+            "num_train_epochs": 1,
+            "logging_steps": 1,
+            "use_cpu": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "bf16": False,
+        } | args
+        if kind == "sft":
+            trainer = SFTTrainer(
+                model=model,
+                args=SFTConfig(**settings),
+                train_dataset=Dataset.from_list(rows),
+                eval_dataset=Dataset.from_list(rows[:6]),
+                processing_class=tokenizer,
+                peft_config=lora if peft else None,
+            )
+        else:
+            texts = [tokenizer(row["prompt"] + row["completion"])["input_ids"][:20] for row in rows]
+            table = [{"input_ids": (t * 20)[:20], "labels": (t * 20)[:20], "unused": 1} for t in texts]
+            trainer = Trainer(
+                model=get_peft_model(model, lora) if peft else model,
+                args=TrainingArguments(**settings),
+                train_dataset=Dataset.from_list(table),
+                eval_dataset=Dataset.from_list(table[:6]),
+                processing_class=tokenizer,
+            )
+        torch.manual_seed(11)
+        return trainer
+
+    return make
+
+
+def trained(trainer: Any) -> str:
+    return hash_of({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
+
+
+def history(trainer: Any) -> list[dict[str, Any]]:
+    return [untimed(entry) for entry in trainer.state.log_history]
+
+
+def untimed(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in entry.items() if not k.endswith(TIMES)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "peft", "dropout", "more"),
+    [
+        ("sft", True, 0.1, {"eval_strategy": "steps", "eval_steps": 4}),
+        ("sft", False, 0.0, {"gradient_accumulation_steps": 3, "num_train_epochs": 2}),
+        ("plain", True, 0.0, {"gradient_accumulation_steps": 3, "lr_scheduler_type": "cosine", "warmup_steps": 2}),
+        ("plain", False, 0.1, {"dataloader_drop_last": True, "num_train_epochs": 2}),
+        ("plain", True, 0.1, {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}),
+    ],
+)
+def test_an_attached_trainer_equals_the_bare_one(build: Any, kind: str, peft: bool, dropout: float, more: Any) -> None:
+    import jupyter_ft
+
+    bare = build(kind, peft, dropout, **more)
+    expected = bare.train()
+    trainer = build(kind, peft, dropout, **more)
+    callbacks, args = list(trainer.callback_handler.callbacks), trainer.args.to_dict()
+    session = jupyter_ft.attach(trainer, name="mine")
+    got = trainer.train()
+
+    assert history(trainer) == history(bare)
+    assert trained(trainer) == trained(bare)
+    assert (got.global_step, got.training_loss) == (expected.global_step, expected.training_loss)
+    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert trainer.train() is got
+    assert trainer.callback_handler.callbacks == callbacks
+    assert trainer.args.to_dict() == args
+    assert not {"evaluate", "save_model"} & set(vars(trainer))
+    assert not {"generate", "save_pretrained"} & set(vars(trainer.model))
+    assert untimed(trainer.evaluate()) == untimed(bare.evaluate())
+
+
+def test_calls_from_a_cell_are_served_and_change_nothing(build: Any, tmp_path: Path) -> None:
+    import torch
+
+    import jupyter_ft
+
+    bare = build(num_train_epochs=2, dropout=0.1)
+    bare.train()
+    trainer = build(num_train_epochs=2, dropout=0.1)
+    session = jupyter_ft.attach(trainer, name="served")
+    session.wait(step=2, timeout=60)
+    session.pause().wait(60)
+    step = session.step
+    paused = trainer.evaluate()
+    assert trainer.state.global_step == step
+    assert paused["eval_loss"] > 0
+    trainer.model.save_pretrained(tmp_path / "kept")
+    assert (tmp_path / "kept" / "adapter_model.safetensors").is_file()
+    said = trainer.model.generate(input_ids=torch.tensor([[1, 5, 9]]), max_new_tokens=4, do_sample=True)
+    assert said.shape[0] == 1
+    session.resume().wait(60)
+    trainer.evaluate()
+    trainer.train()
+    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert trained(trainer) == trained(bare)
+
+
+def test_chat_speaks_with_the_weights_of_its_step_and_with_the_base(build: Any) -> None:
+    import torch
+
+    import jupyter_ft
+
+    trainer = build(num_train_epochs=2, learning_rate=3e-2)
+    prompt = trainer.processing_class.apply_chat_template(
+        [{"role": "user", "content": "Where is order 3?"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+
+    def greedy(model: Any) -> str:
+        model.eval()
+        out = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=30)
+        return str(trainer.processing_class.decode(out[0, prompt.shape[1] :], skip_special_tokens=True))
+
+    with trainer.model.disable_adapter():
+        before = greedy(trainer.model)
+    session = jupyter_ft.attach(trainer, name="talks")
+    session.wait(step=3, timeout=60)
+    assert session.chat("Where is order 3?", at="base", max_new_tokens=30) == before
+    trainer.train()
+    live = session.chat("Where is order 3?", max_new_tokens=30)
+    assert live.step == session.step
+    assert live == greedy(trainer.model)
+    assert live != before
+
+
+def test_resumed_equals_uninterrupted(build: Any) -> None:
+    import jupyter_ft
+    from jupyter_ft.errors import Refused, RunFolderError
+
+    bare = build(num_train_epochs=2, dropout=0.1)
+    bare.train()
+    first = jupyter_ft.attach(build(num_train_epochs=2, dropout=0.1), name="again")
+    first.wait(step=5, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    assert first.state == "stopped"
+    first.close()
+
+    past = jupyter_ft.open("again")
+    with pytest.raises(Refused, match=r"it was attached.*attach\(trainer, name='again', resume=True\)"):
+        past.resume().wait(5)
+    with pytest.raises(RunFolderError, match="learning_rate"):
+        jupyter_ft.attach(build(num_train_epochs=2, dropout=0.1, learning_rate=1e-3), name="again", resume=True)
+
+    trainer = build(num_train_epochs=2, dropout=0.1)
+    session = jupyter_ft.attach(trainer, name="again", resume=True)
+    assert trainer.train().global_step == bare.state.global_step
+    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert trained(trainer) == trained(bare)
+
+
+def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
+    import jupyter_ft
+    from jupyter_ft.errors import Refused, TrainingFailed
+
+    with pytest.raises(Refused, match="this is a dict"):
+        jupyter_ft.attach({}, name="x")
+    trainer = build(max_steps=3)
+    jupyter_ft.attach(trainer, name="x")
+    with pytest.raises(Refused, match="already has a session"):
+        jupyter_ft.attach(trainer, name="y")
+    trainer.train()
+    trained_one = build("plain", max_steps=1)
+    trained_one.train()
+    with pytest.raises(Refused, match="has trained"):
+        jupyter_ft.attach(trained_one, name="y")
+    with pytest.raises(Refused, match="schedule 'polynomial'"):
+        jupyter_ft.attach(build("plain", lr_scheduler_type="polynomial"), name="y")
+
+    from transformers import TrainerCallback
+
+    class Breaks(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            raise ValueError("the user's own")
+
+    broken = build("plain", max_steps=3)
+    broken.add_callback(Breaks())
+    jupyter_ft.attach(broken, name="breaks")
+    with pytest.raises(TrainingFailed, match="the user's own"):
+        broken.train()
