@@ -6,10 +6,18 @@ import { Store } from "./store";
 export const MOST_COLUMNS = 6;
 const NEWEST = 4; // checkpoints that have a chip without being asked for; the others are in the list
 
+interface Chip {
+  label: HTMLElement;
+  box: HTMLInputElement;
+  best: HTMLElement;
+}
+
 export class Columns {
   readonly element = h("fieldset", { class: "jft-chips", "data-testid": "chat-columns" });
   private readonly other = h("select", { class: "jft-other", "data-testid": "chat-other", "aria-label": "Another checkpoint" });
-  private drawn = "";
+  private readonly chips = new Map<string, Chip>();
+  private readonly asked = new Set<string>(); // a chip that was ticked stays when it is no longer
+  private listed = "";
 
   constructor(
     private readonly store: Store,
@@ -33,26 +41,41 @@ export class Columns {
     const { store, chosen } = this;
     const saved = [...store.checkpoints].sort((a, b) => a - b);
     const known = saved.filter((step) => step === store.best || saved.indexOf(step) >= saved.length - NEWEST).map(String);
-    const chips = ["live", "base", ...new Set([...known, ...chosen.filter((at) => place(at) > 0)])].sort((a, b) => place(a) - place(b));
-    const others = saved.map(String).filter((step) => !chips.includes(step));
-    const key = JSON.stringify([chips, chosen, others, store.best]);
-    if (key === this.drawn) return;
-    this.drawn = key;
-    const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.testid : undefined;
-    this.other.replaceChildren(h("option", { value: "" }, ["step…"]), ...others.map((step) => h("option", { value: step }, [`step ${step}`])));
-    this.other.hidden = !others.length;
-    this.other.disabled = chosen.length >= MOST_COLUMNS;
-    this.element.replaceChildren(h("legend", {}, ["Answered by"]), ...chips.map((at) => this.chip(at)), this.other);
-    if (focused) this.element.querySelector<HTMLElement>(`[data-testid="${CSS.escape(focused)}"]`)?.focus();
+    for (const at of chosen) this.asked.add(at);
+    const names = [...new Set(["live", "base", ...known, ...this.asked])].sort((a, b) => place(a) - place(b));
+    const others = saved.map(String).filter((step) => !names.includes(step));
+    this.list(names, others);
+    const full = chosen.length >= MOST_COLUMNS;
+    this.other.disabled = full;
+    for (const at of names) {
+      const chip = this.chip(at);
+      chip.box.checked = chosen.includes(at);
+      chip.box.disabled = full && !chip.box.checked;
+      chip.label.title = chip.box.disabled ? `${MOST_COLUMNS} columns at most` : "";
+      chip.best.hidden = at !== String(store.best);
+    }
   }
 
-  private chip(at: string): HTMLElement {
-    const on = this.chosen.includes(at);
-    const full = !on && this.chosen.length >= MOST_COLUMNS;
-    const box = h("input", { type: "checkbox", "data-testid": `chat-${at}`, checked: on, disabled: full });
+  private list(names: string[], others: string[]): void {
+    const key = JSON.stringify([names, others]);
+    if (key === this.listed) return;
+    this.listed = key;
+    const focused = this.element.contains(document.activeElement) ? (document.activeElement as HTMLElement) : null;
+    this.other.replaceChildren(h("option", { value: "" }, ["step…"]), ...others.map((step) => h("option", { value: step }, [nameOf(step)])));
+    this.other.hidden = !others.length;
+    this.element.replaceChildren(h("legend", {}, ["Answered by"]), ...names.map((at) => this.chip(at).label), this.other);
+    focused?.focus();
+  }
+
+  private chip(at: string): Chip {
+    const found = this.chips.get(at);
+    if (found) return found;
+    const box = h("input", { type: "checkbox", "data-testid": `chat-${at}` });
     box.addEventListener("change", () => this.set(at, box.checked));
-    const words = [nameOf(at), at === String(this.store.best) ? h("span", { class: "jft-best" }, ["best"]) : null];
-    return h("label", { class: "jft-chip", title: full ? `${MOST_COLUMNS} columns at most` : null }, [box, ...words]);
+    const best = h("span", { class: "jft-best", hidden: true }, ["best"]);
+    const chip = { box, best, label: h("label", { class: "jft-chip" }, [box, nameOf(at), best]) };
+    this.chips.set(at, chip);
+    return chip;
   }
 }
 

@@ -14,7 +14,14 @@ export const LOG_DEFAULTS: LogMemory = { show: "all" };
 
 export class Log {
   readonly element: HTMLElement;
-  private readonly list = h("div", { class: "jft-log", "data-testid": "log", role: "log", "aria-label": "What the run said", tabindex: 0 });
+  private readonly list = h("div", {
+    class: "jft-log",
+    "data-testid": "log",
+    role: "log",
+    "aria-live": "off", // it would never be silent
+    "aria-label": "What the run said",
+    tabindex: 0,
+  });
   private readonly count = h("span", { class: "jft-dim" });
   private readonly newest = h("button", { type: "button", class: "jft-small jft-newest", hidden: true }, ["↓ newest"]);
   private lines: Line[] = []; // the store's, by identity: a story makes a new list
