@@ -19,6 +19,7 @@ from jupyter_ft.messages import (
     OVER,
     Applied,
     CheckpointSaved,
+    Crashed,
     EvalDone,
     Event,
     Health,
@@ -44,6 +45,8 @@ BEAT_EVERY = 5.0  # while a run is live a view hears something at least so often
 SILENT_AFTER = 150.0  # browsers slow the timers of a hidden page down to one a minute
 SILENT_EVERY = 10.0  # its page may be closed, or its words may wait behind a long cell: tell it, but seldom
 LINES_KEPT = 200
+LINE_LENGTH = 1000  # characters of a line that a view is told; the log keeps it whole
+TRACEBACK_LENGTH = 20_000
 REPLIES_KEPT = 100
 MARKS_KEPT = 500  # of each kind that comes along the run by itself
 MARKS = (CheckpointSaved, EvalDone, Health, StepRefused)
@@ -181,8 +184,15 @@ def digest(events: Iterable[Event]) -> list[Event]:
         )
         if not passed_over:
             kept.append(event)
-    return [_joined(event, parts) for event in kept]
+    return [_told(event, parts) for event in kept]
 
 
-def _joined(event: Event, parts: dict[str, list[str]]) -> Event:
-    return event.model_copy(update={"text": "".join(parts[event.command])}) if isinstance(event, ReplyPart) else event
+def _told(event: Event, parts: dict[str, list[str]]) -> Event:
+    match event:
+        case ReplyPart():
+            return event.model_copy(update={"text": "".join(parts[event.command])})
+        case Logged(text=text) if len(text) > LINE_LENGTH:
+            return event.model_copy(update={"text": f"{text[:LINE_LENGTH]} … ({len(text):,} characters)"})
+        case Crashed(traceback=text) if len(text) > TRACEBACK_LENGTH:
+            return event.model_copy(update={"traceback": f"…{text[-TRACEBACK_LENGTH:]}"})
+    return event

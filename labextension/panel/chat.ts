@@ -1,13 +1,13 @@
-// Talk to the weights of this moment and to the base, side by side. The conversation is rebuilt from the log: a turn's
+// Talk to the weights of this moment, the base and any checkpoint, side by side. The conversation is rebuilt from the log: a turn's
 // id is CONVERSATION.NUMBER, so that a page that is loaded again knows where the last conversation began.
 
+import { Columns, nameOf } from "./columns";
 import { h, setText } from "./dom";
 import { rendered } from "./markdown";
 import { Command, Said, Sampling, newId } from "./protocol";
 import { Reply, Store, Turn } from "./store";
 
 const THREAD = "panel";
-const COLUMNS = ["live", "base"] as const;
 
 export interface ChatMemory {
   draft: string;
@@ -26,6 +26,7 @@ export class Chat {
   private readonly announce = h("div", { class: "jft-hidden", role: "log", "aria-live": "polite" });
   private readonly input: HTMLTextAreaElement;
   private readonly sendButton: HTMLButtonElement;
+  private readonly columns: Columns;
   private readonly hint = h("span", { class: "jft-dim" });
   private drawn = new Map<string, DrawnReply>();
   private drawnTurns = new Map<Turn, HTMLElement>();
@@ -52,18 +53,12 @@ export class Chat {
       }
     });
     this.sendButton = h("button", { type: "submit", class: "jft-primary", "data-testid": "chat-send" }, ["Send"]);
+    this.columns = new Columns(store, memory.columns, () => (this.sendButton.disabled = this.input.disabled || !memory.columns.length));
+    this.columns.draw();
     this.element = h("div", { class: "jft-chat" }, [this.list, this.announce, this.composer()]);
   }
 
   private composer(): HTMLElement {
-    const boxes = COLUMNS.map((at) => {
-      const box = h("input", { type: "checkbox", "data-testid": `chat-${at}`, checked: this.memory.columns.includes(at) });
-      box.addEventListener("change", () => {
-        this.memory.columns = COLUMNS.filter((one) => (one === at ? box.checked : this.memory.columns.includes(one)));
-        this.sendButton.disabled = this.memory.columns.length === 0;
-      });
-      return h("label", { class: "jft-check" }, [box, at]);
-    });
     const fresh = h("button", { type: "button", "data-testid": "chat-new" }, ["New conversation"], {
       click: () => {
         this.conversation = newId();
@@ -77,7 +72,7 @@ export class Chat {
       [
         h("div", { class: "jft-ask" }, [this.input, this.sendButton]),
         h("div", { class: "jft-options" }, [
-          h("fieldset", {}, [h("legend", { class: "jft-hidden" }, ["Who answers"]), ...boxes]),
+          this.columns.element,
           this.samplingFields(),
           this.hint,
           fresh,
@@ -111,6 +106,15 @@ export class Chat {
         field("max_new_tokens", "most new tokens", { min: 1, max: 32768, step: "1" }),
       ]),
     ]);
+  }
+
+  /** One column more. */
+  add(at: string): void {
+    this.columns.set(at, true);
+  }
+
+  focus(): void {
+    this.input.focus();
   }
 
   private ask(): void {
@@ -149,6 +153,7 @@ export class Chat {
   }
 
   draw(usable: boolean): void {
+    this.columns.draw();
     const atEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
     this.sendButton.disabled = !usable || this.memory.columns.length === 0;
     this.input.disabled = !usable;
@@ -195,7 +200,7 @@ export class Chat {
       this.drawn.set(reply.command, drawn);
       replies?.append(drawn.element);
     }
-    if (drawn.draw() && reply.state === "done") this.say(`${reply.at} says: ${reply.text}`);
+    if (drawn.draw() && reply.state === "done") this.say(`${nameOf(reply.at)} says: ${reply.text}`);
   }
 
   private say(text: string): void {
@@ -221,8 +226,9 @@ class DrawnReply {
         hush();
       },
     });
-    const head = h("div", { class: "jft-reply-head" }, [reply.at === "base" ? null : h("b", {}, [reply.at]), this.stamp, this.stop]);
-    this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at }, [head, this.body]);
+    const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", {}, ["live"]) : null, this.stamp, this.stop]);
+    const of = /^\d+$/.test(reply.at) ? "step" : reply.at;
+    this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at, "data-of": of }, [head, this.body]);
   }
 
   /** Draws it again where something changed; true when it has just been settled. */
@@ -234,9 +240,12 @@ class DrawnReply {
     this.element.dataset.state = reply.state;
     const open = reply.state === "waiting" || reply.state === "speaking";
     this.stop.hidden = !open;
-    const who = reply.at === "base" ? "base" : `step ${reply.step}`;
-    const stamps = { waiting: "waiting…", speaking: `${who} · speaking…`, done: `${who}${reply.note}`, refused: "refused" };
-    setText(this.stamp, stamps[reply.state]);
+    const spoke = reply.at === "base" ? "base" : `step ${reply.step}`; // the weights that did, whatever was asked for
+    const asked = reply.at === "live" ? "" : nameOf(reply.at);
+    const [who, more] = { waiting: [asked, "waiting…"], speaking: [spoke, "speaking…"], done: [spoke, reply.note], refused: [asked, "refused"] }[
+      reply.state
+    ] as [string, string];
+    this.stamp.replaceChildren(h("b", {}, [who]), [who, more].every(Boolean) ? ` · ${more}` : more);
     if (reply.state === "refused") this.body.replaceChildren(h("p", { class: "jft-bad" }, [reply.note]));
     else this.body.replaceChildren(rendered(reply.text));
     return !open && (before === "waiting" || before === "speaking");

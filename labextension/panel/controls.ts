@@ -3,7 +3,8 @@
 
 import { h, setText } from "./dom";
 import { Command, Control, Json, OVER, newId } from "./protocol";
-import { Store, shown } from "./store";
+import { Store } from "./store";
+import { shown } from "./words";
 
 const SLIDER_WAITS = 250; // ms after the last movement
 const STOPS = 1000;
@@ -32,7 +33,7 @@ export class Controls {
 
   private want(name: string, value: Json): void {
     const command: Command = { kind: "set", id: newId(), changes: { [name]: value } };
-    this.store.wish(name, command.id, value);
+    this.store.sent(command);
     this.send(command);
     this.draw(true);
   }

@@ -2,12 +2,17 @@
 
 import uPlot from "uplot";
 import { h, setText } from "./dom";
-import { Store, shown } from "./store";
-import { Palette, palette } from "./theme";
+import { overlay } from "./overlay";
+import { newId } from "./protocol";
+import { Drawn, aligned, drawn } from "./series";
+import { Store } from "./store";
+import { palette } from "./theme";
+import { shown } from "./words";
 
 const HEIGHT = 250;
 const LOWER_HEIGHT = 120;
 const NEAR = 6; // px between the pointer and a mark that it means
+const SMALLEST_DRAG = 4; // px
 
 export interface CurvesMemory {
   smoothing: number;
@@ -16,13 +21,13 @@ export interface CurvesMemory {
 }
 export const CURVES_DEFAULTS: CurvesMemory = { smoothing: 0.8, log: false, other: "grad_norm" };
 
-type Numbers = (number | null)[];
 const LOG: uPlot.Scale = { distr: 3, range: (_, low, high) => [(low ?? 0.1) / 1.04, (high ?? 1) * 1.04] };
 const RIGHT_AXIS = 56;
 
 export class Curves {
   readonly element: HTMLElement;
   private readonly bar: HTMLElement;
+  private readonly heldKey = h("span", { class: "jft-key jft-key-held", "data-testid": "key-held" }, ["held-out loss"]);
   private readonly upper = h("div", { class: "jft-plot", "data-testid": "plot", role: "img" });
   private readonly lower = h("div", { class: "jft-plot" });
   private readonly select = h("select", { "data-testid": "other-column", "aria-label": "Column of the lower plot" });
@@ -32,9 +37,17 @@ export class Curves {
   private readonly badLine = h("p", { class: "jft-bad", "data-testid": "bad-steps", hidden: true });
   private readonly smoothed = h("output", {}, [""]);
   private plots: uPlot[] = [];
-  private colours: Palette | null = null;
   private highlighted = -1;
   private bad: number[] = [];
+  private data: Drawn = { steps: [], rows: [], upper: [[], [], [], []], lower: [] };
+  private zoom: { min: number; max: number } | null = null; // what was dragged; the curve may grow beyond it
+  private readonly sync = newId();
+  private readonly whole = h("button", { type: "button", class: "jft-small", "data-testid": "zoom-reset", hidden: true }, ["Whole run"], {
+    click: () => this.unzoom(),
+  });
+  private readonly menu = h("div", { class: "jft-menu jft-plot-menu", hidden: true }, [], {
+    keydown: (event) => event.key === "Escape" && (this.menu.hidden = true),
+  });
   private drawnMarks = "";
   private tableAt = 0;
   private readonly observer: ResizeObserver;
@@ -42,6 +55,7 @@ export class Curves {
   constructor(
     private readonly store: Store,
     private readonly memory: CurvesMemory,
+    private readonly chatWith: (step: number) => void,
   ) {
     this.select.addEventListener("change", () => {
       memory.other = this.select.value;
@@ -79,10 +93,12 @@ export class Curves {
     return h("div", { class: "jft-toolbar" }, [
       key("loss", "loss"),
       key("raw", "each step"),
+      this.heldKey,
       key("rate", "learning rate"),
       key("mark", "change"),
       key("save", "checkpoint"),
       h("span", { class: "jft-space" }),
+      this.whole,
       h("label", { class: "jft-check" }, [log, "log scale"]),
       h("label", { class: "jft-check" }, ["smoothing", slider, this.smoothed]),
     ]);
@@ -98,8 +114,33 @@ export class Curves {
     if (!rows || !this.element.clientWidth) return; // a hidden tab is drawn when it is shown
     this.fillSelect();
     if (!this.plots.length) this.build();
-    this.plots[0]?.setData(this.upperData() as uPlot.AlignedData);
-    this.plots[1]?.setData(this.lowerData() as uPlot.AlignedData);
+    this.data = drawn(this.store, this.bad, this.memory);
+    this.heldKey.hidden = !this.store.evals.length;
+    this.whole.hidden = !this.zoom;
+    this.put(this.plots[0], aligned(this.data.steps, ...this.data.upper));
+    this.put(this.plots[1], aligned(this.data.steps, this.data.lower));
+  }
+
+  private put(plot: uPlot | undefined, data: uPlot.AlignedData): void {
+    const { zoom } = this;
+    if (!zoom) return plot?.setData(data);
+    plot?.batch(() => {
+      plot.setData(data, false);
+      plot.setScale("x", { ...zoom });
+    });
+  }
+
+  /** Notes the drag itself: what uPlot's scales are at a moment does not say whether somebody wanted them so. */
+  private dragged(u: uPlot): void {
+    const { left, width } = u.select;
+    if (width < SMALLEST_DRAG) return;
+    this.zoom = { min: u.posToVal(left, "x"), max: u.posToVal(left + width, "x") };
+    queueMicrotask(() => this.draw()); // after uPlot has made its own of it
+  }
+
+  private unzoom(): void {
+    this.zoom = null;
+    this.draw();
   }
 
   rebuild(): void {
@@ -124,19 +165,6 @@ export class Curves {
 
   // --- data ----------------------------------------------------------------------------------------------------------
 
-  private upperData(): [number[], Numbers, Numbers, Numbers] {
-    const steps = this.store.column("step");
-    const losses = this.store.column("loss");
-    const drawable = (value: number) => Number.isFinite(value) && (!this.memory.log || value > 0);
-    const clean = (values: number[]) => values.map((value) => (drawable(value) ? value : null));
-    return [steps, clean(losses), smooth(steps, losses, this.memory.smoothing), clean(this.store.column("learning_rate"))];
-  }
-
-  private lowerData(): [number[], Numbers] {
-    const values = this.store.column(this.memory.other);
-    return [this.store.column("step"), values.map((value) => (Number.isFinite(value) ? value : null))];
-  }
-
   private fillSelect(): void {
     const hidden = new Set(["step", "loss", "learning_rate"]);
     const names = this.store.columns.filter((name) => !hidden.has(name));
@@ -150,10 +178,15 @@ export class Curves {
   // --- plots ---------------------------------------------------------------------------------------------------------
 
   private build(): void {
-    const colours = (this.colours = palette(this.element));
+    const colours = palette(this.element);
     const width = this.element.clientWidth;
     const common = { width, legend: { show: false }, padding: [10, 4, 0, 0] as uPlot.Padding };
-    const cursor: uPlot.Cursor = { sync: { key: `jft-${this.store.name}` }, y: false, drag: { x: true, y: false } };
+    const cursor: uPlot.Cursor = {
+      sync: { key: this.sync },
+      y: false,
+      drag: { x: true, y: false },
+      bind: { dblclick: () => () => (this.unzoom(), null) },
+    };
     const axis = (more: uPlot.Axis): uPlot.Axis => ({
       stroke: colours.dim,
       font: "11px system-ui, sans-serif",
@@ -174,8 +207,13 @@ export class Curves {
         { stroke: colours.raw, width: 1, points: { size: 3, fill: colours.raw } },
         { stroke: colours.loss, width: 2, points: { show: false } },
         { stroke: colours.rate, width: 1.25, dash: [5, 4], scale: "rate", points: { show: false } },
+        { stroke: colours.held, width: 2, points: { show: true, size: 6, fill: colours.held } },
       ],
-      hooks: { drawSeries: [(u, i) => i === 3 && this.overlay(u)], setCursor: [(u) => this.tip(u)] },
+      hooks: {
+        drawSeries: [(u, i) => i === 4 && overlay(u, this.store, colours, this.bad, this.highlighted)],
+        setCursor: [(u) => this.tip(u)],
+        setSelect: [(u) => this.dragged(u)],
+      },
     };
     const lower: uPlot.Options = {
       ...common,
@@ -185,55 +223,59 @@ export class Curves {
       padding: [10, 4 + RIGHT_AXIS, 0, 0], // the steps of both plots stand under one another
       axes: [whole, axis({ size: 52 })],
       series: [{}, { stroke: colours.other, width: 1.25, points: { show: false } }],
-      hooks: { setCursor: [(u) => this.tip(u)] },
+      hooks: { setCursor: [(u) => this.tip(u)], setSelect: [(u) => this.dragged(u)] },
     };
     this.plots = [new uPlot(upper, [[]], this.upper), new uPlot(lower, [[]], this.lower)];
     for (const plot of this.plots) plot.over.append(h("div", { class: "jft-tip", hidden: true }));
+    this.plots[0]?.over.addEventListener("click", (event) => this.clicked(event.offsetX));
+    this.plots[0]?.root.append(this.menu);
   }
 
-  /** What happened along the way, over the curve: changes, checkpoints, steps that were not finite. */
-  private overlay(u: uPlot): void {
-    const colours = this.colours;
-    if (!colours) return;
-    const { ctx, bbox } = u;
-    const ratio = devicePixelRatio;
-    const at = (step: number) => Math.round(u.valToPos(step, "x", true));
-    const inside = (x: number) => x >= bbox.left - 1 && x <= bbox.left + bbox.width + 1;
-    const bottom = bbox.top + bbox.height;
-    ctx.save();
-    this.store.marks.forEach((mark, i) => {
-      if (!inside(at(mark.step))) return;
-      ctx.strokeStyle = colours.mark;
-      ctx.lineWidth = (i === this.highlighted ? 2.5 : 1) * ratio;
-      ctx.setLineDash(i === this.highlighted ? [] : [4 * ratio, 3 * ratio]);
-      line(ctx, at(mark.step), bbox.top, bottom);
+  private nearCheckpoint(left: number): number | undefined {
+    const plot = this.plots[0];
+    const away = (step: number) => Math.abs((plot?.valToPos(step, "x") ?? Infinity) - left);
+    return this.store.checkpoints.filter((step) => away(step) <= NEAR).sort((a, b) => away(a) - away(b))[0];
+  }
+
+  /** A checkpoint that is clicked offers what can be done with it. */
+  private clicked(left: number): void {
+    const step = this.nearCheckpoint(left);
+    this.menu.hidden = step === undefined;
+    const plot = this.plots[0];
+    if (step === undefined || !plot) return;
+    const chat = h("button", { type: "button", "data-testid": "chat-with" }, [`Chat with step ${step}`], {
+      click: () => {
+        this.menu.hidden = true;
+        this.chatWith(step);
+      },
     });
-    ctx.setLineDash([]);
-    ctx.fillStyle = colours.save;
-    for (const step of this.store.checkpoints) if (inside(at(step))) triangle(ctx, at(step), bottom, 4 * ratio);
-    ctx.strokeStyle = colours.bad;
-    ctx.lineWidth = 2.5 * ratio;
-    for (const step of this.bad) if (inside(at(step))) line(ctx, at(step), bottom - 14 * ratio, bottom);
-    ctx.restore();
+    this.menu.replaceChildren(chat);
+    const x = plot.over.offsetLeft + plot.valToPos(step, "x");
+    this.menu.style.left = `${Math.min(Math.max(x - 60, 0), plot.width - 150)}px`;
+    chat.focus({ preventScroll: true });
   }
 
   private tip(u: uPlot): void {
     const tip = u.over.querySelector<HTMLElement>(".jft-tip");
     const { left, idx } = u.cursor;
     if (!tip) return;
-    const value = (name: string) => shown(this.store.column(name)[idx ?? -1] ?? NaN);
-    const step = this.store.column("step")[idx ?? -1];
+    const row = this.data.rows[idx ?? -1];
+    const value = (name: string) => shown(this.store.column(name)[row ?? -1] ?? NaN);
+    const step = this.data.steps[idx ?? -1];
     tip.hidden = step === undefined || left === undefined || left < 0 || !u.over.matches(":hover");
     if (tip.hidden || left === undefined) return;
     const near = this.store.marks.filter((mark) => Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
+    const lines = u === this.plots[0] ? ["loss", "learning_rate"] : [this.memory.other];
+    const held = u === this.plots[0] ? this.store.evals.filter((one) => one.step <= (step ?? 0)).at(-1) : undefined;
+    const saved = u === this.plots[0] ? this.nearCheckpoint(left ?? NaN) : undefined;
     const said = [
       `step ${step}`,
-      ...(u === this.plots[0]
-        ? [`loss ${value("loss")}`, `learning rate ${value("learning_rate")}`]
-        : [`${this.memory.other.replaceAll("_", " ")} ${value(this.memory.other)}`]),
+      ...(row === undefined ? [] : lines.map((name) => `${name.replaceAll("_", " ")} ${value(name)}`)),
+      ...(held ? [`held-out ${shown(held.loss)}${held.step === step ? "" : ` (step ${held.step})`}`] : []),
     ];
     tip.replaceChildren(
       h("div", {}, [said.join("  ·  ")]),
+      saved === undefined ? "" : h("div", { class: "jft-tip-save" }, [`checkpoint of step ${saved}: click to chat with it`]),
       ...near.map((mark) => h("div", { class: "jft-tip-mark" }, [`step ${mark.step}: ${mark.text}`])),
     );
     const right = left > u.over.clientWidth / 2;
@@ -255,7 +297,9 @@ export class Curves {
     this.badLine.hidden = !this.bad.length;
     if (Date.now() - this.tableAt < 2000) return;
     this.tableAt = Date.now();
-    const label = `Loss over the steps; at step ${store.step} it is ${shown(store.last("loss"))}.`;
+    const held = store.evals.at(-1);
+    const heldText = held ? ` Held-out loss ${shown(held.loss)} at step ${held.step}; best is step ${held.best}.` : "";
+    const label = `Loss over the steps; at step ${store.step} it is ${shown(store.last("loss"))}.${heldText}`;
     this.upper.setAttribute("aria-label", label);
     this.table.replaceChildren(
       h("caption", {}, ["Last values"]),
@@ -277,33 +321,4 @@ export class Curves {
       }),
     ]);
   }
-}
-
-/** An exponential average that starts unbiased and knows that thinned steps lie further apart. */
-export function smooth(steps: number[], values: number[], weight: number): Numbers {
-  let [average, trust, before] = [0, 0, NaN];
-  return values.map((value, i) => {
-    if (!Number.isFinite(value)) return null;
-    const step = steps[i] ?? 0;
-    const keep = weight ** (Number.isNaN(before) ? 1 : Math.max(1, step - before));
-    average = keep * average + (1 - keep) * value;
-    trust = keep * trust + (1 - keep);
-    before = step;
-    return trust > 0 ? average / trust : value;
-  });
-}
-
-function line(ctx: CanvasRenderingContext2D, x: number, from: number, to: number): void {
-  ctx.beginPath();
-  ctx.moveTo(x, from);
-  ctx.lineTo(x, to);
-  ctx.stroke();
-}
-
-function triangle(ctx: CanvasRenderingContext2D, x: number, bottom: number, size: number): void {
-  ctx.beginPath();
-  ctx.moveTo(x, bottom - size * 1.8);
-  ctx.lineTo(x - size, bottom);
-  ctx.lineTo(x + size, bottom);
-  ctx.fill();
 }

@@ -22,12 +22,3 @@ export function h<K extends keyof HTMLElementTagNameMap>(
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
-
-/** `12:05`, `3 h 07`. */
-export function duration(seconds: number): string {
-  const whole = Math.round(seconds);
-  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
-  if (hours >= 48) return `${Math.round(hours / 24)} days`;
-  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")}`;
-  return `${minutes}:${String(whole % 60).padStart(2, "0")}`;
-}

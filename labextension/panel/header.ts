@@ -1,9 +1,10 @@
 // Name, state, progress and the buttons of the run; the latest line; the banner when nobody answers.
 
-import { h, duration, setText } from "./dom";
+import { h, setText } from "./dom";
 import { Health } from "./link";
 import { Command, OVER, newId } from "./protocol";
-import { Store, shown } from "./store";
+import { Store } from "./store";
+import { duration, shown } from "./words";
 
 type Verb = "pause" | "resume" | "stop" | "save";
 const WORKING: Record<Verb, string> = { pause: "Pausing…", resume: "Resuming…", stop: "Stopping…", save: "Saving…" };
@@ -24,6 +25,8 @@ export class Header {
   private readonly banner = h("p", { class: "jft-banner", "data-testid": "banner", role: "alert", hidden: true });
   private readonly buttons: Record<Verb, HTMLButtonElement>;
   private readonly confirm: HTMLElement;
+  private readonly more: HTMLButtonElement;
+  private readonly menu: HTMLElement;
   private health: Health = "well";
 
   constructor(
@@ -46,18 +49,49 @@ export class Header {
     this.confirm = h("span", { class: "jft-confirm", hidden: true, role: "group", "aria-label": "Stop the run?" }, [yes, no], {
       keydown: (event) => event.key === "Escape" && this.asking(false),
     });
+    this.more = h("button", { type: "button", class: "jft-more", "data-testid": "pause-more", "aria-haspopup": "true" }, ["▾"], {
+      click: () => this.opening(this.more.getAttribute("aria-expanded") !== "true"),
+    });
+    this.more.setAttribute("aria-label", "More ways to pause");
+    this.menu = this.pauseMenu();
+    this.opening(false);
     this.element = this.layout();
+  }
+
+  private pauseMenu(): HTMLElement {
+    const free = h("button", { type: "button", "data-testid": "pause-free" }, ["Pause and free memory"], {
+      click: () => {
+        this.opening(false);
+        this.press("pause", { kind: "pause", id: newId(), free_memory: true });
+      },
+    });
+    const help = h("span", { class: "jft-help" }, ["The run's memory is given back until you resume."]);
+    return h("div", { class: "jft-menu", role: "group", "aria-label": "More ways to pause" }, [free, help], {
+      keydown: (event) => {
+        if (event.key !== "Escape") return;
+        this.opening(false);
+        this.more.focus();
+      },
+    });
+  }
+
+  private opening(on: boolean): void {
+    this.menu.hidden = !on;
+    this.more.setAttribute("aria-expanded", String(on));
+    if (on) this.menu.querySelector("button")?.focus();
   }
 
   private layout(): HTMLElement {
     const figure = (label: string, value: HTMLElement) => h("span", { class: "jft-figure" }, [h("span", { class: "jft-dim" }, [label]), value]);
     const steps = h("span", {}, [this.step, " / ", this.total]);
+    const { pause, resume, save, stop } = this.buttons;
+    const split = h("span", { class: "jft-split" }, [pause, this.more, this.menu]);
     return h("header", { class: "jft-header" }, [
       this.banner,
       h("div", { class: "jft-top" }, [
         this.name,
         this.state,
-        h("span", { class: "jft-buttons" }, [...Object.values(this.buttons), this.confirm]),
+        h("span", { class: "jft-buttons" }, [split, resume, save, stop, this.confirm]),
       ]),
       this.bar,
       h("div", { class: "jft-figures" }, [
@@ -81,9 +115,8 @@ export class Header {
     (on ? this.confirm.querySelector("button") : this.buttons.stop)?.focus();
   }
 
-  private press(verb: Verb): void {
-    const command: Command = { kind: verb, id: newId() };
-    this.store.pressed.set(verb, command.id);
+  private press(verb: Verb, command: Command = { kind: verb, id: newId() }): void {
+    this.store.sent(command);
     this.send(command);
     this.draw();
   }
@@ -127,14 +160,18 @@ export class Header {
       this.buttons[verb].disabled = !possible || waits;
       setText(this.buttons[verb], waits ? WORKING[verb] : LABEL[verb]);
     }
+    this.more.hidden = this.buttons.pause.hidden;
+    this.more.disabled = this.buttons.pause.disabled;
+    if (this.more.disabled) this.opening(false);
     if (!live) {
       this.confirm.hidden = true;
       this.buttons.stop.hidden = false;
     }
-    setText(this.line, store.line.text.split("\n", 1)[0] ?? "");
-    this.line.title = store.line.text;
-    this.line.dataset.level = store.line.level;
-    this.line.hidden = !store.line.text;
+    const said = store.line?.text ?? "";
+    setText(this.line, said.split("\n", 1)[0] ?? "");
+    this.line.title = said;
+    this.line.dataset.level = store.line?.level ?? "info";
+    this.line.hidden = !said;
   }
 
   private drawProgress(): void {

@@ -1,16 +1,18 @@
-// The panel of one run: header, and the tabs Curves, Chat and Controls. Drawn at most once a frame, only what changed.
+// The panel of one run: header, health, and the tabs Curves, Chat, Controls and Log. Drawn at most once a frame, only what changed.
 
 import { CHAT_DEFAULTS, Chat } from "./chat";
 import { Controls } from "./controls";
 import { CURVES_DEFAULTS, Curves } from "./curves";
 import { h } from "./dom";
 import { Header } from "./header";
+import { HealthLine } from "./health";
 import { Health, Link } from "./link";
-import { Command, Model } from "./protocol";
-import { Store } from "./store";
+import { LOG_DEFAULTS, Log } from "./log";
+import { Command, Model, newId } from "./protocol";
+import { PARTS, Store } from "./store";
 import { followTheme } from "./theme";
 
-const TABS = ["Curves", "Chat", "Controls"] as const;
+const TABS = ["Curves", "Chat", "Controls", "Log"] as const;
 type Tab = (typeof TABS)[number];
 const MOST_ROWS = 6000; // then the story is asked for again, thinned
 
@@ -19,7 +21,9 @@ interface Memory {
   tab: Tab;
   chat: typeof CHAT_DEFAULTS;
   curves: typeof CURVES_DEFAULTS;
+  log: typeof LOG_DEFAULTS;
 }
+const FRESH: Memory = { tab: "Curves", chat: CHAT_DEFAULTS, curves: CURVES_DEFAULTS, log: LOG_DEFAULTS };
 const memories = new Map<string, Memory>();
 const inUse = new Set<Memory>(); // a second view of the same run begins with a copy
 
@@ -31,6 +35,8 @@ class Panel {
   private readonly curves: Curves;
   private readonly chat: Chat;
   private readonly controls: Controls;
+  private readonly healthLine: HealthLine;
+  private readonly log: Log;
   private readonly link: Link;
   private readonly tabs = new Map<Tab, { tab: HTMLButtonElement; body: HTMLElement }>();
   private readonly unfollow: () => void;
@@ -45,17 +51,22 @@ class Panel {
 
   constructor(model: Model, el: HTMLElement) {
     this.store.name = String(model.get("name") ?? "");
-    const fresh = { tab: "Curves" as Tab, chat: structuredClone(CHAT_DEFAULTS), curves: { ...CURVES_DEFAULTS } };
-    const last = memories.get(this.store.name) ?? fresh;
+    const last = memories.get(this.store.name) ?? structuredClone(FRESH);
     this.memory = inUse.has(last) ? structuredClone(last) : last;
     inUse.add(this.memory);
     memories.set(this.store.name, this.memory);
     const send = (command: Command) => this.link.send(command);
     this.header = new Header(this.store, send);
-    this.curves = new Curves(this.store, this.memory.curves);
+    this.healthLine = new HealthLine(this.store, send);
+    this.curves = new Curves(this.store, this.memory.curves, (step) => {
+      this.chat.add(String(step));
+      this.show("Chat");
+      this.chat.focus();
+    });
     this.chat = new Chat(this.store, send, this.memory.chat);
     this.controls = new Controls(this.store, send);
-    this.root.append(this.header.element, this.tabList(), ...this.bodies());
+    this.log = new Log(this.store, this.memory.log);
+    this.root.append(this.header.element, this.healthLine.element, this.tabList(), ...this.bodies());
     el.append(this.root);
     this.show(this.memory.tab);
     window.addEventListener("keydown", this.onKey, true);
@@ -104,7 +115,7 @@ class Panel {
   }
 
   private drawAll(): void {
-    for (const part of ["head", "curves", "controls", "chat"] as const) this.store.dirty.add(part);
+    for (const part of PARTS) this.store.dirty.add(part);
     this.later();
   }
 
@@ -113,19 +124,21 @@ class Panel {
     this.store.dirty.clear();
     const usable = this.health === "well";
     if (dirty.has("head")) this.header.draw();
+    if (dirty.has("health") || dirty.has("head")) this.healthLine.draw(usable);
     if (dirty.has("curves")) this.curves.draw();
     if (dirty.has("controls") || dirty.has("curves")) this.controls.draw(usable);
     if (dirty.has("chat")) this.chat.draw(usable);
+    if (dirty.has("log")) this.log.draw();
   }
 
   // --- tabs ----------------------------------------------------------------------------------------------------------
 
   private tabList(): HTMLElement {
     const buttons = TABS.map((name) => {
-      const tab = h("button", { type: "button", role: "tab", "data-testid": `tab-${name.toLowerCase()}` }, [name], {
-        click: () => this.show(name),
-      });
-      this.tabs.set(name, { tab, body: h("div", { class: "jft-tabpanel", role: "tabpanel", "aria-label": name }) });
+      const id = `jft-${newId()}`;
+      const about = { id: `${id}-tab`, "aria-controls": id, "data-testid": `tab-${name.toLowerCase()}` };
+      const tab = h("button", { type: "button", role: "tab", ...about }, [name], { click: () => this.show(name) });
+      this.tabs.set(name, { tab, body: h("div", { class: "jft-tabpanel", role: "tabpanel", id, "aria-labelledby": `${id}-tab` }) });
       return tab;
     });
     return h("div", { class: "jft-tabs", role: "tablist", "aria-label": "Views of the run" }, buttons, {
@@ -143,7 +156,12 @@ class Panel {
   }
 
   private bodies(): HTMLElement[] {
-    const inside: Record<Tab, HTMLElement> = { Curves: this.curves.element, Chat: this.chat.element, Controls: this.controls.element };
+    const inside: Record<Tab, HTMLElement> = {
+      Curves: this.curves.element,
+      Chat: this.chat.element,
+      Controls: this.controls.element,
+      Log: this.log.element,
+    };
     return [...this.tabs].map(([name, { body }]) => {
       body.append(inside[name]);
       return body;

@@ -20,7 +20,8 @@ export interface Sampling {
 
 export type Command =
   | { kind: "set"; id: string; changes: Record<string, Json> }
-  | { kind: "pause" | "resume" | "stop" | "save"; id: string }
+  | { kind: "pause"; id: string; free_memory?: boolean }
+  | { kind: "resume" | "stop" | "save"; id: string }
   | ({ kind: "ask"; id: string; messages: Said[]; at: string; turn: string; thread: string } & Sampling)
   | { kind: "hush"; id: string; target: string };
 
@@ -31,7 +32,7 @@ export type Event = { time: number } & (
   | { kind: "progress"; what: string; done: number; total: number }
   | { kind: "data"; said: string }
   | { kind: "step-refused"; step: number; rows: number[] }
-  | { kind: "eval"; step: number; metrics: Record<string, number>; best_step: number; rows: number; seconds: number }
+  | { kind: "eval"; step: number; metrics: Record<string, number | string>; best_step: number; rows: number; seconds: number }
   | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
   | { kind: "memory-short"; step: number; micro_batch: number; said: string }
   | { kind: "resumed"; step: number; ahead: string[] }

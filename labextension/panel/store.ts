@@ -1,16 +1,21 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
-import { Control, Event, Json, News, ReplyDone, RunState, Story } from "./protocol";
+import { Line, changesText, lineOf } from "./lines";
+import { Advice, Command, Control, Event, Json, News, ReplyDone, RunState, Story } from "./protocol";
+import { shown } from "./words";
 
 export interface Mark {
   step: number;
   text: string;
   command: string;
 }
-export interface Line {
-  level: "info" | "warning" | "error";
-  text: string;
+/** The held-out rows scored at a step. */
+export interface Eval {
+  step: number;
+  loss: number;
+  best: number; // the best step so far
 }
+export type State = Extract<Event, { kind: "health" }>;
 export type ReplyState = "waiting" | "speaking" | "done" | "refused";
 export interface Reply {
   command: string;
@@ -34,10 +39,18 @@ export interface Wish {
   state: "requested" | "applied" | "refused";
   note: string;
 }
+/** What became of an advice that was taken. */
+export interface Taken {
+  advice: Advice;
+  state: "requested" | "applied" | "refused";
+  note: string;
+}
 /** What changed since the last drawing. */
-export type Part = "head" | "curves" | "controls" | "chat";
+export type Part = "head" | "health" | "curves" | "controls" | "chat" | "log";
+export const PARTS: readonly Part[] = ["head", "health", "curves", "controls", "chat", "log"];
 
 const LAST_SECONDS = 20; // steps over which speed and ETA are averaged
+export const LINES_KEPT = 500;
 
 export class Store {
   name = "";
@@ -49,8 +62,13 @@ export class Store {
   marks: Mark[] = [];
   checkpoints: number[] = [];
   refusedSteps: number[] = [];
+  evals: Eval[] = [];
+  health: State | null = null;
+  taken = new Map<string, Taken>(); // by command
+  lines: Line[] = [];
+  linesSaid = 0; // the number of the last of `lines`, counted from the last story
   progress: { what: string; done: number; total: number } | null = null;
-  line: Line = { level: "info", text: "" };
+  line: Line | null = null;
   controls: Control[] = [];
   values: Record<string, Json> = {};
   wishes = new Map<string, Wish>();
@@ -113,6 +131,11 @@ export class Store {
     return [...new Set([...bad, ...this.refusedSteps])].sort((a, b) => a - b);
   }
 
+  /** The step with the lowest held-out loss so far; null while nothing was scored. */
+  get best(): number | null {
+    return this.evals.at(-1)?.best ?? null;
+  }
+
   wish(name: string, command: string, wanted: Json): void {
     this.wishes.set(name, { command, wanted, state: "requested", note: "" });
     this.dirty.add("controls");
@@ -120,6 +143,15 @@ export class Store {
 
   asked(turnId: string, thread: string, prompt: string, at: string, command: string): void {
     this.reply({ command, turn: turnId, thread, at, step: 0, prompt }, "waiting");
+  }
+
+  /** A command was sent: what shows it elsewhere says that it was requested. */
+  sent(command: Command, advice?: Advice): void {
+    if (advice) this.taken.set(command.id, { advice, state: "requested", note: "requested…" });
+    if (command.kind === "set") {
+      for (const [name, value] of Object.entries(command.changes)) this.wish(name, command.id, value);
+    } else if (command.kind !== "ask" && command.kind !== "hush") this.pressed.set(command.kind, command.id);
+    this.dirty.add("head").add("health");
   }
 
   /** Nobody will answer any more: say so on everything that waits. */
@@ -130,21 +162,25 @@ export class Store {
     for (const [, reply] of this.replies.values()) {
       if (reply.state === "waiting" || reply.state === "speaking") this.settle(reply, "refused", "no answer");
     }
+    for (const taken of this.taken.values()) {
+      if (taken.state === "requested") Object.assign(taken, { state: "refused", note: "no answer" });
+    }
     this.pressed.clear();
-    this.dirty.add("head").add("controls").add("chat");
+    this.dirty.add("head").add("health").add("controls").add("chat");
   }
 
   private forget(story: Story): void {
     const waiting = [...this.replies.values()].filter(([, reply]) => reply.state === "waiting");
     this.name = story.name;
     [this.columns, this.data, this.marks, this.checkpoints, this.refusedSteps] = [[], [], [], [], []];
-    [this.progress, this.line, this.crashed] = [null, { level: "info", text: "" }, false];
+    [this.evals, this.lines, this.linesSaid] = [[], [], 0];
+    [this.progress, this.line, this.health, this.crashed] = [null, null, null, false];
     this.controls = story.controls;
     this.values = Object.fromEntries(story.controls.map((control) => [control.name, control.value]));
     this.turns = [];
     this.replies.clear();
     for (const [turn, reply] of waiting) this.asked(turn.id, turn.thread, turn.prompt, reply.at, reply.command);
-    for (const part of ["head", "curves", "controls", "chat"] as const) this.dirty.add(part);
+    for (const part of PARTS) this.dirty.add(part);
   }
 
   private rename(columns: string[]): void {
@@ -161,38 +197,39 @@ export class Store {
     this.dirty.add("curves").add("head");
   }
 
-  private say(level: Line["level"], text: string): void {
-    if (this.crashed) return; // a crash is the last word until the run goes on
-    this.line = { level, text };
+  private say(line: Line): void {
+    this.lines.push(line);
+    this.linesSaid++;
+    if (this.lines.length > LINES_KEPT) this.lines.shift();
+    this.dirty.add("log");
+    if (line.quiet || this.crashed) return; // a crash is the last word until the run goes on
+    this.line = line;
     this.dirty.add("head");
   }
 
   private event(event: Event): void {
+    if (event.kind === "state" && event.state === "running") this.crashed = false;
+    const line = lineOf(event);
+    if (line) this.say(line);
     switch (event.kind) {
       case "state":
-        if (event.state === "running") this.crashed = false;
         if (event.state !== "loading") this.progress = null;
-        if (event.note) this.say("info", event.note);
         break;
       case "progress":
         this.progress = event.total && event.done >= event.total ? null : event;
         break;
-      case "data":
-        this.say("info", event.said);
-        break;
       case "step-refused":
         this.refusedSteps.push(event.step);
-        this.say("warning", `Step ${event.step}: the gradient was not finite; the weights were left as they are.`);
         this.dirty.add("curves");
         break;
       case "eval":
-        this.say("info", `Step ${event.step}: held-out loss ${event.metrics.eval_loss?.toFixed(4)}; best is step ${event.best_step}.`);
+        this.evals = this.evals.filter((one) => one.step < event.step);
+        this.evals.push({ step: event.step, loss: Number(event.metrics.eval_loss), best: event.best_step });
+        this.dirty.add("curves").add("chat");
         break;
       case "health":
-        this.say(event.level === "red" ? "error" : event.level === "amber" ? "warning" : "info", event.said);
-        break;
-      case "memory-short":
-        this.say("warning", event.said);
+        this.health = event;
+        this.dirty.add("health");
         break;
       case "resumed":
         this.takeBack(event.step, event.ahead);
@@ -204,19 +241,10 @@ export class Store {
         this.refused(event);
         break;
       case "checkpoint":
-        this.checkpoints.push(event.step);
-        this.say("info", `Checkpoint saved at step ${event.step}.`);
-        this.dirty.add("curves");
-        break;
-      case "save-failed":
-        this.say("error", `No checkpoint at step ${event.step}: ${event.reason}`);
-        break;
-      case "log":
-        if (event.level === "debug") break; // for developers: it is in the log
-        this.say(/err|crit/i.test(event.level) ? "error" : /warn/i.test(event.level) ? "warning" : "info", event.text);
+        if (!this.checkpoints.includes(event.step)) this.checkpoints.push(event.step);
+        this.dirty.add("curves").add("chat");
         break;
       case "crashed":
-        this.say("error", `Crashed at step ${event.step}: ${event.error}`);
         this.crashed = true;
         break;
       case "reply-started":
@@ -237,34 +265,41 @@ export class Store {
     this.marks = this.marks.filter((mark) => before(mark.step) || ahead.includes(mark.command));
     this.checkpoints = this.checkpoints.filter(before);
     this.refusedSteps = this.refusedSteps.filter(before);
-    this.say("info", `Goes on from the checkpoint at step ${last}.`);
-    this.dirty.add("curves");
+    this.evals = this.evals.filter((one) => before(one.step));
+    if (this.health && !before(this.health.step)) this.health = null;
+    this.dirty.add("curves").add("health").add("chat");
+  }
+
+  private settleAdvice(command: string, state: Taken["state"], note: string): void {
+    const taken = this.taken.get(command);
+    if (taken) Object.assign(taken, { state, note });
+    this.dirty.add("health");
   }
 
   private applied(event: Event & { kind: "applied" }): void {
+    this.settleAdvice(event.command, "applied", `applied at step ${event.step}`);
     if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
     if (event.verb !== "set") return;
-    const said: string[] = [];
-    for (const [name, [old, now]] of Object.entries(event.changes)) {
+    for (const [name, [, now]] of Object.entries(event.changes)) {
       this.values[name] = now;
       const wish = this.wishes.get(name);
       if (!wish || wish.state !== "requested" || wish.command === event.command) {
         this.wishes.set(name, { command: event.command, wanted: now, state: "applied", note: `applied at step ${event.step}` });
       }
-      said.push(`${name} ${shown(old)} → ${shown(now)}`);
     }
-    if (said.length) this.marks.push({ step: event.step, text: said.join(", "), command: event.command });
+    const text = changesText(event.changes).slice(2);
+    if (text) this.marks.push({ step: event.step, text, command: event.command });
     this.dirty.add("controls").add("curves");
   }
 
   private refused(event: Event & { kind: "refused" }): void {
+    this.settleAdvice(event.command, "refused", event.reason);
     if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
     for (const wish of this.wishes.values()) {
       if (wish.command === event.command) Object.assign(wish, { state: "refused", note: event.reason });
     }
     const found = this.replies.get(event.command);
     if (found) this.settle(found[1], "refused", event.reason);
-    this.say("warning", `${event.verb || "command"} refused: ${event.reason}`);
     this.dirty.add("controls");
   }
 
@@ -304,10 +339,10 @@ export class Store {
   private replyDone(event: ReplyDone): void {
     const reply = this.reply(event, "done");
     const speed = Number(event.tokens_per_second);
-    const ended = { length: " · cut at the length limit", stopped: " · stopped" }[event.ended] ?? "";
+    const ended = { length: "cut at the length limit", stopped: "stopped" }[event.ended] ?? "";
     reply.step = event.step;
     reply.text = event.text;
-    this.settle(reply, "done", (Number.isFinite(speed) ? ` · ${shown(speed)} tok/s` : "") + ended);
+    this.settle(reply, "done", [Number.isFinite(speed) ? `${shown(speed)} tok/s` : "", ended].filter(Boolean).join(" · "));
   }
 
   private settle(reply: Reply, state: ReplyState, note: string): void {
@@ -316,14 +351,4 @@ export class Store {
     reply.version++;
     this.dirty.add("chat");
   }
-}
-
-/** A value as people write it: 2e-4, 0.1, linear, none. */
-export function shown(value: Json | undefined): string {
-  if (value === null || value === undefined || value === "") return "none";
-  if (typeof value !== "number") return String(value);
-  if (!Number.isFinite(value)) return Number.isNaN(value) ? "NaN" : value > 0 ? "∞" : "−∞";
-  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(3).replace(/\.?0+e/, "e");
-  if (Math.abs(value) >= 1e6) return value.toExponential(2).replace(/\.?0+e\+?/, "e");
-  return String(Number(value.toPrecision(4)));
 }

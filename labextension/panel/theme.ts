@@ -7,6 +7,7 @@ export interface Palette {
   loss: string;
   raw: string;
   rate: string;
+  held: string;
   other: string;
   mark: string;
   bad: string;
@@ -23,6 +24,7 @@ export function palette(root: HTMLElement): Palette {
     loss: of("loss"),
     raw: of("raw"),
     rate: of("rate"),
+    held: of("held"),
     other: of("other"),
     mark: of("mark"),
     bad: of("bad"),

@@ -123,6 +123,11 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     book.at_least(applied + 2)
     assert book.drawn() > early
 
+    # the run's own words
+    book.tab("log")
+    expect(book.find("log")).to_contain_text(re.compile(rf"set applied at step {applied}: learning_rate \S+ → 5e-5"))
+    book.shot("lab-log")
+
     # a reply while the step counter goes on
     book.tab("chat")
     reply = book.ask("I haven't received my order yet.")

@@ -31,6 +31,21 @@ const panel = (await import("/panel.js")).default;
 window.close_panel = panel.render({{model, el: document.getElementById("out")}});
 window.ready = true;
 </script></body></html>"""
+INK = """(root) => [...root.querySelectorAll('canvas')].map((c) => {
+  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n;
+})"""
+NEAR_COLOUR = """(root, [r, g, b, tolerance]) => {
+  const c = root.querySelector('canvas'), box = c.getBoundingClientRect();
+  const over = root.querySelector('.u-over').getBoundingClientRect();
+  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, found = [];
+  for (let i = 0; i < d.length; i += 4) {
+    if (d[i + 3] < 90 || Math.abs(d[i] - r) + Math.abs(d[i + 1] - g) + Math.abs(d[i + 2] - b) > tolerance) continue;
+    const x = (i / 4) % c.width, y = Math.floor(i / 4 / c.width), ratio = c.width / box.width;
+    found.push([(x / ratio - (over.left - box.left)) / over.width, (y / ratio - (over.top - box.top)) / over.height]);
+  }
+  return found;
+}"""
 LIGHT = {"host": "color-scheme:light", "body": "background:#fff", "attributes": ""}
 DARK = {
     "host": "",
@@ -60,6 +75,7 @@ class Open:
         self.mute = False  # nothing arrives any more
         self.pushes = pushes  # False: what is not said in answer is lost, as on Colab
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.set_default_timeout(8000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.route("**/*", lambda route: self._serve(route, theme))
         self.page.expose_function("toKernel", self._keep)
@@ -104,6 +120,12 @@ class Open:
 
     def text(self, name: str) -> str:
         return self.page.get_by_test_id(name).first.inner_text()
+
+    def painted(self, colour: str, tolerance: int = 40) -> list[tuple[float, float]]:
+        """Where the loss plot has about this colour: (0, 0) is its upper left corner, (1, 1) the lower right."""
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        found = self.page.get_by_test_id("plot").evaluate(NEAR_COLOUR, [*rgb, tolerance])
+        return [(x, y) for x, y in found]
 
     def shot(self, name: str) -> None:
         SHOTS.mkdir(exist_ok=True)

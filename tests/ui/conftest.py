@@ -4,10 +4,20 @@ from collections.abc import Iterator
 
 import comm
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from small_run import SmallRun, Wire
 
 from jupyter_ft.ui.panel import Panel
 from jupyter_ft.ui.pump import PUMP
+from tests.chromium import ARGS, chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

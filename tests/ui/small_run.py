@@ -11,7 +11,17 @@ from typing import Any
 from comm.base_comm import BaseComm
 
 from jupyter_ft.event_log import EventLog
-from jupyter_ft.messages import Applied, Command, ReplyDone, ReplyPart, ReplyStarted, StateChanged, StepDone
+from jupyter_ft.messages import (
+    Applied,
+    CheckpointSaved,
+    Command,
+    EvalDone,
+    ReplyDone,
+    ReplyPart,
+    ReplyStarted,
+    StateChanged,
+    StepDone,
+)
 from jupyter_ft.recipe import Hyperparameters, Recipe, change, parse_recipe
 
 XSS = [
@@ -63,7 +73,9 @@ class SmallRun:
     def submit(self, command: Command) -> None:
         self.said.append(command)
 
-    def take(self, steps: int, bad: tuple[int, ...] = (), **metrics: float) -> None:
+    def take(
+        self, steps: int, bad: tuple[int, ...] = (), spikes: tuple[tuple[int, float], ...] = (), **metrics: float
+    ) -> None:
         for _ in range(steps):
             self.step += 1
             n = self.step
@@ -72,6 +84,7 @@ class SmallRun:
                 if n in bad
                 else 1.1 + 2.2 * math.exp(-n / 60) + 0.16 * math.sin(n * 12.9898) * math.cos(n * 4.1)
             )
+            loss = dict(spikes).get(n, loss)
             rate = self.hyperparameters.learning_rate * max(0.0, 1 - n / max(self.total_steps, n + 1))
             norm = math.nan if n in bad else 0.8 + 0.3 * math.sin(n * 7.7) ** 2
             self.log.append(
@@ -97,12 +110,23 @@ class SmallRun:
         pairs = {name: (getattr(old, name), value) for name, value in changes.items()}
         self.log.append(Applied(command=command, verb="set", step=self.step + 1, changes=pairs))
 
+    def save(self) -> None:
+        path = f"checkpoints/step-{self.step:06}"
+        self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1))
+
+    def score(self, loss: float, best: int) -> None:
+        metrics = {"eval_loss": loss}
+        self.log.append(EvalDone(step=self.step, metrics=metrics, best_step=best, rows=20, seconds=0.5))
+
     def start_reply(
         self, command: str, prompt: str, at: str = "live", turn: str = "t.0", thread: str = "panel"
     ) -> None:
-        step = 0 if at == "base" else self.step
+        step = self.spoken_by(at)
         said = {"command": command, "turn": turn, "thread": thread, "at": at, "step": step, "prompt": prompt}
         self.log.append(ReplyStarted(**said))
+
+    def spoken_by(self, at: str) -> int:
+        return {"base": 0, "live": self.step}[at] if at in ("base", "live") else int(at)
 
     def reply(
         self, command: str, prompt: str, text: str, at: str = "live", turn: str = "t.0", *, thread: str = "panel"
@@ -116,7 +140,7 @@ class SmallRun:
                 turn=turn,
                 thread=thread,
                 at=at,
-                step=0 if at == "base" else self.step,
+                step=self.spoken_by(at),
                 prompt=prompt,
                 text=text,
                 tokens=len(text.split()),

@@ -1,29 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from browser import DARK, LIGHT, Open
-from playwright.sync_api import Browser, sync_playwright
+from browser import DARK, INK, LIGHT, Open
+from playwright.sync_api import Browser
 from small_run import XSS, SmallRun
 
 from jupyter_ft.messages import Applied, Ask, CheckpointSaved, Crashed, Hush, Progress, Refused, ReplyDone, ReplyPart
 from jupyter_ft.ui.panel import Panel
-from tests.chromium import ARGS, chromium
 
 pytestmark = pytest.mark.slow
-INK = """(root) => [...root.querySelectorAll('canvas')].map((c) => {
-  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-  let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n;
-})"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -274,7 +259,11 @@ def test_loading_and_keys(browser: Browser, panel: Panel, run: SmallRun) -> None
     assert view.page.get_by_test_id("tab-chat").get_attribute("aria-selected") == "true"
     assert view.page.get_by_test_id("chat-input").is_enabled()
     view.page.keyboard.press("End")
+    assert view.page.get_by_test_id("log").is_visible()
+    view.page.keyboard.press("ArrowLeft")
     assert view.page.get_by_test_id("control-epochs").is_visible()
+    body_of = "(tabs) => tabs.map((tab) => document.getElementById(tab.getAttribute('aria-controls'))?.role)"
+    assert view.page.get_by_role("tab").evaluate_all(body_of) == ["tabpanel"] * 4
     fields = "[...document.querySelectorAll('.jft :is(input,select,textarea)')]"
     assert (
         view.page.evaluate(f"{fields}.filter((e) => !e.labels?.length && !e.ariaLabel).map((e) => e.outerHTML)") == []
@@ -290,7 +279,7 @@ def test_dark_and_narrow(browser: Browser, told: SmallRun, panel: Panel) -> None
     for width in (900, 400):
         view = Open(browser, told, panel, DARK, width=width)
         assert view.page.get_by_test_id("panel").get_attribute("data-theme") == "dark"
-        for tab in ("curves", "chat", "controls"):
+        for tab in ("curves", "chat", "controls", "log"):
             view.page.get_by_test_id(f"tab-{tab}").click()
             view.turn()
             view.shot(f"{tab}-dark-{width}")

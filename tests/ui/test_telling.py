@@ -6,7 +6,7 @@ import numpy as np
 from small_run import SmallRun
 
 from jupyter_ft.event_log import Cursor
-from jupyter_ft.messages import CheckpointSaved, EvalDone, Logged, Progress, ReplyPart, Resumed
+from jupyter_ft.messages import CheckpointSaved, Crashed, EvalDone, Logged, Progress, ReplyPart, Resumed
 from jupyter_ft.ui.telling import (
     BEAT_EVERY,
     MARKS_KEPT,
@@ -167,3 +167,16 @@ def test_a_digest_joins_parts_and_drops_what_is_past() -> None:
     assert sum(isinstance(event, Logged) for event in kept) == 200
     assert [event.text for event in kept if isinstance(event, ReplyPart)] == ["hello"]
     assert [event.kind for event in kept if getattr(event, "command", "") == "whole"] == ["reply"]
+
+
+def test_a_line_or_a_traceback_without_end_does_not_swell_the_message(run: SmallRun) -> None:
+    for _ in range(300):
+        run.log.append(Logged(level="info", text="a" + "x" * 100_000))
+    run.log.append(Crashed(step=3, error="E", traceback="y" * 10**6 + "the last line"))
+    message = View("a", heard=0).next_message(run, 0.0)
+    assert message is not None
+    assert message.bytes < 300_000
+    lines = [event for event in message.content["events"] if event["kind"] == "log"]
+    assert len(lines) == 200
+    assert lines[0]["text"].startswith("axx")
+    assert message.content["events"][-1]["traceback"].endswith("the last line")
