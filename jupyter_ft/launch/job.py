@@ -95,24 +95,25 @@ class Job:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
         raise _StoppedEarly
 
-    def _render(self, base: Base) -> list[Any]:
+    def _render(self, base: Base) -> Any:
         rendered = render(
             self.examples,
             base.tokenizer,
             system=self.recipe.system,
             max_length=self.recipe.max_length,
             progress=lambda done, total: self._progress("tokenising", done, total),
+            file=self.folder.rows.with_name("tokens.arrow"),
         )
         self.log.append(
             DataReady(
                 said=rendered.said,
                 rows=len(rendered.rows),
-                dropped=len(rendered.dropped),
+                dropped=rendered.left_out,
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        return list(rendered.rows)
+        return rendered.rows
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))

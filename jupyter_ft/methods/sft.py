@@ -69,8 +69,11 @@ def no_telemetry() -> Iterator[None]:
         constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path) -> SFTTrainer:
-    """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun."""
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path) -> SFTTrainer:
+    """A trainer over `rows` (`input_ids`, `labels`), with no printing callback, that has not begun.
+
+    `rows` are a list or a `datasets.Dataset`, which is used as it is.
+    """
     weight = next(model.parameters())
     arguments = config(recipe, folder, weight.dtype, weight.device)
     if arguments.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
@@ -79,7 +82,7 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: P
         trainer = SFTTrainer(
             model=with_adapter(model, recipe),
             args=arguments,
-            train_dataset=Dataset.from_list(list(rows)),
+            train_dataset=rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows)),
             processing_class=tokenizer,
         )
     for noisy in (PrinterCallback, NotebookProgressCallback):
