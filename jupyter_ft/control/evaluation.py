@@ -38,7 +38,7 @@ class Evaluation:
     def if_due(self, at_end: bool = False) -> bool:
         """Evaluate where it is time; whether these are the best weights so far."""
         port = self._port
-        if port.trainer.eval_dataset is None or port.step <= self.last:
+        if not port.evaluates or port.trainer.eval_dataset is None or port.step <= self.last:
             return False
         total = int(port.trainer.state.max_steps)
         every = port.edits.now.eval_steps or math.ceil(total / IN_A_RUN)
@@ -53,6 +53,11 @@ class Evaluation:
             measured = port.trainer.evaluate()
         finally:
             before.put()
+        return self.note(measured, time.perf_counter() - began)
+
+    def note(self, measured: dict[str, Any], seconds: float = 0.0) -> bool:
+        """Tell of an evaluation that took `seconds`; whether these are the best weights so far."""
+        port = self._port
         metrics = {k: float(v) for k, v in measured.items() if k not in _NOT_METRICS and isinstance(v, int | float)}
         loss = metrics.get("eval_loss", math.nan)
         better = loss < self.best_loss
@@ -61,8 +66,8 @@ class Evaluation:
         else:
             self.worse += 1
         self.last = port.step
-        rows = len(port.trainer.eval_dataset)
-        seconds = time.perf_counter() - began
+        held_out = port.trainer.eval_dataset
+        rows = len(held_out) if hasattr(held_out, "__len__") else 0
         port.log.append(EvalDone(step=port.step, metrics=metrics, best_step=self.best_step, rows=rows, seconds=seconds))
         return better
 

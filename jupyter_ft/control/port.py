@@ -55,7 +55,12 @@ class Hooks:
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
-    """Attached to one trainer for one `train()`; every method here runs on the training thread."""
+    """Attached to one trainer for one `train()`; every method here runs on the training thread.
+
+    `evaluates`: the session evaluates by `eval_steps`. `pauses`: the run pauses by itself when it has gone red.
+    """
+
+    evaluates = pauses = True
 
     def __init__(
         self, trainer: Any, asked: Hyperparameters, *, log: EventLog, inbox: Inbox, turn: Turn, hooks: Hooks
@@ -182,7 +187,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Log a change of health; a run that has gone red pauses by itself, its last good checkpoints kept."""
         if health is not None:
             self.log.append(health)
-            if health.level == "red":
+            if health.level == "red" and self.pauses:
                 self.obedience.pause_itself(health.said)
 
     # --- the step ---
@@ -240,7 +245,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if self._pending is None or self._pending.step != state.global_step:
             state.log_history.clear()
             return
-        own = {k: float(v) for k, v in (logs or {}).items() if k not in _OURS and isinstance(v, int | float)}
+        new = {k: v for k, v in (logs or {}).items() if k not in _OURS and not k.startswith("eval_")}
+        own = {k: float(v) for k, v in new.items() if isinstance(v, int | float)}
         self._pending = self._pending.model_copy(update={"metrics": own})
         self.report_step()
         state.log_history.clear()  # the log is ours; transformers' own grows with every step

@@ -5,11 +5,12 @@ Importing this imports neither torch nor transformers nor pandas; a tokenizer co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from .columns import Format
 from .formats import Example, Examples, normalise
-from .held_out import hold_out
+from .held_out import hold_out, of_same_format
 from .layout import chat_ids, chat_text
 from .read import Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -35,9 +36,22 @@ __all__ = [
 ]
 
 
-def load(data: object, columns: Mapping[str, str]) -> Examples:
+def load(
+    data: object,
+    columns: Mapping[str, str],
+    held_out: float | str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Examples:
     """The examples in `data`; `columns` maps our names to theirs.
 
-    Raises `DataError` as `read` and `normalise` do.
+    Where `held_out` names a split of the data set, its rows come along in `beside`. `progress(rows)` is called now and
+    then while rows are read. Raises `DataError` as `read` and `normalise` do.
     """
-    return normalise(read(data), columns)
+    source = read(data, progress)
+    examples = normalise(source, columns)
+    if not isinstance(held_out, str) or held_out not in source.splits:
+        return examples
+    beside = normalise(read(source.splits[held_out], progress), columns)
+    beside = of_same_format(replace(beside, name=f"{source.name}, {held_out}"), examples, held_out)
+    used = tuple(note for note in examples.notes if "held_out: " not in note)
+    return replace(examples, notes=used, beside={held_out: beside})

@@ -1,8 +1,7 @@
-"""What every row must be, wherever it came from, and the fingerprint that says two data sets are the same."""
+"""What every row must be, wherever it came from, and the one way in which it is written down."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
@@ -69,17 +68,12 @@ def shown(name: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 2] + "…" + text[-1]
 
 
-def fingerprint(rows: Sequence[Row], name: str) -> str:
-    """SHA-256, in hex, of the rows as canonical JSON.
+def canonical(row: Row, where: str) -> bytes:
+    """`row` as JSON that does not depend on the order of its columns; what JSON has no word for becomes text.
 
-    It depends on the rows, their order and their values; not on the order of columns, on the file's format or on its
-    name. Raises `DataError` where a value is in itself or has keys that cannot be sorted.
+    Raises `DataError` where a value is in itself or has keys that cannot be sorted.
     """
-    digest = hashlib.sha256()
-    for number, row in enumerate(rows, 1):
-        try:
-            line = json.dumps(row, sort_keys=True, separators=(",", ":"), default=str)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise DataError(f"{name}, row {number} cannot be written as JSON ({error}); use text and numbers") from None
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+    try:
+        return json.dumps(row, sort_keys=True, separators=(",", ":"), default=str).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{where} cannot be written as JSON ({error}); use text and numbers") from None

@@ -13,6 +13,8 @@ from .read import Source
 
 Format = Literal["messages", "prompt-completion", "text"]
 
+INPUT = "input"
+"""What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
 OURS = ("prompt", "completion", "messages", "text", "system")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
@@ -39,11 +41,15 @@ def choose_columns(source: Source, asked: Mapping[str, str]) -> tuple[Format, di
     """The format, and the columns that make it up: our name → theirs, `system` last where there is one.
 
     What is asked for is taken; what is not is found by name, whatever its case. Our own name wins over a synonym, and
-    prompt–completion over text. Raises `DataError` for a column that is not there, a choice that is ambiguous, or none.
+    prompt–completion over text. Alpaca's instruction and input together are the prompt; `input` is among the columns
+    then. Raises `DataError` for a column that is not there, a choice that is ambiguous, or none.
     """
-    theirs = list(dict.fromkeys(column for row in source.rows for column in row))
+    theirs = list(source.columns)
     _check_asked(asked, theirs, source.name)
     found = {ours: _candidates(ours, theirs, asked) for ours in OURS}
+    context = _alpaca(found["prompt"])
+    if context:
+        found["prompt"] = [column for column in found["prompt"] if column != context]
     kind = _format(found, asked, theirs, source.name)
     taken: dict[str, str] = {}
     for ours in (*_NEEDED[kind], "system"):
@@ -52,7 +58,13 @@ def choose_columns(source: Source, asked: Mapping[str, str]) -> tuple[Format, di
             raise DataError(f"{source.name}: {several} could each be the {ours}; write {_line(kind, ours, found)}")
         if found[ours] and (ours != "system" or kind != "text"):
             taken[ours] = found[ours][0]
-    return kind, taken
+    return kind, taken | ({INPUT: context} if context and kind == "prompt-completion" else {})
+
+
+def _alpaca(prompts: list[str]) -> str:
+    """The column that Alpaca's layout (instruction, input, output) calls input; empty where it is another layout."""
+    plain = {_plain(column): column for column in prompts}
+    return plain["input"] if len(prompts) == 2 and plain.keys() == {"instruction", "input"} else ""
 
 
 def _check_asked(asked: Mapping[str, str], theirs: list[str], name: str) -> None:

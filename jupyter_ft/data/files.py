@@ -1,22 +1,26 @@
-"""The text of a file, and the rows in it: CSV and its relatives, JSON Lines, JSON.
+"""The rows in a file: CSV and its relatives, JSON Lines, JSON, each also gzipped (`.gz`).
 
-Each reader takes the whole text and gives the rows with the line at which each begins (None for JSON).
+Each reader gives the rows one by one with the line at which each begins (0 for JSON, which has to be read whole).
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
+import gzip
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import IO, cast
 
 from jupyter_ft.errors import DataError
 
 from .checks import MAX_DEPTH, Row, check_row, place, shown
 
-Found = tuple[list[Row], list[int] | None]
+Found = Generator[tuple[int, Row]]
 
 _BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -25,79 +29,110 @@ _BOMS = {
     b"\xfe\xff": "UTF-16",
 }
 _DELIMITERS = ",;\t|"
+_CHUNK = 2**20  # bytes
 _LONGEST_CELL = 2**30  # characters; the csv module's own limit is 131072
 
 
-def text_of(path: Path) -> str:
-    """The text of a UTF-8 file, less its byte-order mark.
+def check_text(path: Path) -> None:
+    """Read the file once, to find out early that it is UTF-8 text.
 
     Raises `DataError` where it cannot be opened, is empty, holds NULs or is in another encoding (with the line).
     """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    blank, line, done = True, 1, 0
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be opened ({error.strerror}); check its permissions") from None
-    for mark, encoding in _BOMS.items():
-        if data.startswith(mark):
-            raise DataError(f"{path.name} is {encoding}, not UTF-8; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path.name}, line {line}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; save it as UTF-8"
-        ) from None
-    if not text.strip():
+        with closing(_opened(path)) as file:
+            mark = file.read(4)
+            for bom, encoding in _BOMS.items():
+                if mark.startswith(bom):
+                    raise DataError(f"{path.name} is {encoding}, not UTF-8; save it as UTF-8")
+            chunk = mark.removeprefix(codecs.BOM_UTF8)
+            while chunk or mark:
+                pending = len(decoder.getstate()[0])
+                if b"\0" in chunk:
+                    line += chunk.count(b"\n", 0, chunk.index(b"\0"))
+                    raise DataError(f"{path.name}, line {line} has a NUL character; delete it, or save it as UTF-8")
+                try:
+                    blank = not decoder.decode(chunk).strip() and blank
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(
+                        path, error, line + error.object.count(b"\n", 0, error.start), done - pending
+                    ) from None
+                line, done = line + chunk.count(b"\n"), done + len(chunk)
+                mark, chunk = b"", file.read(_CHUNK)
+            try:
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, error, line, done - len(error.object)) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unopened(path, error) from None
+    if blank:
         raise DataError(f"{path.name} is empty; give a file with at least one row")
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{path.name}, line {line} has a NUL character; delete it, or save the file as UTF-8")
-    return text
 
 
-def rows_of_csv(text: str, name: str) -> Found:
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _unopened(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.strerror:
+        return DataError(f"{path.name} cannot be opened ({error.strerror}); check its permissions")
+    return DataError(f"{path.name} is no whole gzip file ({error}); download or compress it again")
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError, line: int, before: int) -> DataError:
+    byte = error.object[error.start]
+    at = before + error.start
+    return DataError(f"{path.name}, line {line}: byte {at} (0x{byte:02x}) is not UTF-8; save it as UTF-8")
+
+
+def _text(path: Path, newline: str) -> IO[str]:
+    if path.suffix.lower() == ".gz":
+        return cast(IO[str], gzip.open(path, "rt", encoding="utf-8-sig", newline=newline))
+    return path.open(encoding="utf-8-sig", newline=newline)
+
+
+def rows_of_csv(path: Path) -> Found:
     """Rows of a CSV with a header; the delimiter is the one of `, ; tab |` under which header and rows agree best."""
     usual = csv.field_size_limit(_LONGEST_CELL)
     try:
-        return _table(text, _delimiter(text, name), name)
+        yield from _table(path, _delimiter(path))
     finally:
         csv.field_size_limit(usual)
 
 
-def _table(text: str, delimiter: str, name: str) -> Found:
-    records = _records(text, delimiter, name)
-    header = _header(next(records)[1], name)
-    rows: list[Row] = []
-    lines: list[int] = []
-    for line, cells in records:
-        if len(cells) > len(header):
-            raise DataError(
-                f"{name}, line {line} has {len(cells)} cells and the header {len(header)}; put double quotes around a "
-                f"cell that contains {'a tab' if delimiter == chr(9) else repr(delimiter)}"
-            )
-        filled = cells + [None] * (len(header) - len(cells))
-        rows.append(dict(zip(header, filled, strict=True)))
-        lines.append(line)
-    if not rows:
+def _table(path: Path, delimiter: str) -> Found:
+    name, empty = path.name, True
+    with closing(_records(path, delimiter)) as records:
+        header = _header(next(records)[1], name)
+        for line, cells in records:
+            if len(cells) > len(header):
+                raise DataError(
+                    f"{name}, line {line} has {len(cells)} cells and the header {len(header)}; put double quotes "
+                    f"around a cell that contains {'a tab' if delimiter == chr(9) else repr(delimiter)}"
+                )
+            yield line, dict(zip(header, cells + [None] * (len(header) - len(cells)), strict=True))
+            empty = False
+    if empty:
         raise DataError(f"{name} has a header and no rows; add at least one row under it")
-    return rows, lines
 
 
-def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str | None]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells: list[str | None] = [*next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"{name}, line {line}: a double quote is not closed or not doubled ({error}); "
-                'close it, and write " inside a quoted cell as ""'
-            ) from None
-        if cells:
-            yield line, cells
+def _records(path: Path, delimiter: str) -> Generator[tuple[int, list[str | None]]]:
+    with _text(path, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells: list[str | None] = [*next(reader)]
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(
+                    f"{path.name}, line {line}: a double quote is not closed or not doubled ({error}); "
+                    'close it, and write " inside a quoted cell as ""'
+                ) from None
+            if cells:
+                yield line, cells
 
 
 def _header(cells: list[str | None], name: str) -> list[str]:
@@ -108,13 +143,14 @@ def _header(cells: list[str | None], name: str) -> list[str]:
     return header
 
 
-def _delimiter(text: str, name: str) -> str:
-    if name.lower().endswith(".tsv"):
+def _delimiter(path: Path) -> str:
+    if path.name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
     best, best_score = ",", (0.0, 0)
     for delimiter in _DELIMITERS:
         try:
-            widths = [len(cells) for _, cells in islice(_records(text, delimiter, name), 50)]
+            with closing(_records(path, delimiter)) as records:
+                widths = [len(cells) for _, cells in islice(records, 50)]
         except DataError:
             continue
         agreeing = sum(width == widths[0] for width in widths) / len(widths) if widths else 0.0
@@ -123,37 +159,36 @@ def _delimiter(text: str, name: str) -> str:
     return best
 
 
-def rows_of_json_lines(text: str, name: str) -> Found:
+def rows_of_json_lines(path: Path) -> Found:
     """Rows of JSON Lines: one object on each line; blank lines are passed over."""
-    rows: list[Row] = []
-    lines: list[int] = []
-    every = text.split("\n")  # not splitlines: U+2028 is allowed inside a JSON string
-    last = max(number for number, line in enumerate(every, 1) if line.strip())
-    for number, line in enumerate(every, 1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            rows.append(check_row(_decoded(line, where, last=number == last), where))
-            lines.append(number)
-    return rows, lines
+    with _text(path, newline="\n") as file:  # U+2028 is allowed inside a JSON string
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path.name}, line {number}"
+                yield number, check_row(_decoded(line, where, rest=file), where)
 
 
-def _decoded(line: str, where: str, *, last: bool) -> object:
+def _decoded(line: str, where: str, *, rest: Iterator[str]) -> object:
+    line = line.removesuffix("\n")
     try:
         return _parse(line, where)
     except json.JSONDecodeError as error:
+        cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
         if line.strip() in {"[", "{"}:
             fix = "put one object on each line, or name the file .json"
-        elif last and (error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")):
+        elif cut and not any(later.strip() for later in rest):
             raise DataError(f"{where}: the last line breaks off in the middle; complete or delete it") from None
         else:
             fix = "put one JSON object on each line"
         raise DataError(f"{where} is not JSON ({error.msg} at character {error.colno}); {fix}") from None
 
 
-def rows_of_json(text: str, name: str) -> Found:
+def rows_of_json(path: Path) -> Found:
     """Rows of one JSON document: a list of objects, or `{"data": [...]}`."""
+    name = path.name
     try:
-        document = _parse(text, name)
+        with _text(path, newline="") as file:
+            document = _parse(file.read(), name)
     except json.JSONDecodeError as error:
         fix = "name the file .jsonl if each line is an object" if error.msg == "Extra data" else "correct it there"
         raise DataError(f"{name}, line {error.lineno} is not JSON ({error.msg}, column {error.colno}); {fix}") from None
@@ -162,7 +197,8 @@ def rows_of_json(text: str, name: str) -> Found:
         raise DataError(f'{name} holds no list of rows; write [{{…}}, {{…}}] or {{"data": [{{…}}, {{…}}]}}')
     if not rows:
         raise DataError(f"{name} holds an empty list; give at least one row")
-    return [check_row(row, place(name, None, index)) for index, row in enumerate(rows)], None
+    for index, row in enumerate(rows):
+        yield 0, check_row(row, place(name, None, index))
 
 
 def _parse(text: str, where: str) -> object:
@@ -180,11 +216,11 @@ def _parse(text: str, where: str) -> object:
         raise DataError(f"{where} is nested more than {MAX_DEPTH} deep; flatten it") from None
 
 
-READERS: dict[str, Callable[[str, str], Found]] = {
+READERS: dict[str, Callable[[Path], Found]] = {
     ".csv": rows_of_csv,
     ".tsv": rows_of_csv,
     ".jsonl": rows_of_json_lines,
     ".ndjson": rows_of_json_lines,
     ".json": rows_of_json,
 }
-"""The reader for each suffix."""
+"""The reader for each suffix of a text file, which may be followed by `.gz`."""

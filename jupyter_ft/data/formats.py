@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jupyter_ft.errors import DataError
 
-from .checks import kind_of, place
-from .columns import Format, choose_columns
+from .arrow import HELD_OUT_SPLITS
+from .checks import kind_of
+from .columns import INPUT, Format, choose_columns
 from .conversations import RowError, conversation
 from .read import Source
+from .spool import Spool
 
 Example = dict[str, Any]
 """`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one) or `{"text"}`."""
@@ -32,16 +33,18 @@ class Examples:
     """Rows of one format, ready to be rendered.
 
     `said` is the sentence for the user, with the columns that were taken; `notes` are what they may want to know.
-    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's.
+    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the split that is
+    held out, where one is.
     """
 
-    rows: list[Example]
+    rows: Spool
     format: Format
     said: str
     notes: tuple[str, ...]
     name: str
     fingerprint: str
-    path: str | None
+    path: str | list[str] | None
+    beside: Mapping[str, Examples] = field(default_factory=dict)
 
 
 def normalise(source: Source, columns: Mapping[str, str]) -> Examples:
@@ -51,35 +54,45 @@ def normalise(source: Source, columns: Mapping[str, str]) -> Examples:
     cannot be used: where the first one is, how many there are, and the fix.
     """
     kind, taken = choose_columns(source, columns)
-    rows: list[Example] = []
+    rows = Spool()
     notes: Counter[str] = Counter()
     bad: list[tuple[int, RowError]] = []
+    alike = 0
     for index, row in enumerate(source.rows):
         try:
             rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
         except RowError as reason:
-            bad.append((index, reason))
+            bad = bad or [(index, reason)]
+            alike += reason.what == bad[0][1].what
     if bad:
-        raise DataError(_complaint(source, bad))
-    notes["the same as an earlier row (kept)"] = len(rows) - len({json.dumps(row, sort_keys=True) for row in rows})
-    named = ", ".join(f"{ours} = {theirs!r}" for ours, theirs in taken.items())
+        raise DataError(_complaint(source, *bad[0], alike))
+    notes["the same as an earlier row (kept)"] = len(rows) - rows.distinct()
+    prompt = " + ".join(repr(taken[ours]) for ours in ("prompt", INPUT) if ours in taken)
+    named = ", ".join(
+        f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}" for ours, theirs in taken.items() if ours != INPUT
+    )
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
     noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
+    free = [split for split in HELD_OUT_SPLITS if split in source.splits]
+    if free:
+        noted += (f"the data set has a split '{free[0]}', which is not used; held_out: {free[0]} evaluates on it",)
     return Examples(rows, kind, said, noted, source.name, source.fingerprint, source.path)
 
 
-def _complaint(source: Source, bad: list[tuple[int, RowError]]) -> str:
-    index, first = bad[0]
-    alike = sum(reason.what == first.what for _, reason in bad)
+def _complaint(source: Source, index: int, first: RowError, alike: int) -> str:
     turn = f", turn {first.turn}" if first.turn else ""
-    where = place(source.name, source.lines, index) + turn
+    where = source.place(index) + turn
     if alike == 1:
         return f"{where}: {first.what}; {first.fix}"
-    return f"{source.name}: {first.what} in {alike:,} rows (first: {where[len(source.name) + 2 :]}); {first.fix}"
+    where = where if source.files else where[len(source.name) + 2 :]
+    return f"{source.name}: {first.what} in {alike:,} rows (first: {where}); {first.fix}"
 
 
 def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
     example = {ours: _filled(cells[ours], ours, notes) for ours in ("prompt", "completion")}
+    more = "" if cells.get(INPUT) is None else _text(cells[INPUT], INPUT, notes)
+    if more.strip():
+        example["prompt"] += f"\n\n{more}"
     system = _system(cells, notes)
     return {"system": system, **example} if system else example
 

@@ -1,97 +1,233 @@
-"""From what the user names as data to rows: a file, a list of dicts, a DataFrame, or `demo:support`."""
+"""From what the user names as data to rows: files, a hub id, a `datasets.Dataset`, a list of dicts, a DataFrame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from glob import glob, has_magic
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jupyter_ft.errors import DataError, did_you_mean
 
-from .checks import Row, check_row, fingerprint, place
-from .files import READERS, text_of
+from .arrow import from_hub, is_dataset, is_dataset_dict, pick_split, rows_of_dataset, rows_of_parquet
+from .checks import Row, canonical, check_row, place, shown
+from .files import READERS, check_text
+from .spool import Spool
 
 DEMOS = {"support": "tech_support.yml"}
 DEMO_COLUMNS = ("Customer message", "Agent reply")
 """The demo's columns are those of `examples/tickets.csv`, so that the same recipe runs on both."""
 
-_READABLE = "give a CSV or JSON Lines file, a list of dicts or a DataFrame"
+SUFFIXES = (*READERS, ".parquet")
+_READABLE = (
+    "give a CSV, JSON Lines or Parquet file (or several), a hub id, a datasets.Dataset, a list of dicts or a DataFrame"
+)
+_REPORT_EVERY = 2000  # rows
+
+Report = Callable[[int], None]
+"""Told now and then how many rows have been read."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Rows as they were found: each a dict from the user's own column names to values.
 
-    `fingerprint` is the SHA-256 of the rows, whatever the order of columns. `path` is absolute, or `demo:NAME`, and
-    None when the rows cannot be read again. `lines` holds the line (from 1) at which each row begins, for files with
-    lines.
+    `columns` are all that occur, in the order of first appearance. `fingerprint` is the SHA-256 of the rows, in their
+    order, whatever the order of columns. `path` (a list for several files) is absolute, `demo:NAME` or `hub:ID`, and
+    None when the rows cannot be read again. `lines` holds the line (from 1) at which each row begins, for files
+    with lines. `files` are the names of several files, each with the number of its first row. `splits` are the other
+    splits of a data set that has them.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     name: str
     fingerprint: str
-    path: str | None
-    lines: list[int] | None
+    path: str | list[str] | None
+    lines: Sequence[int] | None
+    columns: tuple[str, ...]
+    files: tuple[tuple[int, str], ...] = ()
+    splits: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def place(self, index: int) -> str:
+        """Where row `index` (from 0) is, in the words of a message."""
+        if not self.files:
+            return place(self.name, self.lines, index)
+        first, name = self.files[bisect_right(self.files, index, key=lambda file: file[0]) - 1]
+        return f"{name}, line {self.lines[index]}" if self.lines else f"{name}, row {index - first + 1}"
 
 
-def read(data: object) -> Source:
-    """The rows of `data`: a path (.csv .tsv .jsonl .ndjson .json), a list of dicts, a pandas DataFrame, `demo:support`.
+def read(data: object, progress: Report | None = None) -> Source:
+    """The rows of `data`.
 
-    Raises `DataError`, one line with the file, the line or row (from 1) and the fix.
+    That is a path (.csv .tsv .jsonl .ndjson .json, each also .gz, or .parquet), several (a list, a glob, or with commas
+    between; of the same columns), a hub id (`OWNER/NAME` or `OWNER/NAME:SPLIT`), `demo:support`, a `datasets.Dataset`
+    or `DatasetDict`, a list of dicts or a pandas DataFrame. Files and data sets are read row by row onto the disk, in
+    memory that does not grow with them, but for .json. Raises `DataError`, one line with the file, the line or row
+    (from 1) and the fix.
     """
     if isinstance(data, Source):
         return data
     if isinstance(data, (str, Path)):
-        return _read_named(str(data).strip())
+        return _read_named(str(data).strip(), progress)
     if isinstance(data, (list, tuple)):
-        return _source([check_row(row, place("a list", None, index)) for index, row in enumerate(data)], "a list")
+        names = [item for item in data if isinstance(item, (str, Path))]
+        return _read_files(names, progress) if names and len(names) == len(data) else _in_memory(data, "a list")
+    return _read_object(data, progress)
+
+
+def _read_object(data: Any, progress: Report | None) -> Source:
+    if is_dataset(data):
+        return _spooled([("a Dataset", rows_of_dataset(data))], None, progress)
+    if is_dataset_dict(data):
+        return _read_splits(data, None, "a DatasetDict", None, progress)
     if hasattr(data, "to_dict") and hasattr(data, "columns") and hasattr(data, "notna"):
-        return _source(_rows_of_frame(data), "a DataFrame")
+        return _in_memory(_rows_of_frame(data), "a DataFrame")
     hint = "; write .to_pandas() after it" if hasattr(data, "to_pandas") else f"; {_READABLE}"
     raise DataError(f"data is of type {type(data).__name__}, which cannot be read{hint}")
 
 
-def _source(rows: list[Row], name: str, path: str | None = None, lines: list[int] | None = None) -> Source:
+def _in_memory(rows: Sequence[object], name: str, path: str | None = None) -> Source:
     if not rows:
         raise DataError(f"{name} has no rows; give at least one")
-    return Source(rows, name, fingerprint(rows, name), path, lines)
+    checked = [check_row(row, place(name, None, index)) for index, row in enumerate(rows)]
+    digest = sha256()
+    for index, row in enumerate(checked):
+        digest.update(canonical(row, place(name, None, index)) + b"\n")
+    columns = tuple(dict.fromkeys(column for row in checked for column in row))
+    return Source(checked, name, digest.hexdigest(), path, None, columns)
 
 
-def _read_named(name: str) -> Source:
+def _spooled(
+    named: Iterable[tuple[str, Generator[tuple[int, Row]]]], path: str | list[str] | None, progress: Report | None
+) -> Source:
+    """The rows of one or more sources of the same columns, one after the other, put onto the disk."""
+    spool, lines, digest = Spool(), array("Q"), sha256()
+    files: list[tuple[int, str]] = []
+    columns: dict[str, None] = {}
+    for name, found in named:
+        first, own = len(spool), dict[str, None]()
+        with closing(found) as rows:
+            for line, row in rows:
+                where = f"{name}, line {line}" if line else f"{name}, row {len(spool) - first + 1}"
+                written = canonical(check_row(row, where), where)
+                digest.update(written + b"\n")
+                spool.append_line(written)
+                lines.append(line)
+                own.update(dict.fromkeys(row))
+                if progress and len(spool) % _REPORT_EVERY == 0:
+                    progress(len(spool))
+        if len(spool) == first:
+            raise DataError(f"{name} has no rows; give at least one")
+        _check_same_columns(columns, own, name, files)
+        columns.update(own)
+        files.append((first, name))
+    several = f"{len(files):,} files ({files[0][1]} to {files[-1][1]})"
+    return Source(
+        spool,
+        files[0][1] if len(files) == 1 else several,
+        digest.hexdigest(),
+        path,
+        lines if any(lines) else None,
+        tuple(columns),
+        tuple(files) if len(files) > 1 else (),
+    )
+
+
+def _check_same_columns(
+    columns: dict[str, None], own: dict[str, None], name: str, files: list[tuple[int, str]]
+) -> None:
+    if not files or columns.keys() == own.keys():
+        return
+    extra = next((column for column in own if column not in columns), None)
+    lacking = next((column for column in columns if column not in own), "")
+    what = f"has no column {shown(lacking)}" if extra is None else f"has a column {shown(extra)}"
+    raise DataError(f"{name} {what}, unlike {files[0][1]}; give files of the same columns")
+
+
+def _read_named(name: str, progress: Report | None) -> Source:
     if not name:
         raise DataError(f"no data is named; {_READABLE}")
     kind, colon, rest = name.partition(":")
     if colon and kind == "demo":
         return _read_demo(rest)
-    if colon and kind in {"hub", "feedback", "http", "https", "hf", "s3", "gs"}:
+    if colon and kind == "hub":
+        return _read_hub(rest, progress)
+    if colon and kind in {"feedback", "http", "https", "hf", "s3", "gs"}:
         raise DataError(f"not readable yet: {name}; {_READABLE}")
     path = Path(name).expanduser()
     if path.is_dir():
         raise DataError(f"{name} is a folder; name a file in it{_listed(path)}")
-    if not path.exists():
-        raise DataError(_missing(name, path))
-    return _read_file(path)
+    if path.exists():
+        return _read_files([path], progress)
+    if has_magic(name):
+        found = sorted(Path(item) for item in glob(str(path), recursive=True) if Path(item).is_file())
+        if not found:
+            raise DataError(f"{name} matches no file; check the pattern{_listed(path.parent)}")
+        return _read_files(found, progress)
+    if "," in name:
+        return _read_files([part for part in name.split(",") if part.strip()], progress)
+    if _is_hub_id(name):
+        return _read_hub(name, progress)
+    raise DataError(_missing(name, path))
 
 
-def _read_file(path: Path) -> Source:
-    reader = READERS.get(path.suffix.lower())
+def _is_hub_id(name: str) -> bool:
+    path = Path(name)
+    wanted = name.count("/") == 1 and name[0] not in "./~" and not name.endswith("/")
+    return wanted and not name.lower().removesuffix(".gz").endswith(SUFFIXES) and not path.parent.is_dir()
+
+
+def _read_hub(name: str, progress: Report | None) -> Source:
+    there, _, split = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    folder = Path(there).expanduser()
+    if not there or ("/" not in there and not folder.is_dir()):
+        raise DataError(f"hub:{name} is no hub id; write OWNER/NAME or OWNER/NAME:SPLIT")
+    known = str(folder.resolve()) if folder.is_dir() else there
+    suffix = f":{split}" if split else ""
+    return _read_splits(from_hub(known), split or None, there + suffix, f"hub:{known}{suffix}", progress)
+
+
+def _read_splits(
+    splits: Mapping[str, Any], asked: str | None, name: str, path: str | None, progress: Report | None
+) -> Source:
+    split, dataset = pick_split(splits, asked, name)
+    source = _spooled([(name, rows_of_dataset(dataset))], path, progress)
+    others = {other: rows for other, rows in splits.items() if other != split}
+    return Source(source.rows, name, source.fingerprint, path, None, source.columns, splits=others)
+
+
+def _read_files(names: Sequence[str | Path], progress: Report | None) -> Source:
+    paths = [Path(str(name).strip()).expanduser() for name in names]
+    for path in paths:
+        if path.is_dir() or not path.exists():
+            raise DataError(f"{path} is a folder; name files" if path.is_dir() else _missing(str(path), path))
+    again = [str(path.resolve()) for path in paths]
+    return _spooled(
+        ((path.name, _rows_of_file(path)) for path in paths), again if len(again) > 1 else again[0], progress
+    )
+
+
+def _rows_of_file(path: Path) -> Generator[tuple[int, Row]]:
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if path.suffix.lower() == ".parquet":
+        return rows_of_parquet(path)
+    reader = READERS.get(suffix)
     if reader is None:
         what = f"{path.suffix} files" if path.suffix else "files without a suffix"
         hint = " (or read it with pandas and give the DataFrame)" if path.suffix else ""
-        raise DataError(f"{path.name}: {what} cannot be read; save it as {' '.join(READERS)}{hint}")
-    rows, lines = reader(text_of(path), path.name)
-    for index, row in enumerate(rows):
-        check_row(row, place(path.name, lines, index))
-    return _source(rows, path.name, str(path.resolve()), lines)
+        raise DataError(f"{path.name}: {what} cannot be read; save it as {' '.join(SUFFIXES)}{hint}")
+    check_text(path)
+    return reader(path)
 
 
 def _missing(name: str, path: Path) -> str:
-    looks_like_hub = name.count("/") == 1 and path.suffix.lower() not in READERS and not path.parent.is_dir()
-    if looks_like_hub and name[0] not in "./~":
-        return f"not readable yet: {name} is no file here, and hub data cannot be read; {_READABLE}"
     if not path.parent.is_dir():
         return f"{name} does not exist: there is no folder {path.parent}; check the path"
     near = get_close_matches(path.name, [item.name for item in _siblings(path.parent)], n=1, cutoff=0.5)
@@ -102,7 +238,7 @@ def _missing(name: str, path: Path) -> str:
 
 def _siblings(folder: Path) -> list[Path]:
     try:
-        return sorted(item for item in folder.iterdir() if item.suffix.lower() in READERS)
+        return sorted(item for item in folder.iterdir() if item.name.lower().removesuffix(".gz").endswith(SUFFIXES))
     except OSError:
         return []
 
@@ -119,8 +255,7 @@ def _rows_of_frame(frame: Any) -> list[Row]:
         raise DataError(f"a DataFrame with two columns {twice!r} cannot be read; rename one of them")
     clean = frame.astype(object).where(frame.notna(), None)  # NaN, NaT and NA are all "nothing here"
     values = [[_plain(value) for value in row] for row in clean.itertuples(index=False, name=None)]
-    rows: list[Row] = [dict(zip(columns, row, strict=True)) for row in values]
-    return [check_row(row, place("a DataFrame", None, index)) for index, row in enumerate(rows)]
+    return [dict(zip(columns, row, strict=True)) for row in values]
 
 
 def _plain(value: Any) -> object:
@@ -139,7 +274,7 @@ def _read_demo(name: str) -> Source:
     except OSError:
         fix = 'pip install --force-reinstall "chatterbot-corpus>=1.3.3"'
         raise DataError(f"demo:{name}: {path} cannot be read; run: {fix}") from None
-    return _source(_exchanges(text), f"demo:{name}", path=f"demo:{name}")
+    return _in_memory(_exchanges(text), f"demo:{name}", f"demo:{name}")
 
 
 def _exchanges(text: str) -> list[Row]:

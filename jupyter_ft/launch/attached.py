@@ -22,6 +22,7 @@ from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
 from ..recipe import Recipe, Schedule, parse_recipe
 from ..sampling.attached_twin import AttachedTwin
+from ..weights import write_weights
 from .running import Running, one_line
 
 HISTORY = 100_000  # entries of `trainer.state.log_history` that are kept
@@ -120,6 +121,7 @@ class AttachedPort(Port):
     """The port into a user's trainer, whose own log and epochs are to read as if nothing were attached."""
 
     evaluates = False  # the user's own evaluations go on; the session adds none
+    pauses = False  # the cell that waits for `train()` is to end as it did without a session
 
     def __init__(self, trainer: Any, *args: Any, **more: Any) -> None:
         accumulation = trainer.args.gradient_accumulation_steps
@@ -135,6 +137,11 @@ class AttachedPort(Port):
         history = state.log_history[-HISTORY:]
         super().on_log(args, state, control, logs, **more)
         state.log_history[:] = history
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
+        """Tell of the user's own evaluation."""
+        self.report_step()
+        self.evaluation.note(metrics or {}, float((metrics or {}).get("eval_runtime", 0.0)))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """As the port; the epoch is counted in batches, as transformers does."""
@@ -196,10 +203,10 @@ class AttachedRun(Running):
 
         def publish(step: int) -> None:
             if self._voices is not None:
-                self._voices.publish(step, trained)
+                self._voices.publish(step, trained, port.edits.now.alpha)
                 self.chat.begin(self._voices, self.folder.name)
 
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step))
+        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
@@ -220,8 +227,13 @@ class AttachedRun(Running):
             args.gradient_accumulation_steps, args.logging_nan_inf_filter = before
             handler.callbacks = callbacks
 
+    def _write_result(self, model: Any) -> None:
+        full = self.recipe.adapter.kind == "full"
+        write_weights(model, self.folder.model if full else self.folder.adapter)
+        if full and self._voices is not None:
+            self._voices.tokenizer.save_pretrained(str(self.folder.model))
+
     def _failed(self, error: str, trace: str) -> StateChanged:
-        steps = self.log.read()[0].steps["step"]
-        step = int(steps[-1]) if len(steps) else 0
+        step = self.log.last_step
         self.log.append(Crashed(step=step, error=error, traceback=trace))
         return StateChanged(state="failed", step=step, note=error)

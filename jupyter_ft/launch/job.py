@@ -104,41 +104,42 @@ class Job:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
         raise _StoppedEarly
 
-    def _render(self, base: Base) -> tuple[list[Any], list[Any] | None]:
+    def _render(self, base: Base) -> tuple[Any, Any]:
         recipe = self.recipe
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
-        rendered = self._rendered(train, base, "tokenising")
-        held_out = self._rendered(apart, base, "tokenising the held-out rows") if apart else None
-        rows: list[Any] = list(rendered.rows)
+        rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
+        held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
+        rows: Any = rendered.rows
         said = rendered.said
         if recipe.packing:
             rows, packed = pack(rows, recipe.max_length)
             said = f"{said}; {packed}"
-        if held_out is not None:
-            said = f"{said}; held out to evaluate on: {len(held_out.rows):,} rows"
+        if apart is not None:
+            said = f"{said}; {apart.said}"
         self.log.append(
             DataReady(
                 said=said,
                 rows=len(rendered.rows),
-                dropped=len(rendered.dropped),
+                dropped=rendered.left_out,
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        dropped = {number for number, _ in rendered.dropped}
-        if recipe.packing or train is not self.examples:  # a row of the trainer is not one of the user's, or not known
-            self._numbers = []
-        elif dropped:
+        if recipe.packing or recipe.held_out is not None or rendered.left_out > len(rendered.dropped):
+            self._numbers = []  # a row of the trainer is not one of the user's, or it is not known which
+        elif rendered.dropped:
+            dropped = {number for number, _ in rendered.dropped}
             self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
-        return rows, list(held_out.rows) if held_out else None
+        return rows, held_out.rows if held_out else None
 
-    def _rendered(self, examples: Examples, base: Base, what: str) -> Rendered:
+    def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
         return render(
             examples,
             base.tokenizer,
             system=self.recipe.system,
             max_length=self.recipe.max_length,
             progress=lambda done, total: self._progress(what, done, total),
+            file=self.folder.rows.with_name(file),
         )
 
     def _progress(self, what: str, done: int, total: int) -> None:

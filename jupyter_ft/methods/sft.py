@@ -72,13 +72,12 @@ def no_telemetry() -> Iterator[None]:
         constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
-def build(
-    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Any], folder: Path, *, held_out: list[Any] | None = None
-) -> SFTTrainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`; packed or not), with no printing callback, that has not begun.
 
-    `held_out` rows are for its `evaluate`; they are never packed. Raises `RecipeError` where TRL does not take what is
-    under `trainer:`, or the model cannot keep packed rows apart.
+    `rows` are a list or a `datasets.Dataset`, which is used as it is. `held_out` rows are for its `evaluate`; they are
+    never packed. Raises `RecipeError` where TRL does not take what is under `trainer:`, or the model cannot keep packed
+    rows apart.
     """
     weight = next(model.parameters())
     arguments = config(recipe, folder, weight.dtype, weight.device)
@@ -88,8 +87,8 @@ def build(
         trainer = SFTTrainer(
             model=to_train(model, recipe),
             args=arguments,
-            train_dataset=Dataset.from_list(list(rows)),
-            eval_dataset=Dataset.from_list(list(held_out)) if held_out else None,
+            train_dataset=_dataset(rows),
+            eval_dataset=_dataset(held_out) if held_out is not None else None,
             processing_class=tokenizer,
         )
     for noisy in (PrinterCallback, NotebookProgressCallback):
@@ -101,3 +100,7 @@ def build(
         if not arguments.padding_free:  # asked for under `trainer:`; TRL's collator makes one row of the batch then
             trainer.data_collator = PackedCollator(trainer.data_collator.pad_token_id)
     return trainer
+
+
+def _dataset(rows: Any) -> Dataset:
+    return rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))

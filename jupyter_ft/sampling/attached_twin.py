@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +17,16 @@ from peft import PeftModel
 
 from ..data import Format
 from ..errors import Refused
+from ..weights import set_alpha
+from .twin import Voices
 
 PATCHED_METHODS = ("forward", "generate", "save_pretrained")
 
 
-class AttachedTwin:
-    """The voice `live` of an attached trainer's model, and `base` where an adapter is trained beside it."""
+class AttachedTwin(Voices):
+    """The voice `live` of an attached trainer's model, `base` where an adapter is trained beside it, and checkpoints."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, find: Callable[[int], Path]) -> None:
         self.trained_on: Format = "messages"
         self.tokenizer = copy.deepcopy(tokenizer)
         if self.tokenizer.pad_token is None:
@@ -35,22 +39,34 @@ class AttachedTwin:
         self._lock = threading.Lock()
         self._published = self._held = 0
         self._fresh = False
+        self._alpha: float | None = None
+        self._find = find
+        self._past: Any = None
+        self._visiting: int | None = None
 
-    def publish(self, step: int, trained: dict[str, torch.Tensor]) -> None:
+    def publish(self, step: int, trained: dict[str, torch.Tensor], alpha: float) -> None:
         """Take the weights of `step` into the spare buffer (training thread)."""
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
-            self._published, self._fresh = step, True
+            self._published, self._alpha, self._fresh = step, alpha, True
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks, and its step. `Refused` for the base where its own weights are what is trained."""
-        if at == "base":
-            if self.base is None:
-                raise Refused("base: the weights themselves are trained, and no copy of the old ones is kept")
-            return self.base, 0
+        if at == "base" and self.base is None:
+            raise Refused("base: the weights themselves are trained, and no copy of the old ones is kept")
+        return super().voice(at)
+
+    def new_past(self) -> Any:
+        """A copy of the live voice with trained tensors of its own."""
+        return _shell(self.live, [t for name, t in self.live.named_parameters() if name not in self._own])
+
+    def live_voice(self) -> tuple[Any, int]:
+        """The model of the last publication and its step."""
         with self._lock, torch.no_grad():
             if self._fresh:
                 torch._foreach_copy_(list(self._own.values()), list(self._spare.values()))
+                if self._alpha is not None and isinstance(self.live, PeftModel):
+                    set_alpha(self.live, self._alpha)
                 self._held, self._fresh = self._published, False
             return self.live, self._held
 

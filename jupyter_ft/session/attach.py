@@ -62,8 +62,9 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False) -> Ses
     recipe = recipe_of(trainer)
     refuse_live(wanted, replace=False)
     silent = why_silent(trainer.model, trainer.processing_class)
-    twin = None if silent else AttachedTwin(trainer.model, trainer.processing_class)
     session = _go_on(wanted, recipe) if resume else _create(wanted, recipe)
+    find = session.run_folder.visit
+    twin = None if silent else AttachedTwin(trainer.model, trainer.processing_class, find)
     if silent:
         session._chat.close(f"chat: {silent}")
     inbox, command = ServingInbox(), Resume()

@@ -24,15 +24,17 @@ from .registry import sessions
 
 def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, Examples]:
     """The checked recipe and rows of a run that is not started. Raises as `finetune` does; loads nothing."""
-    named = data if isinstance(data, str | Path) else f"{type(data).__name__} in the notebook"
-    checked = parse_recipe({"model": model, "data": str(named) if data is not None else "", **recipe})
+    paths = data if isinstance(data, list | tuple) else [data]
+    in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
+    named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
+    checked = parse_recipe({"model": model, "data": named if data is not None else "", **recipe})
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns)
+    examples = data_package.load(data, checked.columns, checked.held_out)
     data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed)  # what is wrong with it, now
     return checked, examples
 
@@ -65,10 +67,10 @@ def finetune(
 ) -> Session:
     """Start a run in the background and return its `Session` at once.
 
-    `data`: a path (CSV, JSON Lines), a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe`
-    and the live `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name;
-    `replace` stops a live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before
-    anything is loaded.
+    `data`: a path (CSV, JSON Lines, Parquet) or several, a hub id, a `datasets.Dataset` or `DatasetDict`, a list of
+    dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live `Hyperparameters`, aliases
+    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
+    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
@@ -216,7 +218,7 @@ def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
     _, about = folder.read_recipe()
     known = about["data"]
     try:
-        examples = data_package.load(known["path"], recipe.columns)
+        examples = data_package.load(known["path"], recipe.columns, recipe.held_out)
     except DataError as error:
         raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
     if examples.fingerprint != known["fingerprint"]:

@@ -83,8 +83,8 @@ def test_columns_that_cannot_be_told():
         "a list: no column is known by its name; write columns: {prompt: …, completion: …} or {text: …} "
         "(columns: 'a', 'b')"
     )
-    message = refusal([{"instruction": "1", "input": "2", "output": "3"}])
-    assert "'instruction' and 'input' could each be the prompt" in message
+    message = refusal([{"instruction": "1", "query": "2", "output": "3"}])
+    assert "'instruction' and 'query' could each be the prompt" in message
     assert "columns: {prompt: instruction, completion: output}" in message
     assert "both messages and prompt–completion" in refusal([{"messages": [HI, YO], "prompt": "a", "completion": "b"}])
     assert "no column is mapped to completion" in refusal([{"a": "1", "b": "2"}], {"prompt": "a"})

@@ -239,3 +239,47 @@ def test_the_demo_model_is_rendered_as_trl_does():
             assert row["labels"] == [-100] * start + ids[start:]
             assert chat_ids(tokenizer, asked) == prompt
             assert tokenizer.eos_token_id in row["labels"]
+
+
+def test_rows_in_a_file_are_those_of_the_list(chatml, strict, tmp_path):
+    rows = [{"prompt": "x" * (1 + number % 90), "completion": f"y{number}\n\n"} for number in range(1, 333)]
+    for tokenizer in (chatml, strict):
+        options = {"system": "S", "max_length": 90}
+        listed = render(load(rows, {}), tokenizer, **options)
+        filed = render(load(rows, {}), tokenizer, **options, file=tmp_path / "data" / "tokens.arrow")
+        assert filed.rows[:] == {name: [row[name] for row in listed.rows] for name in ("input_ids", "labels")}
+        assert filed.rows[17] == listed.rows[17]
+        assert replace(filed, rows=[]) == replace(listed, rows=[])
+        assert 0 < listed.left_out == len(listed.dropped) == 332 - len(listed.rows)
+    assert [item.name for item in (tmp_path / "data").iterdir()] == ["tokens.arrow"]
+
+
+def test_rows_together_are_tokenised_as_alone(chatml, strict, plain):
+    rows = [{"prompt": prompt, "completion": answer} for prompt in ("a", "a\n", "") for answer in ("b", "\nb", "ab")]
+    rows = [row for row in rows if row["prompt"].strip()]
+    for tokenizer in (chatml, strict, plain):
+        together = render(load(rows, {}), tokenizer, system=None, max_length=90).rows
+        alone = [render(load([row], {}), tokenizer, system=None, max_length=90).rows[0] for row in rows]
+        assert together == alone
+
+
+def test_a_run_that_is_stopped_while_tokenising_leaves_the_older_file(plain, tmp_path):
+    file = tmp_path / "tokens.arrow"
+    render(load([PAIR], {}), plain, system=None, max_length=100, file=file)
+    before = file.read_bytes()
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(load([PAIR] * 9, {}), plain, system=None, max_length=100, file=file, progress=stop)
+    assert file.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["tokens.arrow"]
+
+
+def test_a_row_of_30_megabytes_is_cut(chatml, tmp_path):
+    rows = [PAIR, {"prompt": "hi", "completion": "yo" * 15_000_000}, PAIR]
+    rendered = render(load(rows, {}), chatml, system=None, max_length=100, file=tmp_path / "tokens.arrow")
+    assert [len(ids) for ids in rendered.rows["input_ids"]][1] == 100
+    assert rendered.truncated == 1
+    assert (tmp_path / "tokens.arrow").stat().st_size < 10_000
