@@ -13,6 +13,7 @@ from .errors import did_you_mean, nearest_or_all
 _MAPPING = {"dict_type", "mapping_type", "model_type", "model_attributes_type"}
 _UNION_TAGS = ("str", "int", "float", "bool", "dict", "list", "tuple[")
 _IN_WORDS = {
+    " or 'attached'": "",  # a method that only `attach` gives
     "a valid integer": "a whole number",
     "a valid boolean": "true or false",
     "a valid string": "text",

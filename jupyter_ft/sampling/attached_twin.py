@@ -24,7 +24,7 @@ PATCHED_METHODS = ("forward", "generate", "save_pretrained")
 
 
 class AttachedTwin(Voices):
-    """The voice `live` of an attached trainer's model, `base` where an adapter is trained beside it, and checkpoints."""
+    """The voices of an attached trainer's model: `live`, checkpoints, and `base` where an adapter is trained."""
 
     def __init__(self, model: Any, tokenizer: Any, find: Callable[[int], Path]) -> None:
         self.trained_on: Format = "messages"

@@ -131,7 +131,8 @@ def test_each_command_has_an_owner() -> None:
 
 
 def test_each_event_has_a_reader_in_the_panel() -> None:
-    known = set(re.findall(r'case "([a-z-]+)"', (PANEL / "store.ts").read_text()))
+    read = "".join((PANEL / name).read_text() for name in ("store.ts", "lines.ts"))
+    known = set(re.findall(r'case "([a-z-]+)"', read))
     for event in typing.get_args(messages.Event):
         kind = event.model_fields["kind"].default
         if kind != "step":  # steps travel as columns

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft.demo import cache_folder
+
 PACKAGE = Path(__file__).parents[2] / "jupyter_ft"
 
 WATCHED = """
@@ -56,7 +58,7 @@ def test_no_socket_and_no_file_outside_the_run_folder(tiny_model: Path, rows: An
     state, sockets, opened = json.loads(child.stdout.splitlines()[-1])
     assert state == "finished"
     assert sockets == []
-    allowed = (str(runs.resolve()), "/dev/null", "/dev/shm", "/proc")
+    allowed = (str(runs.resolve()), str(cache_folder()), "/dev/null", "/dev/shm", "/proc")
     caches = ("__pycache__", "torchinductor", "triton", "/modules")
     elsewhere = {p for p in opened if not p.startswith(allowed) and not any(c in p for c in caches)}
     assert {p for p in elsewhere if not _is_probe(p)} == set()

@@ -20,6 +20,7 @@ from jupyter_ft.magics.chat import addresses
 from jupyter_ft.magics.complete import complete
 from jupyter_ft.magics.line import parse, split
 from jupyter_ft.magics.notebook import Place, data_of, session_of, variable_of
+from jupyter_ft.runs import RunFolder, runs_root
 from jupyter_ft.session import Session, sessions
 
 Refused = Callable[..., str]
@@ -255,6 +256,7 @@ class Fake(Session):
 
     def __init__(self, name: str, state: str = "running") -> None:
         self._name, self._is = name, state
+        self.run_folder = RunFolder(runs_root() / name)
 
     name = property(lambda self: self._name)  # type: ignore[assignment]
     state = property(lambda self: self._is)  # type: ignore[assignment]
