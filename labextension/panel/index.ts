@@ -55,7 +55,10 @@ class Panel {
     this.memory = inUse.has(last) ? structuredClone(last) : last;
     inUse.add(this.memory);
     memories.set(this.store.name, this.memory);
-    const send = (command: Command) => this.link.send(command);
+    const send = (command: Command) => {
+      this.link.send(command);
+      this.later(); // what is requested shows everywhere at once
+    };
     this.header = new Header(this.store, send);
     this.healthLine = new HealthLine(this.store, send);
     this.curves = new Curves(this.store, this.memory.curves, (step) => {

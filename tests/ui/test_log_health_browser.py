@@ -117,12 +117,14 @@ def test_health_is_a_word_a_sentence_and_what_could_be_done(browser: Browser, ru
     assert calmer.is_disabled()
     assert view.text("advice-note") == "requested…"
     view.page.get_by_test_id("tab-controls").click()
+    view.turn()
     assert view.text("control-status-learning_rate") == "requested 1e-4…"
     run.apply(command.id, learning_rate=1e-4)
     view.turn()
     assert view.text("advice-note") == "applied at step 121"
     assert view.text("control-status-learning_rate") == "applied at step 121"
     wait.click()
+    view.page.wait_for_function("document.querySelector('[data-testid=pause]').innerText === 'Pausing…'")
     view.turn()
     run.log.append(Refused(command=run.said[-1].id, verb="pause", step=120, reason="it is paused already"))
     view.turn()
