@@ -7,6 +7,7 @@ has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def read_adapter(model: Any, folder: Path) -> dict[str, torch.Tensor]:
     """The adapter in `folder` under the parameter names that it has in `model`."""
     stored = load_file(folder / ADAPTER)
     return {name: stored[name.replace(".default.", ".")] for name, _ in model.named_parameters() if "lora_" in name}
+
+
+def copy_result(checkpoint: Path, folder: Path) -> None:
+    """What of a checkpoint is the result (the weights, not what resumption needs), copied. Raises `OSError`."""
+    folder.mkdir(exist_ok=True)
+    for file in checkpoint.iterdir():
+        if file.name not in (OPTIMIZER, STREAMS, STATE, "manifest.json"):
+            shutil.copy(file, folder / file.name)
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from ..messages import ForTrainer
 
@@ -23,6 +24,12 @@ class Inbox:
             self._waiting.append(command)
             self._changed.notify_all()
             return True
+
+    def put_back(self, commands: Iterable[ForTrainer]) -> None:
+        """Commands that were taken and not answered come first again."""
+        with self._changed:
+            self._waiting = [*commands, *self._waiting]
+            self._changed.notify_all()
 
     def take(self, wait: bool = False) -> list[ForTrainer]:
         """All that waits now; with `wait`, block until there is something."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from ..control.checkpoint import restore_checkpoint, schedule_again, write_adapter, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
+from ..control.memory import Halted
 from ..control.port import Hooks, Port
 from ..event_log import EventLog
 from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
@@ -16,6 +19,15 @@ from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Twin, trained_tensors
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A run that is paused with its memory given back, by `command`: it goes on from the checkpoint of `step`."""
+
+    command: str
+    step: int
+    total_steps: int
 
 
 class Running:
@@ -28,10 +40,11 @@ class Running:
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
 
-    def run(self, resume: str | None) -> StateChanged:
+    def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
 
-        Gives the last event, to be logged; raises what the trainer raises, with every command answered.
+        Gives the last event, to be logged, or that the memory is to be given back. Raises what the trainer raises, with
+        every command answered.
         """
         trained = trained_tensors(self.trainer.model)
         args = self.trainer.args
@@ -49,13 +62,18 @@ class Running:
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
         turn.take()
         try:
-            self.trainer.train()
+            with suppress(Halted):  # stopped in the middle of a step that memory was too short for
+                self.trainer.train()
         except BaseException as error:
             port.report_step()
             port.obedience.refuse_rest(f"the run failed: {one_line(error)}")
             raise
         finally:
             turn.give()
+        freeing = port.obedience.freeing
+        if freeing is not None:
+            port.detach()
+            return Freed(freeing.id, port.step, int(self.trainer.state.max_steps))
         end = self._finish(port)
         port.obedience.refuse_rest("the run is over")
         port.detach()
