@@ -125,7 +125,7 @@ class Chat:
             with self._changed:
                 self._current = None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: bool(self._queue or self._closed))
+                self._changed.wait_for(lambda: bool((self._queue and self._voices is not None) or self._closed))
                 if self._closed:
                     self._voices = None
                     return
