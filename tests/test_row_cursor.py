@@ -52,3 +52,19 @@ def test_its_state_round_trips() -> None:
     cursor.begin_epoch(Backwards())
     cursor.take()
     assert RowCursor.from_state(cursor.state()) == cursor
+
+
+def test_micro_batches_are_split_to_what_fits_and_the_step_stays_as_large() -> None:
+    cursor = RowCursor(20, 8, 2)
+    cursor.begin_epoch(range(20))
+    whole = cursor.take()
+    assert list(map(len, whole)) == [8, 8]
+    cursor.give_back(whole)
+    cursor.at_most = 3
+    split = cursor.take()
+    assert list(map(len, split)) == [3, 3, 2, 3, 3, 2]
+    assert [row for batch in split for row in batch] == [row for batch in whole for row in batch]
+    assert (cursor.position, cursor.rows_per_step) == (16, 16)
+    assert RowCursor.from_state(cursor.state()) == cursor
+    old = {name: value for name, value in cursor.state().items() if name != "at_most"}
+    assert RowCursor.from_state(old).at_most is None  # a checkpoint of 0.1

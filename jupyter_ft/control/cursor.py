@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass
 class RowCursor:
-    """Position in the data. `position` counts rows of the current epoch that were handed out."""
+    """Position in the data. `position` counts rows of the current epoch that were handed out.
+
+    `at_most` rows fit into memory at once, where that has been found out: larger micro-batches are split.
+    """
 
     rows: int
     batch_size: int
@@ -21,6 +24,7 @@ class RowCursor:
     epoch: int = 0
     position: int = 0
     order: list[int] | None = field(default=None, repr=False)
+    at_most: int | None = None
 
     @property
     def rows_per_step(self) -> int:
@@ -43,13 +47,18 @@ class RowCursor:
         if self.order is None:
             raise RuntimeError("begin_epoch() comes first")
         batches: list[list[int]] = []
+        size = min(self.batch_size, self.at_most or self.batch_size)
         for _ in range(self.accumulation):
             batch = self.order[self.position : self.position + self.batch_size]
             if not batch:
                 break
             self.position += len(batch)
-            batches.append(batch)
+            batches += [batch[start : start + size] for start in range(0, len(batch), size)]
         return batches
+
+    def give_back(self, batches: list[list[int]]) -> None:
+        """Take back what `take` gave last: those rows come next again."""
+        self.position -= sum(map(len, batches))
 
     def end_epoch_if_done(self) -> bool:
         """Turn to the next epoch where this one is used up."""
@@ -79,6 +88,7 @@ class RowCursor:
             "epoch": self.epoch,
             "position": self.position,
             "order": self.order,
+            "at_most": self.at_most,
         }
 
     @classmethod

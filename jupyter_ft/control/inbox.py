@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from ..messages import ForTrainer
 
@@ -28,6 +29,12 @@ class Inbox:
         """Wake who waits in `take`, with nothing to take."""
         with self._changed:
             self._nudged = True
+            self._changed.notify_all()
+
+    def put_back(self, commands: Iterable[ForTrainer]) -> None:
+        """Commands that were taken and not answered come first again."""
+        with self._changed:
+            self._waiting = [*commands, *self._waiting]
             self._changed.notify_all()
 
     def take(self, wait: bool = False) -> list[ForTrainer]:

@@ -22,6 +22,7 @@ class Obedience:
         self._inbox = inbox
         self.paused = False
         self.stopping = False
+        self.freeing: Pause | None = None  # answered when the memory is free
         self.scheduled: list[Set] = []  # edits for a later step
         self.ahead: list[str] = []  # edits in force for the coming step, which is not done yet
         self._taken: deque[ForTrainer] = deque()  # out of the inbox and not answered yet
@@ -36,21 +37,22 @@ class Obedience:
     def at_boundary(self) -> bool:
         """Do what was asked; wait while paused. False where the run is to end here."""
         self._do(self._inbox.take())
-        while self.paused and not self.stopping:
+        while self.paused and not self.stopping and self.freeing is None:
             self._do(self._inbox.take(wait=True))
             self._port.hooks.publish(self._port.step)  # chat may have asked for it
         due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
         self.scheduled = [edit for edit in self.scheduled if edit not in due]
-        if not self.stopping:
-            for edit in due:
-                self._edit(edit)
-        else:
+        if self.stopping or self.freeing is not None:
             self.scheduled = [*due, *self.scheduled]
-        return not self.stopping
+            return False
+        for edit in due:
+            self._edit(edit)
+        return True
 
     def refuse_rest(self, reason: str) -> None:
         """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""
-        for command in [*self._taken, *self.scheduled, *self._inbox.close()]:
+        freeing = [self.freeing] if self.freeing is not None else []
+        for command in [*freeing, *self._taken, *self.scheduled, *self._inbox.close()]:
             if self._port.log.answer(command.id) is None:
                 self._refuse(command, reason)
         self.scheduled = []
@@ -64,6 +66,9 @@ class Obedience:
             else:
                 self._handlers[type(command)](command)
             self._taken.popleft()
+            if self.freeing is not None:  # the rest comes after it, and the checkpoint knows nothing of it
+                self._inbox.put_back(self._taken)
+                self._taken.clear()
 
     # --- one handler a command ---
 
@@ -90,6 +95,14 @@ class Obedience:
         self._apply(command, self._port.step + 1, changes)
 
     def _pause(self, command: Pause) -> None:
+        if command.free_memory:
+            try:
+                self._port.hooks.save(self._port.step)
+            except OSError as error:
+                self._refuse(command, f"the checkpoint could not be written, so no memory is given back: {error}")
+            else:
+                self.freeing = command
+            return
         if self.paused:
             self._refuse(command, "it is paused already")
             return

@@ -26,6 +26,7 @@ from .edits import LiveEdits
 from .evaluation import Evaluation
 from .inbox import Inbox
 from .lease import Turn
+from .memory import Patience
 from .obey import Obedience
 
 PATCHED = ("training_step", "get_batch_samples", "set_initial_training_values", "accelerator.clip_grad_norm_")
@@ -77,6 +78,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.obedience = Obedience(self, inbox)
         self.watch = Watch(hooks.name)
         self.last_save = (0, time.monotonic())
+        self.patience = Patience(self)
+        self.batches: list[list[int]] = []  # the rows of the step that was begun last, in its micro-batches
         self._rows: list[int] = []  # of the step that was begun last, from 1
         self._loader: Any = None
         self._pending: StepDone | None = None
@@ -154,20 +157,36 @@ class Port(TrainerCallback):  # type: ignore[misc]
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
-        dataset, collate = self._loader.dataset, self._loader.collate_fn
-        taken = self.cursor.take()
+        self.batches = self.cursor.take()
         numbers = self.hooks.numbers
         if numbers is None or numbers:
-            self._rows = [numbers[row] if numbers else row + 1 for batch in taken for row in batch]
-        batches = [[dataset[row] for row in batch] for batch in taken]
-        parts = [collate(batch) for batch in batches]
-        self._tokens = sum(map(_count_tokens, parts, batches))
+            self._rows = [numbers[row] if numbers else row + 1 for batch in self.batches for row in batch]
+        parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
         step.parts = parts
         name = getattr(self.trainer.model, "main_input_name", "input_ids")
         step[name] = torch.empty(sum(part[name].numel() for part in parts if name in part), device="meta")  # for flos
         return [step], items
+
+    def _collate(self) -> list[dict[str, Any]]:
+        dataset, collate = self._loader.dataset, self._loader.collate_fn
+        batches = [[dataset[row] for row in batch] for batch in self.batches]
+        parts = [collate(batch) for batch in batches]
+        self._tokens = sum(map(_count_tokens, parts, batches))
+        return parts
+
+    def again(self) -> list[dict[str, Any]]:
+        """The rows of this step once more, in micro-batches of what memory holds."""
+        self.cursor.give_back(self.batches)
+        self.batches = self.cursor.take()
+        return self._collate()
+
+    def anew(self) -> tuple[list[dict[str, Any]], Any]:
+        """The next step fetched once more after a pause in the middle of it, in which it may have been changed."""
+        self._began = time.perf_counter()
+        steps, items = self._fetch(self.trainer.args.device)
+        return steps[0].parts, items
 
     def _checkpoint_due(self) -> bool:
         since = self.step - self.last_save[0]
@@ -193,15 +212,19 @@ class Port(TrainerCallback):  # type: ignore[misc]
     # --- the step ---
 
     def _step_in_micro_batches(self, model: Any, inputs: MicroBatches, items: Any = None) -> torch.Tensor:
-        self.trainer.current_gradient_accumulation_steps = len(inputs.parts)
-        total: torch.Tensor | None = None
-        for part in inputs.parts:
-            loss = self._training_step(model, part, items)
-            total = loss if total is None else total + loss
-        if total is None:
-            raise RuntimeError("a step without rows")
-        self._loss = total
-        return total
+        def do(parts: list[dict[str, Any]], items: Any) -> torch.Tensor:
+            self.trainer.current_gradient_accumulation_steps = len(parts)
+            total: torch.Tensor | None = None
+            for part in parts:
+                loss = self._training_step(model, part, items)
+                total = loss if total is None else total + loss
+            if total is None:
+                raise RuntimeError("a step without rows")
+            return total
+
+        parts, inputs.parts = inputs.parts, []
+        self._loss = self.patience.step(parts, items, do)
+        return self._loss
 
     def _clip_and_note(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
         norm = self._clip(parameters, max_norm, *args, **kwargs)
@@ -261,7 +284,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Report the last step, evaluate and publish the last weights."""
         self.report_step()
         self._look()
-        if not self.obedience.stopping:
+        if not self.obedience.stopping and self.obedience.freeing is None:
             self.evaluation.if_due(at_end=True)
         self._look()
         self.hooks.publish(self.step)

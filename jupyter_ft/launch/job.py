@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..control.accelerated import own_state
+from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
+from ..control.memory import ADVICE, free_memory, is_out_of_memory
 from ..data import Examples, Format, Rendered, hold_out, render
 from ..errors import FineTuneError
 from ..event_log import EventLog
@@ -21,8 +21,13 @@ from ..messages import (
     Applied,
     Crashed,
     DataReady,
+    ForTrainer,
+    Pause,
     Progress,
     Refused,
+    Resume,
+    Save,
+    Set,
     StateChanged,
     Stop,
 )
@@ -34,7 +39,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import FullTwin, Twin
 from ..weights import alpha_in, plain_name, read_weights
-from .running import Running, one_line
+from .running import Freed, Running, one_line
 
 
 @dataclass
@@ -58,24 +63,24 @@ class Job:
         try:
             with own_state():
                 end = self._train()
+                while isinstance(end, Freed):
+                    end = self._rest(end)
         except _StoppedEarly:
             end = StateChanged(state="stopped", step=self._step(), note="stopped while loading")
         except FineTuneError as error:
             end = self._failed(str(error), "")
         except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
-            end = self._failed(one_line(error), traceback.format_exc())
+            end = self._failed(self._told(error), traceback.format_exc())
         self._refuse_rest(end.note or "the run is over")
-        with suppress(Exception):  # a device in a bad state must not keep the end from being told
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        free_memory()
+        self.chat.rest("")
         with suppress(OSError):  # a disk that has become read-only: the lock is stale when this process is gone
             self.folder.unlock()
         return end
 
     # --- loading ---
 
-    def _train(self) -> StateChanged:
+    def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
@@ -146,7 +151,56 @@ class Job:
         self.log.append(Progress(what=what, done=done, total=total))
         self._stop_early()
 
+    # --- without memory ---
+
+    def _rest(self, freed: Freed) -> StateChanged | Freed:
+        """Hold nothing until told to go on, from the checkpoint that was written for it."""
+        self.chat.rest("the run is paused and its memory is given back; resume it first")
+        free_memory()
+        self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps))
+        self._apply(Pause(id=freed.command), freed)
+        held: list[ForTrainer] = []
+        waiting: deque[ForTrainer] = deque()
+        while True:
+            waiting.extend(() if waiting else self.inbox.take(wait=True))
+            command = waiting.popleft()
+            if isinstance(command, Set):  # answered by the step that it is made at
+                held.append(command)
+            elif isinstance(command, Save):
+                self._apply(command, freed)  # it is there
+            elif isinstance(command, Pause):
+                self.log.append(
+                    Refused(command=command.id, verb="pause", step=freed.step, reason="it is paused already")
+                )
+            else:
+                self.inbox.put_back([*held, *waiting])
+                return self._go_on(command) if isinstance(command, Resume) else self._stop_freed(command, freed)
+
+    def _apply(self, command: ForTrainer, freed: Freed) -> None:
+        total = freed.total_steps
+        self.log.append(Applied(command=command.id, verb=command.kind, step=freed.step, total_steps=total))
+
+    def _go_on(self, command: Resume) -> StateChanged | Freed:
+        self.resume = command.id
+        return self._train()
+
+    def _stop_freed(self, command: Stop, freed: Freed) -> StateChanged:
+        self._apply(command, freed)
+        note = ""
+        try:
+            result = self.folder.model if self.recipe.adapter.kind == "full" else self.folder.adapter
+            copy_result(self.folder.checkpoint(freed.step), result)
+        except OSError as error:
+            note = f"the result could not be written ({one_line(error)}); make room and resume"
+        return StateChanged(state="stopped", step=freed.step, total_steps=freed.total_steps, note=note)
+
     # --- the end ---
+
+    def _told(self, error: BaseException) -> str:
+        if not is_out_of_memory(error):
+            return one_line(error)
+        where = f"after step {self._step()}" if self._step() else f"while loading {self.recipe.model}"
+        return f"out of memory {where} ({one_line(error)[:200]}); {ADVICE}"
 
     def _failed(self, error: str, trace: str) -> StateChanged:
         self.log.append(Crashed(step=self._step(), error=error, traceback=trace))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
+from ..control.memory import Halted
 from ..control.port import Hooks, Port
 from ..event_log import EventLog
 from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
@@ -18,6 +21,15 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import FullTwin, Twin
 from ..weights import trained_tensors, write_weights
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A run that is paused with its memory given back, by `command`: it goes on from the checkpoint of `step`."""
+
+    command: str
+    step: int
+    total_steps: int
 
 
 class Running:
@@ -38,10 +50,11 @@ class Running:
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
 
-    def run(self, resume: str | None) -> StateChanged:
+    def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
 
-        Gives the last event, to be logged; raises what the trainer raises, with every command answered.
+        Gives the last event, to be logged, or that the memory is to be given back. Raises what the trainer raises, with
+        every command answered.
         """
         trained = trained_tensors(self.trainer.model)
         args = self.trainer.args
@@ -59,7 +72,8 @@ class Running:
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
         turn.take()
         try:
-            self.trainer.train()
+            with suppress(Halted):  # stopped in the middle of a step that memory was too short for
+                self.trainer.train()
         except BaseException as error:
             port.report_step()
             port.obedience.refuse_rest(f"the run failed: {one_line(error)}")
@@ -68,6 +82,11 @@ class Running:
             turn.give()
             if sys.exc_info()[0] is not None:
                 self.twin.retire()
+        freeing = port.obedience.freeing
+        if freeing is not None:
+            self.twin.retire()
+            port.detach()
+            return Freed(freeing.id, port.step, int(self.trainer.state.max_steps))
         end = self._finish(port)
         self.twin.retire()
         port.obedience.refuse_rest("the run is over")

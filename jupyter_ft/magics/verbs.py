@@ -150,10 +150,11 @@ def _where(session: Session) -> str:
     return f"at step {session.step}" if session.state == "running" else f"{session.state}, step {session.step}"
 
 
-def _steer(word: str, told: str) -> Callable[[Any, Line], None]:
+def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
         session = _named(shell, line)
-        receipt: Receipt = getattr(session, word)()
+        given = {name: True for name, switch in switches.items() if switch in line.switches}
+        receipt: Receipt = getattr(session, word)(**given)
         _answer(session, receipt, f"{word} {session.name}", lambda answer: f"{session.name} {told} {answer.step}")
 
     return do
@@ -198,7 +199,12 @@ VERBS: dict[str, Verb] = {
         keys=(*dict.fromkeys(field for live in METHODS.values() for field in live.model_fields), *ALIASES),
         example="%ft set support learning_rate=5e-5",
     ),
-    "pause": _verb("pause [NAME]", "Hold before the next step; chat goes on.", _steer("pause", "is paused at step")),
+    "pause": _verb(
+        "pause [NAME] [--free-memory]",
+        "Hold before the next step; chat goes on.",
+        _steer("pause", "is paused at step", free_memory="--free-memory"),
+        options=(Option("--free-memory", "give the memory back until it is resumed; no chat meanwhile"),),
+    ),
     "resume": _verb(
         "resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _steer("resume", "goes on from step")
     ),

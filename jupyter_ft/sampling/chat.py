@@ -35,7 +35,7 @@ class Chat:
         self._voices: Voices | None = None
         self._current: str | None = None
         self._hushed = False
-        self._closed = ""
+        self._closed = self._resting = ""
         self._thread: threading.Thread | None = None
 
     def begin(self, voices: Voices, name: str) -> None:
@@ -43,8 +43,8 @@ class Chat:
         with self._changed:
             if self._closed:
                 return
-            first = self._voices is None
-            self._voices = voices
+            first = self._thread is None
+            self._voices, self._resting = voices, ""
             self._changed.notify_all()
         if first:
             self._thread = threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True)
@@ -60,6 +60,8 @@ class Chat:
         with self._changed:
             if self._closed:
                 self._refuse(command, self._closed)
+            elif self._resting:
+                self._refuse(command, self._resting)
             elif isinstance(command, Hush):
                 self._hush(command)
             elif not command.messages or command.messages[-1].get("role") != "user":
@@ -75,6 +77,18 @@ class Chat:
         with self._changed:
             while self._queue:
                 self._refuse(self._queue.popleft()[0], reason)
+
+    def rest(self, reason: str) -> None:
+        """Let go of the voices: what waits and what comes is refused until there are new ones, or until `rest("")`.
+
+        The reply in flight is stopped where it is.
+        """
+        with self._changed:
+            self._resting = reason
+            if reason:
+                self._voices, self._hushed = None, True
+                self.fail(reason)
+                self._changed.wait_for(lambda: self._current is None or bool(self._closed), 60.0)
 
     def close(self, reason: str, patience: float = 0.0) -> None:
         """Refuse what waits and whatever comes, stop the reply in flight, and let go of the voices.
@@ -107,9 +121,11 @@ class Chat:
 
     def _answer_all(self) -> None:
         while True:
+            voices = None  # who waits holds nobody
             with self._changed:
                 self._current = None
-                self._changed.wait_for(lambda: bool(self._queue or self._closed))
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: bool((self._queue and self._voices is not None) or self._closed))
                 if self._closed:
                     self._voices = None
                     return

@@ -234,9 +234,9 @@ class Session(Talking):
         except ValidationError as error:
             raise RecipeError(first_complaint(error)) from None
 
-    def pause(self) -> Receipt:
-        """Hold before the next step; chat goes on."""
-        return self.submit(Pause())
+    def pause(self, free_memory: bool = False) -> Receipt:
+        """Hold before the next step; chat goes on. With `free_memory` nothing stays in memory until `resume`."""
+        return self.submit(Pause(free_memory=free_memory))
 
     def resume(self) -> Receipt:
         """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint."""
