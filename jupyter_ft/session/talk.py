@@ -13,6 +13,7 @@ from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
 from ..recipe import first_complaint
 from .address import parse_address
 from .answers import Receipt, Reply
+from .compare import Comparison, as_prompts
 
 if TYPE_CHECKING:
     from ..event_log import EventLog
@@ -63,6 +64,30 @@ class Talking:
             if isinstance(answer, ReplyDone):
                 replies.append(Reply.of(answer))
         return replies[0] if n == 1 else replies
+
+    def compare(
+        self, prompts: str | Sequence[str], at: Sequence[str | int] = ("base", "live"), **sampling: Any
+    ) -> Comparison:
+        """What the weights at each address say to each prompt, side by side; waits for the replies.
+
+        Settings as for `chat`. Raises `AddressError` before anything is asked, `Refused` where one cannot be answered.
+        """
+        asked = as_prompts(prompts)
+        for address in at:
+            self.chat_address(address)
+        receipts = {
+            (prompt, str(address)): self.ask(
+                [{"role": "user", "content": prompt}], address, thread="python", **sampling
+            )
+            for prompt in asked
+            for address in at
+        }
+        replies: dict[str, dict[str, Reply]] = {prompt: {} for prompt in asked}
+        for (prompt, address), receipt in receipts.items():
+            receipt.wait()
+            if isinstance(receipt.answer, ReplyDone):
+                replies[prompt][address] = Reply.of(receipt.answer)
+        return Comparison(replies)
 
     def chat_address(self, text: str | int) -> str:
         """`live`, `base` or the number of a step, for an address of this session.

@@ -42,6 +42,21 @@ def test_each_column_is_spoken_by_its_step(tune: Any, monkeypatch: pytest.Monkey
     assert len(set(told.values())) >= 3  # else this proves little
 
 
+def test_a_comparison_is_the_replies_of_each_step_made_harmless(tune: Any) -> None:
+    session = tune(epochs=1, checkpoint_steps=4)
+    session.wait(timeout=60)
+    prompts = ["Where is order 3?", "<img src=x onerror=alert(1)>"]
+    compared = session.compare(prompts, at=["base", 8, "live"], max_new_tokens=12)
+    assert list(compared.table.columns) == ["base", "8", "live"]
+    for prompt in prompts:
+        said = compared.replies[prompt]
+        assert [said[at].step for at in ("base", "8", "live")] == [0, 8, session.step]
+        assert said["8"] == session.chat(prompt, at=8, max_new_tokens=12)
+    assert "<img" not in compared._repr_html_()
+    with pytest.raises(AddressError, match="no checkpoint of step 5"):
+        session.compare(prompts, at=["live", 5])
+
+
 def test_weights_that_are_not_there_are_said(tune: Any) -> None:
     session = tune(epochs=1, checkpoint_steps=4)
     session.wait(timeout=60)
