@@ -351,12 +351,22 @@ def _known_beside(where: str) -> list[str]:
     return [*Adapter.model_fields, "alpha", "dropout"] if where.startswith("adapter.") else _FIXED
 
 
-def controls(hyperparameters: Hyperparameters) -> list[dict[str, JsonValue]]:
-    """The live fields as the panel and completion need them: name, type, bounds, unit, scale, help, value now."""
+def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> list[dict[str, JsonValue]]:
+    """The live fields as the panel and completion need them: name, type, bounds, unit, scale, help, value now.
+
+    Of a run of `recipe`, those that it has: no adapter's with full weights, no evaluation's with nothing held out.
+    """
+    absent: set[str] = set()
+    if recipe is not None and recipe.adapter.kind == "full":
+        absent |= {"alpha", "dropout"}
+    if recipe is not None and recipe.held_out is None:
+        absent |= {"eval_steps", "early_stopping_patience"}
     schema = type(hyperparameters).model_json_schema()["properties"]
     values = hyperparameters.model_dump()
     fields: list[dict[str, JsonValue]] = []
     for name, entry in schema.items():
+        if name in absent:
+            continue
         kinds = [entry, *entry.get("anyOf", [])]
         kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "string")
         bounds = {k: v for one in kinds for k, v in one.items() if k in ("minimum", "exclusiveMinimum", "maximum")}

@@ -100,3 +100,14 @@ def test_every_live_field_says_what_it_is() -> None:
         assert field["help"]
         assert field["type"] in ("number", "integer", "choice")
         assert field["type"] != "choice" or field["choices"]
+
+
+def test_a_run_has_the_controls_of_what_it_trains() -> None:
+    plain = parse_recipe({})
+    full = parse_recipe({"adapter": "full", "held_out": 0.1})
+
+    def names(recipe: Any) -> set[Any]:
+        return {field["name"] for field in controls(recipe.hyperparameters, recipe)}
+
+    assert names(plain) - names(full) == {"alpha", "dropout"}
+    assert names(full) - names(plain) == {"eval_steps", "early_stopping_patience"}

@@ -108,7 +108,7 @@ class View:
             **self._head("story", session),
             "name": session.name,
             "folder": str(session.folder),
-            "controls": controls(session.hyperparameters),
+            "controls": controls(session.hyperparameters, session.recipe),
         }
         return self._filled(content, news, STORY_ROWS)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import jupyter_ft
 from jupyter_ft.recipe import parse_recipe
 
@@ -98,3 +100,19 @@ def test_without_held_out_rows_it_says_so(tune: Any) -> None:
     refused = session.submit(jupyter_ft.messages.Set(changes={"eval_steps": 2}))
     assert session.log.wait_for(lambda: refused.answer is not None, 60)
     assert "start a run with held_out" in refused.answer.reason
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_with_our_loss_head_and_packed_rows_it_is_trls(
+    tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, packing: bool
+) -> None:
+    asked = {**HELD, "adapter": {"r": 4}, "packing": packing, "batch_size": 2}
+    session = tune(**asked)
+    session.wait(timeout=120)
+    recipe = parse_recipe({"model": str(tiny_model), **asked, "loss_head": "trl"})
+    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path / "bare")
+    trainer.train()
+    theirs, last = trainer.evaluate(), evaluations(session)[-1]
+    assert last.rows == 10
+    assert last.metrics["eval_loss"] == pytest.approx(theirs["eval_loss"], abs=1e-4)
+    assert last.metrics["eval_entropy"] == pytest.approx(theirs["eval_entropy"], abs=1e-3)
