@@ -140,6 +140,20 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     assert book.step > before
     book.shot("lab-chat")
 
+    # three columns: this moment, the base, and a checkpoint, each stamped with the step that spoke
+    book.find("save").click()
+    chip = page.locator(".jft-chip input:not([data-testid=chat-live], [data-testid=chat-base])").last
+    chip.check(timeout=2 * MINUTE)
+    step = chip.get_attribute("data-testid").removeprefix("chat-")  # type: ignore[union-attr]
+    before = page.get_by_test_id("reply").count()
+    book.ask("My laptop will not start.")
+    assert page.get_by_test_id("reply").count() == before + 3
+    stamp = page.locator(f"[data-testid=reply][data-at='{step}'] [data-testid=reply-stamp]").last
+    expect(stamp).to_contain_text(f"step {step}")
+    book.shot("lab-columns")
+    chip.uncheck()
+    book.find("chat-base").uncheck()
+
     # pause, chat, resume
     book.find("pause").click()
     expect(book.find("state")).to_have_text(re.compile("paused"), timeout=MINUTE)
