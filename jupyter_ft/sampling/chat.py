@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..capture import captured
@@ -25,11 +26,15 @@ class Voices(Protocol):
 
 
 class Chat:
-    """A queue of questions and the thread that answers them. Questions may come before there is a voice."""
+    """A queue of questions and the thread that answers them. Questions may come before there is a voice.
 
-    def __init__(self, log: EventLog, system: str | None) -> None:
+    `beside()` tells whether a run computes at the same time, whose cores are to be spared.
+    """
+
+    def __init__(self, log: EventLog, system: str | None, beside: Callable[[], bool] = lambda: False) -> None:
         self._log = log
         self._system = system
+        self._beside = beside
         self._queue: deque[tuple[Ask, float]] = deque()
         self._changed = threading.Condition()
         self._voices: Voices | None = None
@@ -138,6 +143,7 @@ class Chat:
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
         from .generate import Manner, speak
+        from .threads import sparing
 
         try:
             model, step = voices.voice(command.at)
@@ -153,14 +159,15 @@ class Chat:
             self._log.append(ReplyStarted.model_validate(shared))
             parts = _Parts(self._log, command.id)
             waited = time.perf_counter() - asked
-            spoken = speak(
-                model,
-                voices.tokenizer,
-                chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
-                Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
-                on_text=parts.tell,
-                should_stop=lambda: self._hushed,
-            )
+            with sparing(self._beside()):
+                spoken = speak(
+                    model,
+                    voices.tokenizer,
+                    chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
+                    Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
+                    on_text=parts.tell,
+                    should_stop=lambda: self._hushed,
+                )
             answer = {
                 "text": spoken.text,
                 "tokens": spoken.tokens,

@@ -57,6 +57,10 @@ class Views(Protocol):
     def close(self, session: Session) -> None: ...  # noqa: D102
 
 
+def _a_run_computes() -> bool:
+    return any(session.state in ("loading", "running") for session in sessions.values())
+
+
 class Session(Talking):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
@@ -68,7 +72,7 @@ class Session(Talking):
         self.run_folder = folder
         self._examples = examples
         self._inbox: Inbox | None = None
-        self._chat = Chat(log, recipe.system)
+        self._chat = Chat(log, recipe.system, beside=_a_run_computes)
         self._seen = Cursor()
         self._guard = log.lock  # `wait` reads the state while it holds the log: two locks could be taken in both orders
         self._state: RunState = "queued"

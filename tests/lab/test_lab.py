@@ -117,6 +117,11 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     expect(status).to_have_text(re.compile(r"applied at step \d+"), timeout=2 * MINUTE)
     applied = int(re.search(r"\d+", status.inner_text())[0])  # type: ignore[index]
     book.shot("lab-controls")
+
+    # and its length: a machine may be fast, and there is much to say yet
+    book.find("control-max_steps").fill("400")
+    book.find("control-max_steps").press("Enter")
+    expect(book.find("control-status-max_steps")).to_have_text(re.compile(r"applied at step \d+"), timeout=2 * MINUTE)
     book.tab("curves")
     mark = page.get_by_test_id("mark").filter(has_text="learning_rate")
     expect(mark.first).to_contain_text(f"step {applied}")
