@@ -108,11 +108,39 @@ class SftHyperparameters(Hyperparameters):
     """Supervised tuning has no live fields of its own."""
 
 
+class DpoHyperparameters(Hyperparameters):
+    """Those of direct preference optimisation (arXiv 2305.18290)."""
+
+    learning_rate: float = Field(
+        5e-5,
+        gt=0,
+        le=1,
+        description="Step size of the optimizer",
+        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
+    )
+    beta: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="How closely the answers stay to the reference's (equation 7); larger: closer",
+        json_schema_extra=_live(scale="log", low=0.01, high=1),
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of the choices taken to be wrong", json_schema_extra=_live(high=0.4)
+    )
+
+
 HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
-METHODS: dict[str, type[Hyperparameters]] = {"sft": SftHyperparameters, "attached": Hyperparameters}
-METHOD_WORDS = {"supervised": "sft"}
+METHODS: dict[str, type[Hyperparameters]] = {
+    "sft": SftHyperparameters,
+    "dpo": DpoHyperparameters,
+    "attached": Hyperparameters,
+}
+METHOD_WORDS = {"supervised": "sft", "preference": "dpo"}
+PACKED = ("sft",)
+"""Methods whose short rows may be put into one."""
 
 
 class Adapter(_Part):
@@ -127,8 +155,10 @@ class Adapter(_Part):
 class Recipe(_Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "attached"] = Field(
-        "sft", description="How it learns: sft (or: supervised); attached: a trainer that the user built"
+    method: Literal["sft", "dpo", "attached"] = Field(
+        "sft",
+        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two; "
+        "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
@@ -197,6 +227,7 @@ TRAINER_KEYS_TAKEN = {
     **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
+    **{name: name for name in ("beta", "label_smoothing")},
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",
@@ -266,6 +297,8 @@ def _lift(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_together(recipe: Recipe) -> None:
     live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
+    if recipe.packing and recipe.method not in PACKED:
+        raise RecipeError(f"packing: rows of the method {recipe.method} are not packed; leave packing out")
     if recipe.held_out is None:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(live, name) is not None:

@@ -59,7 +59,7 @@ def write_weights(model: Any, folder: Path, dtype: torch.dtype | None = None) ->
     """
     try:
         if isinstance(model, PeftModel):
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+            model.save_pretrained(str(folder), selected_adapters=[_NAME], save_embedding_layers=False)
             return
         folder.mkdir(parents=True, exist_ok=True)
         config = copy.deepcopy(model.config)

@@ -7,6 +7,7 @@ Everything here happens on the training thread between two steps. What the train
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,8 +27,16 @@ _HORIZON = {"batch_size", "accumulation", "epochs", "max_steps"}
 class LiveEdits:
     """The hyperparameters of a run as they are now, and how to change them."""
 
-    def __init__(self, trainer: Any, cursor: RowCursor, asked: Hyperparameters, turn: Turn) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        cursor: RowCursor,
+        asked: Hyperparameters,
+        turn: Turn,
+        own: Mapping[str, Callable[[Any, Any], None]] = MappingProxyType({}),
+    ) -> None:
         self._trainer = trainer
+        self._own = own  # what a change of a method's own field means to its trainer
         self._turn = turn
         self._cursor = cursor
         self.now = asked
@@ -65,6 +74,7 @@ class LiveEdits:
             raise RecipeError(f"with that the run would be {total} steps long and {done} are done; use stop to end it")
         self.now = new
         self._edit_adapter(names)
+        self._edit_own(names)
         self._trainer.args.max_grad_norm = new.max_grad_norm
         if "weight_decay" in names:
             self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
@@ -93,6 +103,11 @@ class LiveEdits:
             set_dropout(self._trainer.model, self.now.dropout)
             if self.now.dropout > 0:
                 self._turn.begin_drawing()
+
+    def _edit_own(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._own:
+                self._own[name](self._trainer, getattr(self.now, name))
 
     def _reschedule(self, names: list[str], total: int) -> None:
         at = self._trainer.lr_scheduler.last_epoch
@@ -152,6 +167,7 @@ class LiveEdits:
         self._trainer.args.max_grad_norm = self.now.max_grad_norm
         if lora_layers(self._trainer.model):
             self._edit_adapter(("alpha", "dropout"))
+        self._edit_own(self._own)
         self.install()
 
 

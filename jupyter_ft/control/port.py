@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
     `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
-    (empty: not known).
+    (empty: not known). `live` says what a change of a method's own field means to its trainer.
     """
 
     publish: Callable[[int], None]
@@ -53,6 +53,7 @@ class Hooks:
     restore: Callable[[Port], None] | None = None
     name: str = "run"
     numbers: Sequence[int] | None = None
+    live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -73,7 +74,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
         args.gradient_accumulation_steps = 1
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
-        self.edits = LiveEdits(trainer, self.cursor, asked, turn)
+        self.edits = LiveEdits(trainer, self.cursor, asked, turn, hooks.live)
         self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
         self.watch = Watch(hooks.name)

@@ -12,6 +12,7 @@ from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import hold_out, of_same_format
 from .layout import chat_ids, chat_text
+from .pairs import render_pairs
 from .read import Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
@@ -32,6 +33,7 @@ __all__ = [
     "preview",
     "read",
     "render",
+    "render_pairs",
     "save_rows",
 ]
 
@@ -41,17 +43,18 @@ def load(
     columns: Mapping[str, str],
     held_out: float | str | None = None,
     progress: Callable[[int], None] | None = None,
+    method: str = "sft",
 ) -> Examples:
-    """The examples in `data`; `columns` maps our names to theirs.
+    """The examples in `data` for `method`; `columns` maps our names to theirs.
 
     Where `held_out` names a split of the data set, its rows come along in `beside`. `progress(rows)` is called now and
     then while rows are read. Raises `DataError` as `read` and `normalise` do.
     """
     source = read(data, progress)
-    examples = normalise(source, columns)
+    examples = normalise(source, columns, method)
     if not isinstance(held_out, str) or held_out not in source.splits:
         return examples
-    beside = normalise(read(source.splits[held_out], progress), columns)
+    beside = normalise(read(source.splits[held_out], progress), columns, method)
     beside = of_same_format(replace(beside, name=f"{source.name}, {held_out}"), examples, held_out)
     used = tuple(note for note in examples.notes if "held_out: " not in note)
     return replace(examples, notes=used, beside={held_out: beside})

@@ -16,7 +16,7 @@ from .read import read
 
 
 def hold_out(
-    examples: Examples, held_out: float | str | None, columns: Mapping[str, str], seed: int
+    examples: Examples, held_out: float | str | None, columns: Mapping[str, str], seed: int, method: str = "sft"
 ) -> tuple[Examples, Examples | None]:
     """The rows to train on, in their order, and those to evaluate on (None where none are asked for).
 
@@ -28,7 +28,7 @@ def hold_out(
     if held_out is None:
         return examples, None
     if isinstance(held_out, str):
-        return examples, _elsewhere(examples, held_out, columns)
+        return examples, _elsewhere(examples, held_out, columns, method)
     total = len(examples.rows)
     wanted = max(1, round(held_out * total)) if held_out < 1 else int(held_out)
     asked = f"held_out: {held_out:g}"
@@ -66,11 +66,11 @@ def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tupl
     return drawn[group], len(keys) - len(sizes)
 
 
-def _elsewhere(examples: Examples, name: str, columns: Mapping[str, str]) -> Examples:
+def _elsewhere(examples: Examples, name: str, columns: Mapping[str, str], method: str) -> Examples:
     if name in examples.beside:
         return examples.beside[name]
     try:
-        found = normalise(read(name), columns)
+        found = normalise(read(name), columns, method)
     except DataError as error:
         raise DataError(f"held_out: {error}") from None
     return of_same_format(found, examples, name)

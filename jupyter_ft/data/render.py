@@ -32,10 +32,10 @@ from .tokens import TokenFile
 
 UNTRAINED = -100
 """The label of a token that is not trained; the loss of torch and transformers leaves it out."""
-_REPORT_EVERY = 200  # rows; of a large data set, a hundredth
-_TOGETHER = 50  # rows that the tokenizer gets at once
+REPORT_EVERY = 200  # rows; of a large data set, a hundredth
+TOGETHER = 50  # rows that the tokenizer gets at once
 _MOST_CHARACTERS = 2**20  # of rows together
-_MOST_REASONS = 1000
+MOST_REASONS = 1000
 _LONGEST_TOKEN = 128  # characters; runs of spaces are the longest in common vocabularies
 
 
@@ -80,7 +80,7 @@ class _Tally:
 
     def drop(self, number: int, reason: str) -> None:
         self.left_out += 1
-        if len(self.dropped) < _MOST_REASONS:
+        if len(self.dropped) < MOST_REASONS:
             self.dropped.append((number, reason))
 
     def add(self, number: int, row: TokenRow, length: int, note: str) -> None:
@@ -113,12 +113,12 @@ def render(
     `DataError` where no row has anything left to train, and what `progress` raises.
     """
     total = len(examples.rows)
-    every = max(_REPORT_EVERY, total // 100 // _TOGETHER * _TOGETHER)
+    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening = first_ids(tokenizer)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
         numbered = enumerate(examples.rows, 1)
-        while some := list(islice(numbered, _TOGETHER)):
+        while some := list(islice(numbered, TOGETHER)):
             _add_all(some, tally, tokenizer, system, opening)
             done = some[-1][0]
             if progress and (done % every == 0 or done == total):
@@ -200,11 +200,11 @@ def _edges(cut: _Cut, ids: list[int], pieces: list[list[int]], tokenizer: Tokeni
     if [*chain.from_iterable(pieces)] == ids:
         return dict(zip(edges, accumulate(map(len, pieces), initial=0), strict=True))
     beginnings = encode(tokenizer, [cut.text[:edge] for edge in edges[1:-1]]) if edges[1:-1] else []
-    inner = [_common(beginning, ids) for beginning in beginnings]
+    inner = [common_beginning(beginning, ids) for beginning in beginnings]
     return dict(zip(edges, [0, *inner, len(ids)], strict=True))
 
 
-def _common(some: list[int], other: list[int]) -> int:
+def common_beginning(some: list[int], other: list[int]) -> int:
     """How many tokens two rows share from the start.
 
     Not the length of the shorter: the last token before an edge may be merged with what follows it.
@@ -217,13 +217,13 @@ def _common(some: list[int], other: list[int]) -> int:
 
 def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, tokenizer: Tokenizer) -> Rendered:
     what = "every token" if examples.format == "text" else "the answers alone"
-    said = [f"{_rows(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
+    said = [f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
     if tally.truncated:
-        said.append(f"{_rows(tally.truncated)} cut at max_length {tally.max_length}")
+        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
     if tally.left_out:
         number, reason = tally.dropped[0]
-        said.append(f"{_rows(tally.left_out)} left out (row {number}: {reason})")
-    said += [f"{_rows(count)}: {note}" for note, count in tally.notes.items() if count]
+        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
+    said += [f"{rows_in_words(count)}: {note}" for note, count in tally.notes.items() if count]
     said += _about_layout(examples, tokenizer)
     return Rendered(rows, tally.dropped, tally.left_out, tally.truncated, tally.tokens, tally.trained, "; ".join(said))
 
@@ -234,8 +234,8 @@ def _nothing_left(tally: _Tally, examples: Examples) -> str:
         return f"{examples.name}: no row of {count:,} can be trained (row 1: {tally.dropped[0][1]}); change the rows"
     middle = int(np.median(np.frombuffer(tally.lengths, np.uint64)))
     return (
-        f"{examples.name}: nothing is left to train in {_rows(count)}, because max_length {tally.max_length} cuts off "
-        f"every answer (median length {middle:,} tokens); raise max_length"
+        f"{examples.name}: nothing is left to train in {rows_in_words(count)}, because max_length {tally.max_length} "
+        f"cuts off every answer (median length {middle:,} tokens); raise max_length"
     )
 
 
@@ -248,7 +248,8 @@ def _about_layout(examples: Examples, tokenizer: Tokenizer) -> Iterator[str]:
         yield "the tokenizer has no end-of-text token, so the model does not learn to stop"
 
 
-def _rows(count: int) -> str:
+def rows_in_words(count: int) -> str:
+    """`1 row`, `2 rows`."""
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 

@@ -14,7 +14,7 @@ from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
-from ..data import Examples, Format, Rendered, hold_out, render
+from ..data import Examples, Format, Rendered, hold_out
 from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
@@ -31,7 +31,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import BUILDERS, loss_head
+from ..methods import METHODS, loss_head
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
@@ -88,13 +88,15 @@ class Job:
         rows, held_out = self._render(base)
         self._stop_early()
         twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
-        build = BUILDERS[self.recipe.method]
+        method = METHODS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
-            trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
+            trainer = method.build(
+                base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out
+            )
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.numbers = self._numbers
+        running.numbers, running.setters = self._numbers, method.live
         try:
             return running.run(self.resume)
         finally:
@@ -111,7 +113,7 @@ class Job:
 
     def _render(self, base: Base) -> tuple[Any, Any]:
         recipe = self.recipe
-        train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
+        train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
@@ -138,7 +140,7 @@ class Job:
         return rows, held_out.rows if held_out else None
 
     def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
-        return render(
+        return METHODS[self.recipe.method].render(
             examples,
             base.tokenizer,
             system=self.recipe.system,

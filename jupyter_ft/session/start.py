@@ -34,8 +34,8 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns, checked.held_out)
-    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed)  # what is wrong with it, now
+    examples = data_package.load(data, checked.columns, checked.held_out, method=checked.method)
+    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)  # errors, now
     return checked, examples
 
 
@@ -218,7 +218,7 @@ def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
     _, about = folder.read_recipe()
     known = about["data"]
     try:
-        examples = data_package.load(known["path"], recipe.columns, recipe.held_out)
+        examples = data_package.load(known["path"], recipe.columns, recipe.held_out, method=recipe.method)
     except DataError as error:
         raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
     if examples.fingerprint != known["fingerprint"]:
