@@ -13,11 +13,23 @@ from .errors import FineTuneError
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .ui import views as _views
+from .ui.preview import preview
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["FineTuneError", "Receipt", "Reply", "Session", "__version__", "attach", "finetune", "open", "sessions"]
+__all__ = [
+    "FineTuneError",
+    "Receipt",
+    "Reply",
+    "Session",
+    "__version__",
+    "attach",
+    "finetune",
+    "open",
+    "preview",
+    "sessions",
+]
 
 
 Session.views = _views

@@ -156,14 +156,33 @@ def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path)
             model = _build_from_meta(path, config, dtype) or _build_by_transformers(path, dtype)
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = _tokenizer(path)
     except Exception as error:  # whatever a stranger's folder makes transformers raise
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path} cannot be loaded as a causal language model: {why[:300]}") from error
+        raise ModelError(f"{path} cannot be loaded as a causal language model: {_reason(error)}") from error
     model.requires_grad_(False).eval().to(device)
+    return Base(key, str(path), model, tokenizer)
+
+
+def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
+    """The tokenizer of `model` alone, no weights. Raises `ModelError` where it cannot be found or read."""
+    path = locate(model, revision, report)
+    try:
+        with quiet_transformers():
+            return _tokenizer(path)
+    except Exception as error:  # whatever a stranger's folder makes transformers raise
+        raise ModelError(f"the tokenizer in {path} cannot be loaded: {_reason(error)}") from error
+
+
+def _tokenizer(path: Path) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Base(key, str(path), model, tokenizer)
+    return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def _shards(path: Path) -> list[Path]:

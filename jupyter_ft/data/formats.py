@@ -28,6 +28,7 @@ _WORDS = {
     "preference": ("choice between two answers", "choices between two answers"),
 }
 _FILL = "fill it in or delete the row"
+SAME = "the same as an earlier row (kept)"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -
             alike += reason.what == bad[0][1].what
     if bad:
         raise DataError(_complaint(source, *bad[0], alike))
-    notes["the same as an earlier row (kept)"] = len(rows) - rows.distinct()
+    notes[SAME] = len(rows) - rows.distinct()
     prompt = " + ".join(repr(taken[ours]) for ours in ("prompt", INPUT) if ours in taken)
     named = ", ".join(
         f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}" for ours, theirs in taken.items() if ours != INPUT

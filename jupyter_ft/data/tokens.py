@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _BATCH_TOKENS = 2**20
+PACKED_COLUMNS = ("seq_lengths", "input_ids", "labels")
+"""The columns of packed rows; a column of tokens is last, since it is by that one that batches are filled."""
 
 
 class TokenFile:
@@ -67,3 +69,10 @@ class TokenFile:
         from datasets import Dataset
 
         return Dataset.from_file(str(self.path))
+
+
+def save_tokens(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write token rows that are in memory to an Arrow file, whole or not at all."""
+    with TokenFile(path, columns) as file:
+        for row in rows:
+            file.append(row)

@@ -15,6 +15,8 @@ from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
 from ..data import Examples, Format, Rendered, hold_out
+from ..data.look import keep_about
+from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
@@ -120,6 +122,7 @@ class Job:
         said = rendered.said
         if recipe.packing:
             rows, packed = pack(rows, recipe.max_length)
+            save_tokens(self.folder.rows.with_name("packed.arrow"), rows, PACKED_COLUMNS)
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
@@ -139,15 +142,19 @@ class Job:
             self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
         return rows, held_out.rows if held_out else None
 
-    def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
-        return METHODS[self.recipe.method].render(
+    def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
+        file = self.folder.rows.with_name(name)
+        rendered = METHODS[self.recipe.method].render(
             examples,
             base.tokenizer,
             system=self.recipe.system,
             max_length=self.recipe.max_length,
             progress=lambda done, total: self._progress(what, done, total),
-            file=self.folder.rows.with_name(file),
+            file=file,
         )
+        whole = self.examples if isinstance(self.recipe.held_out, float | None) else examples
+        keep_about(file, rendered, whole, examples, (examples.said, *examples.notes))
+        return rendered
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))

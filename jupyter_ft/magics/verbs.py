@@ -15,7 +15,8 @@ from jupyter_ft.session import Receipt, Session, open_run, sessions
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import doctor, logs
+from . import data, doctor, logs
+from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait
 from .line import Grammar, Line, Option, parse, wants_help
 from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
@@ -239,6 +240,20 @@ VERBS: dict[str, Verb] = {
             Option("--level", f"this level and above: {', '.join(logs.LEVELS)}; else info", "LEVEL"),
         ),
         example="%ft logs support --level warning",
+    ),
+    "data": _verb(
+        "data FILE_OR_SESSION [key=value …] [--rows N] [--row N] [--all]",
+        "Rows as the model sees them: of a file, a variable, a hub id or demo:support before anything is trained, or of"
+        " a run. Keys are those of a recipe.",
+        data.run,
+        options=(
+            Option("--rows", "so many rows; else 8", "N"),
+            Option("--row", "this row alone", "N"),
+            Option("--all", "take the figures of all rows, however many"),
+        ),
+        pairs=True,
+        keys=("data", "model", *FINETUNE.keys),
+        example="%ft data tickets.csv columns.prompt=Question system='Be brief.' max_length=512",
     ),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",

@@ -16,6 +16,7 @@ from jupyter_ft.errors import FineTuneError
 from jupyter_ft.messages import Refused, command_from
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.ui.below import Below
+from jupyter_ft.ui.data_tab import PATIENCE, DataTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.telling import PROTOCOL, View
@@ -35,8 +36,9 @@ def _built(name: str) -> str:
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
-    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `here` (still open), `bye`, and
-    `command`. Handlers validate and put the command in the session's inbox; they may run on any thread.
+    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `here` (still open), `bye`,
+    `command`, and `rows` (a page of the Data tab). Handlers validate and put the command in the session's inbox; they
+    may run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -50,6 +52,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
         self._below = Below(session)
+        self._data = DataTab(session)
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -65,8 +68,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         sent = 0
         with self._lock:
             for view in self._views.values():
-                if not view.pull and view.due(now):
-                    sent += self._send_next(view, now)
+                if not view.pull:
+                    sent += self._send_pages(view)
+                    sent += self._send_next(view, now) if view.due(now) else 0
         self._below.keep(now)
         return sent
 
@@ -77,6 +81,15 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self.send(message.content, buffers=message.buffers)
         free_replies(self.comm)
         return 1
+
+    def _send_pages(self, view: View) -> int:
+        sent = 0
+        while view.pages:
+            page = view.pages.pop(0)
+            self.send({"v": PROTOCOL, "t": "rows", "to": view.id, "seq": view.seq, **self._where(), **page})
+            free_replies(self.comm)
+            sent += 1
+        return sent
 
     # --- said by the browser ------------------------------------------------------------------------------------------
 
@@ -93,6 +106,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                     if content.get("seq") != view.seq:
                         view.cursor = None  # something was lost on the way
                     view.pull = True
+                    self._send_pages(view)
                     if not self._send_next(view, now):
                         self.send({"v": PROTOCOL, "t": "beat", "to": view.id, "seq": view.seq, **self._where()})
                         free_replies(self.comm)
@@ -102,6 +116,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._below.keep(now)  # as for the news: what the pump sends does not arrive there
         if content.get("t") == "command":
             self._submit(view, content.get("command"))
+        if content.get("t") == "rows":
+            self._show_rows(view, content)
         PUMP.watch(self)
 
     def _where(self) -> dict[str, Any]:
@@ -122,6 +138,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._note(view, data, f"not understood: {first_complaint(error)}")
         except FineTuneError as error:
             self._note(view, data, str(error))
+
+    def _show_rows(self, view: View, asked: dict[str, Any]) -> None:
+        done = self._data.ask(asked, view.pages.append)
+        if view.pull and done.wait(PATIENCE):  # it hears only what is said in answer; else the pump tells
+            with self._lock:
+                self._send_pages(view)
 
     def _note(self, view: View, data: object, reason: str) -> None:
         said = data if isinstance(data, dict) else {}

@@ -78,6 +78,7 @@ class View:
     rows: int = 0  # what it holds
     columns: tuple[str, ...] = ()
     notes: list[Event] = field(default_factory=list)
+    pages: list[dict[str, Any]] = field(default_factory=list)  # of the Data tab, to be sent
 
     def due(self, now: float) -> bool:
         """Whether it may be told something now."""

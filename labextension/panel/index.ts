@@ -1,8 +1,9 @@
-// The panel of one run: header, health, and the tabs Curves, Chat, Controls and Log. Drawn at most once a frame, only what changed.
+// The panel of one run: header, health, and the tabs Curves, Chat, Controls, Data and Log. Drawn at most once a frame, only what changed.
 
 import { CHAT_DEFAULTS, Chat } from "./chat";
 import { Controls } from "./controls";
 import { CURVES_DEFAULTS, Curves } from "./curves";
+import { Data } from "./data";
 import { h } from "./dom";
 import { Header } from "./header";
 import { HealthLine } from "./health";
@@ -12,7 +13,7 @@ import { Command, Model, newId } from "./protocol";
 import { PARTS, Store } from "./store";
 import { followTheme } from "./theme";
 
-const TABS = ["Curves", "Chat", "Controls", "Log"] as const;
+const TABS = ["Curves", "Chat", "Controls", "Data", "Log"] as const;
 type Tab = (typeof TABS)[number];
 const MOST_ROWS = 6000; // then the story is asked for again, thinned
 
@@ -36,6 +37,7 @@ class Panel {
   private readonly chat: Chat;
   private readonly controls: Controls;
   private readonly healthLine: HealthLine;
+  private readonly data = new Data((asked, where) => this.link.rows(asked, where));
   private readonly log: Log;
   private readonly link: Link;
   private readonly tabs = new Map<Tab, { tab: HTMLButtonElement; body: HTMLElement }>();
@@ -84,6 +86,7 @@ class Panel {
         this.store.head(message);
         this.later();
       },
+      rows: (page) => this.data.hear(page),
       health: (health) => this.setHealth(health),
     });
     this.drawAll();
@@ -131,6 +134,7 @@ class Panel {
     if (dirty.has("curves")) this.curves.draw();
     if (dirty.has("controls") || dirty.has("curves")) this.controls.draw(usable);
     if (dirty.has("chat")) this.chat.draw(usable);
+    this.data.draw(usable, dirty.has("data"));
     if (dirty.has("log")) this.log.draw();
   }
 
@@ -163,6 +167,7 @@ class Panel {
       Curves: this.curves.element,
       Chat: this.chat.element,
       Controls: this.controls.element,
+      Data: this.data.element,
       Log: this.log.element,
     };
     return [...this.tabs].map(([name, { body }]) => {

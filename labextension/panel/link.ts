@@ -1,6 +1,6 @@
 // One view's side of the conversation with the kernel: says hello, notices what is lost, and that nobody answers.
 
-import { Command, FromKernel, Model, News, OVER, PROTOCOL, Story, newId } from "./protocol";
+import { Command, FromKernel, Model, News, OVER, PROTOCOL, Page, Story, newId } from "./protocol";
 
 const POLL_AFTER = 2_500; // no answer to hello: a front end that drops what background threads send (Colab)
 const POLL_EVERY = 1_000;
@@ -12,6 +12,7 @@ export type Health = "well" | "silent" | "gone" | "newer";
 export interface Listener {
   hear(message: Story | News, buffer: Float32Array | null): void;
   head(message: FromKernel): void;
+  rows(page: Page): void;
   health(health: Health): void;
 }
 
@@ -45,6 +46,12 @@ export class Link {
 
   send(command: Command): void {
     this.say({ t: "command", view: this.view, command });
+    this.owed ||= Date.now();
+  }
+
+  /** Ask for a page of rows. */
+  rows(asked: string, where: { side: string; first?: number; number?: number }): void {
+    this.say({ t: "rows", view: this.view, asked, ...where });
     this.owed ||= Date.now();
   }
 
@@ -82,6 +89,7 @@ export class Link {
     this.over = OVER.has(message.state);
     this.asking = false;
     if (message.t === "beat") return this.listener.head(message);
+    if (message.t === "rows") return this.listener.rows(message);
     if (message.t === "news" && message.seq !== this.seq + 1) {
       if (!this.awaiting) this.hello(); // something was lost on the way
       return;

@@ -1,4 +1,5 @@
-// Text from a model is data: markdown with HTML shown as text, sanitised, no images, links to http and https only.
+// What goes into the page as HTML. Text from a model is data: markdown with HTML shown as text, sanitised, no images, links
+// to http and https only.
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
@@ -35,4 +36,10 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 /** Nodes that are safe to put into the page. */
 export function rendered(text: string): DocumentFragment {
   return purify.sanitize(marked.parse(text) as string, { ...CONFIG, RETURN_DOM_FRAGMENT: true });
+}
+
+/** Nodes for HTML that the kernel wrote around escaped text: elements without behaviour, and pictures that are in it. */
+export function plain(html: string): DocumentFragment {
+  const config = { ALLOWED_ATTR: ["class", "title", "alt", "src"], ALLOWED_URI_REGEXP: /^data:image\/svg/, RETURN_DOM_FRAGMENT: true };
+  return purify.sanitize(html, { ...config, FORBID_TAGS: [...CONFIG.FORBID_TAGS.slice(1), "a"], ALLOW_DATA_ATTR: false }) as unknown as DocumentFragment;
 }

@@ -107,13 +107,27 @@ export interface News extends Filled {
 export interface Beat extends Head {
   t: "beat";
 }
-export type FromKernel = Story | News | Beat;
+/** A page of the Data tab, or why there is none. `html` is the kernel's own, with the text of the data escaped. */
+export interface Page extends Head {
+  t: "rows";
+  asked: string;
+  error?: string;
+  html?: string;
+  style?: string;
+  side?: string;
+  sides?: string[];
+  first?: number;
+  page?: number;
+  of?: number;
+}
+export type FromKernel = Story | News | Beat | Page;
 
 // --- what the panel sends -------------------------------------------------------------------------------------------
 
 export type ToKernel =
   | { t: "hello" | "here" | "bye"; view: string }
   | { t: "poll"; view: string; seq: number }
+  | { t: "rows"; view: string; asked: string; side: string; first?: number; number?: number }
   | { t: "command"; view: string; command: Command };
 
 /** The part of anywidget's model that the panel uses. */

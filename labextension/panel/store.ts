@@ -46,8 +46,8 @@ export interface Taken {
   note: string;
 }
 /** What changed since the last drawing. */
-export type Part = "head" | "health" | "curves" | "controls" | "chat" | "log";
-export const PARTS: readonly Part[] = ["head", "health", "curves", "controls", "chat", "log"];
+export type Part = "head" | "health" | "curves" | "controls" | "chat" | "data" | "log";
+export const PARTS: readonly Part[] = ["head", "health", "curves", "controls", "chat", "data", "log"];
 
 const LAST_SECONDS = 20; // steps over which speed and ETA are averaged
 export const LINES_KEPT = 500;
@@ -217,6 +217,9 @@ export class Store {
         break;
       case "progress":
         this.progress = event.total && event.done >= event.total ? null : event;
+        break;
+      case "data":
+        this.dirty.add("data");
         break;
       case "step-refused":
         this.refusedSteps.push(event.step);

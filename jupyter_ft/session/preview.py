@@ -1,0 +1,178 @@
+"""A look at rows as a model would see them, before anything is trained, and at those that a run has."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Examples, Rendered, hold_out
+from ..data.figures import TokenRows
+from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, numbers_of, overview
+from ..errors import DataError
+from ..recipe import Recipe
+from .start import plan
+
+MOST_MEASURED = 10_000  # rows of a side that are tokenised for the figures, unless all are asked for
+TRAIN, HELD_OUT, PACKED = "tokens.arrow", "held_out.arrow", "packed.arrow"
+
+Renderer = Callable[..., Rendered]
+
+
+def tokenizer_of(recipe: Recipe) -> Any:
+    """A tokenizer of one's own for the model of a recipe; no weights are loaded. `ModelError` where there is none."""
+    from ..models import load_tokenizer
+
+    return load_tokenizer(recipe.model, recipe.revision, lambda *_: None)
+
+
+# --- before a run -----------------------------------------------------------------------------------------------------
+
+
+def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool = False) -> Look:
+    """The rows of `data` as `model` would see them under `recipe`, and figures over them.
+
+    The figures are of the first `MOST_MEASURED` rows to train on and held out, or of all where `every` is set. Raises
+    `RecipeError`, `DataError` or `ModelError` as `finetune` does; where it would refuse because nothing is left to
+    train, the rows are shown and that is said.
+    """
+    checked, examples = plan(model, data, recipe)
+    train, apart = hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
+    drawn = apart is not None and not isinstance(checked.held_out, str)
+    tokenizer = tokenizer_of(checked)
+    render = _renderer(checked, tokenizer)
+    said = [examples.said, *examples.notes, *([apart.said] if apart is not None else [])]
+    beware = _special_inside(examples, tokenizer)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        measured = partial(_measured, render=render, most=None if every else MOST_MEASURED)
+        try:
+            side = measured(train, examples, file=Path(folder) / TRAIN)
+            held_out = apart and measured(apart, examples if drawn else apart, file=Path(folder) / HELD_OUT)
+        except DataError as error:
+            rows = ExampleRows(examples, render, tokenizer, checked.max_length)
+            return Look(Overview(_title(examples.name, checked), tuple(said), (*beware, str(error))), rows)
+        told = overview(
+            _title(examples.name, checked),
+            [*said, side.rendered.said],
+            side.tokens,
+            held_out.tokens if held_out else None,
+            checked.max_length,
+            dropped=side.dropped,
+            left_out=side.rendered.left_out,
+            truncated=side.rendered.truncated,
+            beware=beware,
+            of_first=0 if every or len(train.rows) <= MOST_MEASURED else MOST_MEASURED,
+        )
+        if checked.packing:
+            return _packed(told, side.tokens, tokenizer, checked.max_length)
+    numbers = examples.rows.numbers_of(apart.rows) + 1 if apart is not None and drawn else ()
+    held = frozenset(map(int, numbers))
+    return Look(told, ExampleRows(examples, render, tokenizer, checked.max_length, held_out=held, dropped=side.dropped))
+
+
+def _title(name: str, recipe: Recipe) -> str:
+    return f"{name} · {recipe.method} · {recipe.model}"
+
+
+def _renderer(recipe: Recipe, tokenizer: Any) -> Renderer:
+    from ..methods import METHODS
+
+    def render(examples: Examples, max_length: int = recipe.max_length, file: Path | None = None) -> Rendered:
+        method = METHODS[recipe.method]
+        return method.render(examples, tokenizer, system=recipe.system, max_length=max_length, file=file)
+
+    return render
+
+
+def _special_inside(examples: Examples, tokenizer: Any) -> list[str]:
+    """What there is to say of rows whose own text holds special tokens: the model takes them for the real ones."""
+    tokens = [token for token in tokenizer.all_special_tokens if len(token) > 1]
+    found: list[tuple[int, str]] = []
+    for number, row in enumerate(examples.rows[:MOST_MEASURED], 1):
+        text = json.dumps(row, ensure_ascii=False)
+        found += [(number, token) for token in tokens if token in text][:1]
+    if not found:
+        return []
+    number, token = found[0]
+    holds = "row holds" if len(found) == 1 else "rows hold"
+    return [
+        f"{len(found):,} {holds} special tokens in their own text, which end turns for real (row {number}: {token})"
+    ]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The rows of one side as they were rendered; `dropped` has the numbers that the user counts by."""
+
+    rendered: Rendered
+    tokens: TokenRows
+    dropped: list[tuple[int, str]]
+
+
+def _measured(part: Examples, whole: Examples, *, render: Renderer, most: int | None, file: Path) -> _Side:
+    some = part if most is None else replace(part, rows=part.rows[:most])
+    rendered = render(some, file=file)
+    numbers, dropped = numbers_of(whole, some, rendered)
+    return _Side(rendered, TokenRows(file, numbers), dropped)
+
+
+def _packed(told: Overview, tokens: TokenRows, tokenizer: Any, max_length: int) -> Look:
+    from ..methods.packing import pack
+
+    rows, said = pack([tokens[at] for at in range(len(tokens))], max_length)[:2]
+    return Look(replace(told, said=(*told.said, said)), TrainerRows(rows, tokenizer, max_length))
+
+
+# --- of a run ---------------------------------------------------------------------------------------------------------
+
+
+def rows_are_there(folder: Path) -> bool:
+    """Whether the rows of the run in `folder` have been tokenised."""
+    return (folder / "data" / TRAIN).with_suffix(".json").is_file()
+
+
+def sides_of(folder: Path) -> list[str]:
+    """`train`, and `held out` where rows are."""
+    return ["train", *(["held out"] if (folder / "data" / HELD_OUT).is_file() else [])]
+
+
+def look_at_run(name: str, folder: Path, recipe: Recipe, tokenizer: Any, side: str = "train") -> Look:
+    """The rows that the trainer of a run has (packed ones, where they are), or those held out, and figures over them.
+
+    Read from the run folder; the run may be training meanwhile. Raises `DataError` where they are not there (yet).
+    """
+    if recipe.method == "attached":
+        raise DataError(f"the rows of '{name}' are those of the trainer that was attached: trainer.train_dataset")
+    if not rows_are_there(folder):
+        raise DataError(f"the rows of '{name}' are not tokenised yet")
+    data = folder / "data"
+    train = _kept(data / TRAIN)
+    held_out = _kept(data / HELD_OUT) if "held out" in sides_of(folder) else None
+    about = json.loads((data / TRAIN).with_suffix(".json").read_text(encoding="utf-8"))
+    told = overview(
+        _title(name, recipe),
+        about["said"],
+        train,
+        held_out,
+        recipe.max_length,
+        dropped=[(number, why) for number, why in about["dropped"]],
+        left_out=about["left_out"],
+        truncated=about["truncated"],
+    )
+    rows, state = (train, "train") if side == "train" or held_out is None else (held_out, "held out")
+    if recipe.packing and state == "train" and (data / PACKED).is_file():
+        rows = TokenRows(data / PACKED)
+    shown: Rows = TrainerRows(rows, tokenizer, recipe.max_length, state)
+    return Look(told, shown)
+
+
+def _kept(file: Path) -> TokenRows:
+    numbers = np.load(file.with_suffix(".npy"), allow_pickle=False)
+    rows = TokenRows(file, numbers)
+    return rows if len(rows) == len(numbers) else TokenRows(file)  # being written again, by a run that goes on
