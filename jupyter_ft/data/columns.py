@@ -21,7 +21,7 @@ FORMATS: dict[str, tuple[Format, ...]] = {
 
 INPUT = "input"
 """What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
-OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "system")
+OURS = ("prompt", "completion", "context", "messages", "text", "chosen", "rejected", "system")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
     "prompt": (
@@ -29,9 +29,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("customer message", "user message", "customer", "human"),
     ),
     "completion": (
-        *("completion", "answer", "response", "output", "reply", "assistant", "target"),
+        *("completion", "answer", "answers", "response", "output", "reply", "assistant", "target"),
         *("agent reply", "assistant reply", "assistant message", "agent", "gpt"),
     ),
+    "context": ("context", "passage"),  # what a question is about; it precedes it in the prompt, after Squad
     "text": ("text", "content", "body"),
     "chosen": ("chosen", "preferred", "winner", "better"),
     "rejected": ("rejected", "dispreferred", "loser", "worse"),
@@ -45,7 +46,7 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
 }
 _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "messages": ("system",),
-    "prompt-completion": ("system",),
+    "prompt-completion": ("system", "context"),
     "preference": ("prompt", "system"),  # the prompt may be inside of both conversations
 }
 _MAP_LINES: dict[Format, str] = {

@@ -9,7 +9,16 @@ from jupyter_ft.errors import did_you_mean
 from .checks import kind_of, shown
 
 ROLES = ("system", "user", "assistant", "tool")
-_THEIR_ROLES = {"human": "user", "gpt": "assistant"}
+_PLAIN_ROLES = {"human": "user", "gpt": "assistant"}
+_OTHER_ROLES = {  # of ShareGPT's descendants
+    **dict.fromkeys(("prompter", "question", "customer"), "user"),
+    **dict.fromkeys(
+        ("chatgpt", "bot", "model", "ai", "bing", "bard", "agent", "function_call", "tool_call"), "assistant"
+    ),
+    **dict.fromkeys(("function", "function_response", "tool_response", "observation", "ipython"), "tool"),
+    "developer": "system",
+}
+_THEIR_ROLES = _PLAIN_ROLES | _OTHER_ROLES
 _KNOWN_KEYS = frozenset({"role", "content", "from", "value"})
 
 Turn = dict[str, str]
@@ -36,6 +45,12 @@ def conversation(cell: object) -> tuple[list[Turn], set[str]]:
     if not any(turn["role"] == "assistant" for turn in turns):
         raise RowError("no turn by the assistant, so nothing to learn", "add an answer or delete the row")
     return turns, {str(key) for given in cell for key in given if key not in _KNOWN_KEYS and given[key]}
+
+
+def other_roles(cell: object) -> dict[str, str]:
+    """The roles in a good `cell` that are named as few do, and which of ours each was taken for."""
+    named = {str(given.get("role", given.get("from"))) for given in cell} if isinstance(cell, (list, tuple)) else set()
+    return {role: _OTHER_ROLES[role.lower()] for role in sorted(named) if role.lower() in _OTHER_ROLES}
 
 
 def two_answers(prompt: object, answers: Mapping[str, object]) -> tuple[list[Turn], str, str]:

@@ -11,9 +11,9 @@ from typing import Any
 from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
-from .checks import kind_of
+from .checks import kind_of, shown
 from .columns import INPUT, Format, choose_columns
-from .conversations import RowError, conversation, two_answers
+from .conversations import RowError, conversation, other_roles, two_answers
 from .read import Source
 from .spool import Spool
 
@@ -70,9 +70,11 @@ def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -
     if bad:
         raise DataError(_complaint(source, *bad[0], alike))
     notes[SAME] = len(rows) - rows.distinct()
-    prompt = " + ".join(repr(taken[ours]) for ours in ("prompt", INPUT) if ours in taken)
+    prompt = " + ".join(repr(taken[ours]) for ours in ("context", "prompt", INPUT) if ours in taken)
     named = ", ".join(
-        f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}" for ours, theirs in taken.items() if ours != INPUT
+        f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}"
+        for ours, theirs in taken.items()
+        if ours not in ("context", INPUT)
     )
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
     noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
@@ -92,7 +94,11 @@ def _complaint(source: Source, index: int, first: RowError, alike: int) -> str:
 
 
 def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
+    cells = cells | {"completion": _answer(cells["completion"], notes)}
     example = {ours: _filled(cells[ours], ours, notes) for ours in ("prompt", "completion")}
+    about = "" if cells.get("context") is None else _text(cells["context"], "context", notes)
+    if about.strip():
+        example["prompt"] = f"{about}\n\n{example['prompt']}"
     more = "" if cells.get(INPUT) is None else _text(cells[INPUT], INPUT, notes)
     if more.strip():
         example["prompt"] += f"\n\n{more}"
@@ -100,11 +106,26 @@ def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"system": system, **example} if system else example
 
 
+def _answer(cell: object, notes: Counter[str]) -> object:
+    """The answer in `cell`: the first of several, which SQuAD writes as `{"text": [...], "answer_start": [...]}`."""
+    several = cell.get("text") if isinstance(cell, Mapping) else cell
+    if not isinstance(several, (list, tuple)) or not all(isinstance(one, str) for one in several):
+        return cell
+    if not several:
+        raise RowError(
+            "no answer in the list of answers", "write one, or delete the row: what has none teaches nothing"
+        )
+    notes["of several answers the first is taken"] += len(several) > 1
+    return several[0]
+
+
 def _messages(cells: dict[str, object], notes: Counter[str]) -> Example:
     turns, extra = conversation(cells["messages"])
     system = _system(cells, notes)
     if system and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": system}, *turns]
+    for theirs, ours in other_roles(cells["messages"]).items():
+        notes[f"turns of {shown(theirs)} are taken for the {ours}'s"] += 1
     if extra:
         notes[f"message keys that are not used: {', '.join(sorted(extra))}"] += 1
     if turns[-1]["role"] != "assistant":

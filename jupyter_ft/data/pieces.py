@@ -70,12 +70,18 @@ def facts(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in row.items() if isinstance(value, (int, float, str)))
 
 
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """The tokens of a tokenizer that stand for no text, by their ids."""
+    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
 class Reader:
     """Writes token rows as pieces, with a tokenizer that nobody else uses meanwhile."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
-        self._special = frozenset(getattr(tokenizer, "all_special_ids", ()))
+        self._special = special_tokens(tokenizer)
 
     def columns(self, row: Mapping[str, Any]) -> list[Column]:
         """The row as columns: what is given first, then the answers, cut together at `max_length`."""

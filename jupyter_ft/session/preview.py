@@ -15,6 +15,7 @@ import numpy as np
 from ..data import Examples, Rendered, hold_out
 from ..data.figures import TokenRows
 from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, numbers_of, overview
+from ..data.pieces import special_tokens
 from ..errors import DataError
 from ..recipe import Recipe
 from .start import plan
@@ -77,7 +78,8 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
 
 
 def _title(name: str, recipe: Recipe) -> str:
-    return f"{name} · {recipe.method} · {recipe.model}"
+    model = Path(recipe.model)
+    return f"{name} · {recipe.method} · {model.name if model.is_absolute() else model}"
 
 
 def _renderer(recipe: Recipe, tokenizer: Any) -> Renderer:
@@ -92,7 +94,7 @@ def _renderer(recipe: Recipe, tokenizer: Any) -> Renderer:
 
 def _special_inside(examples: Examples, tokenizer: Any) -> list[str]:
     """What there is to say of rows whose own text holds special tokens: the model takes them for the real ones."""
-    tokens = [token for token in tokenizer.all_special_tokens if len(token) > 1]
+    tokens = [token for token in special_tokens(tokenizer).values() if len(token) > 1]
     found: list[tuple[int, str]] = []
     for number, row in enumerate(examples.rows[:MOST_MEASURED], 1):
         text = json.dumps(row, ensure_ascii=False)
@@ -101,9 +103,7 @@ def _special_inside(examples: Examples, tokenizer: Any) -> list[str]:
         return []
     number, token = found[0]
     holds = "row holds" if len(found) == 1 else "rows hold"
-    return [
-        f"{len(found):,} {holds} special tokens in their own text, which end turns for real (row {number}: {token})"
-    ]
+    return [f"{len(found):,} {holds} special tokens in the text, which count as real ones (row {number}: {token})"]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,13 @@ class DataTab:
             first = look.rows.index_of(number)
         last = (len(look.rows) - 1) // PAGE * PAGE if number is None else len(look.rows) - 1
         first = max(0, min(first or 0, last))
-        shown = {"html": page_html(look, first, PAGE), "style": STYLE, "side": side, "sides": sides}
+        note = "" if number is None else _absent(look, number, first)
+        shown = {
+            "html": page_html(look, first, PAGE, told=first == 0, note=note),
+            "style": STYLE,
+            "side": side,
+            "sides": sides,
+        }
         return {**shown, "first": first, "page": PAGE, "of": len(look.rows)}
 
     def _look(self, side: str) -> Look:
@@ -68,6 +74,14 @@ class DataTab:
         look = look_at_run(self._session.name, self._session.folder, recipe, self._tokenizer, side)
         self._looks[side] = written, look
         return look
+
+
+def _absent(look: Look, number: int, first: int) -> str:
+    """Why the row that was asked for is not the first on its page; empty where it is."""
+    if look.rows.shown(first).number == number:
+        return ""
+    why = dict(look.overview.dropped).get(number)
+    return f"row {number:,} is dropped: {why}" if why else f"row {number:,} is not among these rows"
 
 
 def _whole(value: object) -> int | None:

@@ -41,8 +41,8 @@ color:var(--jp-ui-font-color1,var(--vscode-foreground,currentColor));font-varian
 border-bottom:1px solid var(--line);font-size:12px}
 .jft-data .tag{color:var(--warn);font-weight:600}.jft-data .dropped .tag{color:var(--bad)}
 .jft-data .cols{display:flex;flex-wrap:wrap}.jft-data .col{flex:1 1 300px;min-width:0}
-.jft-data .col+.col{border-left:1px solid var(--line)}
-.jft-data .wide{flex-basis:100%;border-bottom:1px solid var(--line)}
+.jft-data .col:not(.wide)+.col{border-left:1px solid var(--line)}
+.jft-data .wide{flex-basis:100%}.jft-data .wide:not(:last-child){border-bottom:1px solid var(--line)}
 .jft-data .name{padding:4px 10px 0;font-size:11px;font-weight:600;opacity:.68}
 .jft-data pre{margin:0;padding:5px 10px 7px;background:none;border:0;color:inherit;max-height:440px;overflow:auto;
 white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;
@@ -67,10 +67,12 @@ def look_html(look: Look, first: int = 0, count: int = PAGE) -> str:
     return f"<style>{STYLE}</style>{page_html(look, first, count)}"
 
 
-def page_html(look: Look, first: int = 0, count: int = PAGE) -> str:
-    """The same without the stylesheet."""
+def page_html(look: Look, first: int = 0, count: int = PAGE, *, told: bool = True, note: str = "") -> str:
+    """The same without the stylesheet; `told`: with the overview. `note` stands above the rows."""
     rows = "".join(_row(shown) for shown in look.page(first, count))
-    return f"<div class='jft-data'>{_overview(look.overview)}{KEY}{rows}{_more(look, first, count)}</div>"
+    above = _overview(look.overview) if told else ""
+    noted = f"<ul class='beware'><li>{escape(note)}</li></ul>" if note else ""
+    return f"<div class='jft-data'>{above}{KEY}{noted}{rows}{_more(look, first, count)}</div>"
 
 
 KEY = (

@@ -12,7 +12,7 @@ export class Data {
   private readonly rows = h("div", { class: "jft-rows", "data-testid": "rows", "aria-live": "polite" });
   private readonly place = h("span", { class: "jft-dim", "data-testid": "rows-place" });
   private readonly side = h("select", { "data-testid": "rows-side", "aria-label": "Rows to show", hidden: true });
-  private readonly jump = h("input", { type: "number", min: 1, placeholder: "row", "aria-label": "Go to row", "data-testid": "rows-jump" });
+  private readonly jump = h("input", { type: "number", min: 1, placeholder: "Go to row", "aria-label": "Go to row", "data-testid": "rows-jump" });
   private readonly before = this.button("‹ Previous", "rows-previous", -1);
   private readonly after = this.button("Next ›", "rows-next", 1);
   private page: Page | null = null;
@@ -26,7 +26,7 @@ export class Data {
       if (number > 0) this.ask({ side: this.where.side, number });
       this.jump.value = "";
     });
-    const bar = [this.before, this.after, this.place, this.side, this.jump];
+    const bar = [this.before, this.place, this.after, this.jump, this.side];
     this.element = h("div", { class: "jft-databox" }, [this.style, h("div", { class: "jft-toolbar" }, bar), this.rows]);
   }
 
@@ -48,6 +48,7 @@ export class Data {
       this.side.replaceChildren(...(page.sides ?? []).map((name) => h("option", { value: name }, [name])));
       this.side.value = this.where.side;
       this.rows.replaceChildren(plain(page.html));
+      this.rows.scrollTop = 0;
     } else this.rows.replaceChildren(h("p", { class: "jft-dim" }, [page.error ?? ""]));
     this.side.hidden = (page.sides?.length ?? 0) < 2;
     this.jump.hidden = !total;

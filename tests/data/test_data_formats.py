@@ -127,6 +127,54 @@ def test_sharegpt_is_understood():
     assert examples.notes == ("1 row: message keys that are not used: weight",)
 
 
+def test_roles_that_few_name_so_are_taken_and_said():
+    turns = [
+        {"from": "system", "value": "s"},
+        {"from": "Human", "value": "hi"},
+        {"from": "function_call", "value": "{}"},
+        {"from": "observation", "value": "3"},
+        {"from": "bot", "value": "yo"},
+    ]
+    examples = load([{"conversations": turns}, {"conversations": [*turns[:2], {"from": "gpt", "value": "yo"}]}], {})
+    assert [turn["role"] for turn in examples.rows[0]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert examples.notes == (
+        "1 row: turns of 'bot' are taken for the assistant's",
+        "1 row: turns of 'function_call' are taken for the assistant's",
+        "1 row: turns of 'observation' are taken for the tool's",
+    )
+
+
+SQUAD = {"id": "1", "title": "t", "context": "Paris is in France.", "question": "Where is Paris?"}
+
+
+def test_a_context_precedes_the_question_and_the_first_of_several_answers_is_taken():
+    rows = [
+        {**SQUAD, "answers": {"text": ["France", "in France"], "answer_start": [12, 9]}},
+        {**SQUAD, "context": "", "answers": {"text": ["France"], "answer_start": [12]}},
+    ]
+    examples = load(rows, {})
+    assert list(examples.rows) == [
+        {"prompt": "Paris is in France.\n\nWhere is Paris?", "completion": "France"},
+        {"prompt": "Where is Paris?", "completion": "France"},
+    ]
+    assert "(prompt = 'context' + 'question', completion = 'answers')" in examples.said
+    assert examples.notes == ("1 row: of several answers the first is taken",)
+    listed = load([{"question": "a", "Passage": "p", "answer": ["b", "c"]}], {})
+    assert list(listed.rows) == [{"prompt": "p\n\na", "completion": "b"}]
+    mapped = load([{"q": "a", "about": "p", "a": "b"}], {"prompt": "q", "completion": "a", "context": "about"})
+    assert list(mapped.rows) == [{"prompt": "p\n\na", "completion": "b"}]
+    none = refusal([{**SQUAD, "answers": {"text": [], "answer_start": []}}])
+    assert none == (
+        "a list, row 1: no answer in the list of answers; write one, or delete the row: what has none teaches nothing"
+    )
+
+
 def test_a_conversation_that_ends_without_an_answer_is_noted():
     examples = load([{"messages": [HI, YO, HI]}], {})
     assert examples.notes == ("1 row: the last turn is no answer, so it is not trained",)
