@@ -27,7 +27,7 @@ export class Data {
       this.jump.value = "";
     });
     const bar = [this.before, this.place, this.after, this.jump, this.side];
-    this.element = h("div", { class: "jft-databox" }, [this.style, h("div", { class: "jft-toolbar" }, bar), this.rows]);
+    this.element = h("div", { class: "jft-databox" }, [h("div", { class: "jft-toolbar" }, bar), this.rows]);
   }
 
   /** `again`: the rows may be others, or there, now. */
@@ -44,6 +44,7 @@ export class Data {
     const { first = 0, of: total = 0 } = page;
     if (page.html) {
       setText(this.style, page.style ?? "");
+      this.element.prepend(this.style);
       this.where = { side: page.side ?? "train", first };
       this.side.replaceChildren(...(page.sides ?? []).map((name) => h("option", { value: name }, [name])));
       this.side.value = this.where.side;

@@ -31,6 +31,7 @@ def test_rows_are_looked_at_before_and_during_a_run(kernel: Kernel) -> None:
     start = "%%finetune looked --model tiny --data tickets.csv --no-wait\nmax_steps: 100000\ndtype: float32"
     assert kernel.run(start).ok
     assert kernel.run("%ft wait looked --step 1").ok
+    _a_page_while_it_trains(kernel)
     said = kernel.run("%ft data looked")
     assert said.ok, said.reply
     assert "row 1 · " in said.displays()[0]["text/plain"]
@@ -38,3 +39,19 @@ def test_rows_are_looked_at_before_and_during_a_run(kernel: Kernel) -> None:
     assert not refused.ok
     assert "as its recipe says" in refused.reply["evalue"]
     assert kernel.run("%ft close looked").ok
+
+
+def _a_page_while_it_trains(kernel: Kernel) -> None:
+    opened = [m["content"] for m in kernel.heard if m["msg_type"] == "comm_open"]
+    panel = next(one["comm_id"] for one in opened if "_esm" in one["data"]["state"])
+    kernel.tell(panel, {"t": "hello", "view": "v"})
+    kernel.tell(panel, {"t": "rows", "view": "v", "asked": "a", "side": "train", "number": 7})
+    found = [m["content"]["data"].get("content", {}) for m in kernel.heard if m["msg_type"] == "comm_msg"]
+    page = next((one for one in found if one.get("t") == "rows"), None)
+    if page is None:
+        page = kernel.until(lambda m: m["content"].get("data", {}).get("content", {}).get("t") == "rows")["content"][
+            "data"
+        ]["content"]
+    assert (page["asked"], page["to"], page["first"], page["of"]) == ("a", "v", 6, 40)
+    assert "<strong>Row 7</strong>" in page["html"]
+    assert kernel.value("looked.state") == "running"
