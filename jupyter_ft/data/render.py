@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, groupby, islice, pairwise
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,8 +25,9 @@ import numpy as np
 
 from jupyter_ft.errors import DataError
 
+from .edges import EdgeFinder
 from .formats import Example, Examples
-from .layout import Layout, LayoutError, Tokenizer, encode, first_ids
+from .layout import Layout, LayoutError, Tokenizer, first_ids
 from .spans import lay_out
 from .tokens import TokenFile
 
@@ -114,12 +115,12 @@ def render(
     """
     total = len(examples.rows)
     every = max(_REPORT_EVERY, total // 100 // _TOGETHER * _TOGETHER)
-    opening = first_ids(tokenizer)
+    finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
         numbered = enumerate(examples.rows, 1)
         while some := list(islice(numbered, _TOGETHER)):
-            _add_all(some, tally, tokenizer, system, opening)
+            _add_all(some, tally, finder, system, opening)
             done = some[-1][0]
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
@@ -141,23 +142,28 @@ class _Cut:
 
     @property
     def edges(self) -> list[int]:
-        return sorted({0, len(self.text), *chain.from_iterable(self.spans)})
+        """Where its spans begin and end, inside it."""
+        return sorted({*chain.from_iterable(self.spans)} - {0, len(self.text)})
 
 
 def _add_all(
-    some: list[tuple[int, Example]], tally: _Tally, tokenizer: Tokenizer, system: str | None, opening: list[int]
+    some: list[tuple[int, Example]], tally: _Tally, finder: EdgeFinder, system: str | None, opening: list[int]
 ) -> None:
     """Lay out and tokenise some rows together, which is several times as fast as one by one."""
     held: list[_Cut] = []
+    characters = 0
     for number, example in some:
         try:
-            held.append(_cut(number, lay_out(example, tokenizer, system), tally.max_length))
+            held.append(_cut(number, lay_out(example, finder.tokenizer, system), tally.max_length))
         except LayoutError as reason:
-            _tokenise(held, tally, tokenizer, opening)
+            _tokenise(held, tally, finder, opening)
             tally.drop(number, str(reason))
-        if sum(len(cut.text) for cut in held) > _MOST_CHARACTERS:
-            _tokenise(held, tally, tokenizer, opening)
-    _tokenise(held, tally, tokenizer, opening)
+            continue
+        characters += len(held[-1].text)
+        if characters > _MOST_CHARACTERS:
+            _tokenise(held, tally, finder, opening)
+            characters = 0
+    _tokenise(held, tally, finder, opening)
 
 
 def _cut(number: int, layout: Layout, max_length: int) -> _Cut:
@@ -166,15 +172,13 @@ def _cut(number: int, layout: Layout, max_length: int) -> _Cut:
     return _Cut(number, text, spans, len(layout.text), layout.templated, layout.note)
 
 
-def _tokenise(held: list[_Cut], tally: _Tally, tokenizer: Tokenizer, opening: list[int]) -> None:
+def _tokenise(held: list[_Cut], tally: _Tally, finder: EdgeFinder, opening: list[int]) -> None:
     """Tokenise what is held, and empty it."""
     if not held:
         return
-    texts = [[cut.text, *(cut.text[one:two] for one, two in pairwise(cut.edges))] for cut in held]
-    encoded = iter(encode(tokenizer, [*chain.from_iterable(texts)]))
-    for cut, own in zip(held, texts, strict=True):
-        ids, *pieces = islice(encoded, len(own))
-        row, length = _token_row(cut, ids, _edges(cut, ids, pieces, tokenizer), opening)
+    found = finder.tokenise([cut.text for cut in held], [cut.edges for cut in held])
+    for cut, (ids, token_at) in zip(held, found, strict=True):
+        row, length = _token_row(cut, ids, token_at | {0: 0, len(cut.text): len(ids)}, opening)
         tally.add(cut.number, row, length, cut.note)
     held.clear()
 
@@ -188,31 +192,6 @@ def _token_row(cut: _Cut, ids: list[int], token_at: dict[int, int], opening: lis
         whole = bool(cut.spans) and cut.spans[0][0] == 0
         ids, labels = [*opening, *ids], [*(opening if whole else [UNTRAINED] * len(opening)), *labels]
     return TokenRow(input_ids=ids, labels=labels), len(ids) * cut.whole // max(len(cut.text), 1)
-
-
-def _edges(cut: _Cut, ids: list[int], pieces: list[list[int]], tokenizer: Tokenizer) -> dict[int, int]:
-    """The token of `ids`, those of the text, at which each character of its edges (0 and the end among them) stands.
-
-    Where the pieces between the edges have the ids of the whole, they tell; else the ids of each beginning do, by where
-    they part from those of the whole (a token that lies across an edge counts as after it).
-    """
-    edges = cut.edges
-    if [*chain.from_iterable(pieces)] == ids:
-        return dict(zip(edges, accumulate(map(len, pieces), initial=0), strict=True))
-    beginnings = encode(tokenizer, [cut.text[:edge] for edge in edges[1:-1]]) if edges[1:-1] else []
-    inner = [_common(beginning, ids) for beginning in beginnings]
-    return dict(zip(edges, [0, *inner, len(ids)], strict=True))
-
-
-def _common(some: list[int], other: list[int]) -> int:
-    """How many tokens two rows share from the start.
-
-    Not the length of the shorter: the last token before an edge may be merged with what follows it.
-    """
-    for at, (one, two) in enumerate(zip(some, other, strict=False)):
-        if one != two:
-            return at
-    return min(len(some), len(other))
 
 
 def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, tokenizer: Tokenizer) -> Rendered:
