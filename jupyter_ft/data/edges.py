@@ -54,7 +54,7 @@ class EdgeFinder:
         for text, ids, found, own, inner in zip(texts, all_ids, special, pieces, edges, strict=False):
             places = [at for at, token in enumerate(ids) if token in self._numbers] if found else []
             if [ids[at] for at in places] != [self._special[one.group()] for one in found]:
-                own = [_Piece(0, text[:edge]) for edge in inner]
+                own[:] = [_Piece(0, text[:edge]) for edge in inner]
                 known.update(zip((p.text for p in own), encode(self.tokenizer, [p.text for p in own]), strict=True))
             starts = [places[p.number - 1] if p.number else 0 for p in own]
             beginnings = [self._kept.get(p.text) or known[p.text] for p in own]

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
@@ -33,8 +36,8 @@ class Examples:
     """Rows of one format, ready to be rendered.
 
     `said` is the sentence for the user, with the columns that were taken; `notes` are what they may want to know.
-    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the split that is
-    held out, where one is.
+    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the data that are
+    held out, where they are not of the rows. `numbers` are those of the rows (from 1) where they are a part of them.
     """
 
     rows: Spool
@@ -45,6 +48,7 @@ class Examples:
     fingerprint: str
     path: str | list[str] | None
     beside: Mapping[str, Examples] = field(default_factory=dict)
+    numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
 
 def normalise(source: Source, columns: Mapping[str, str]) -> Examples:

@@ -43,8 +43,10 @@ def hold_out(
     said = f"{_rows(len(test))} of {total:,} held out from {examples.name} (seed {seed})"
     if repeats:
         said += f"; {repeats:,} {'repeats' if repeats > 1 else 'repeat'} of another row kept on its side"
-    kept, apart = (examples.rows.subset(map(int, side)) for side in (train, test))
-    return replace(examples, rows=kept), replace(examples, rows=apart, said=said, notes=())
+    kept, apart = (
+        replace(examples, rows=examples.rows.subset(map(int, side)), numbers=side + 1) for side in (train, test)
+    )
+    return kept, replace(apart, said=said, notes=())
 
 
 def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], int]:

@@ -51,12 +51,13 @@ class TokenRow(TypedDict):
 class Rendered:
     """What the model is trained on, and the sentence about it.
 
-    `rows` are a list, or a `datasets.Dataset` over a file. `left_out` rows are not among them; `dropped` holds the
-    number of each (from 1, among the examples) and why, for the first thousand. `truncated` rows were cut to
-    `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept.
+    `rows` are a list, or a `datasets.Dataset` over a file; `numbers` are theirs as the user counts them (from 1).
+    `left_out` rows are not among them; `dropped` holds the number of each and why, for the first thousand. `truncated`
+    rows were cut to `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept.
     """
 
     rows: Sequence[TokenRow]
+    numbers: array[int]
     dropped: list[tuple[int, str]]
     left_out: int
     truncated: int
@@ -71,6 +72,7 @@ class _Tally:
 
     max_length: int
     rows: list[TokenRow] | TokenFile
+    numbers: array[int] = field(default_factory=lambda: array("I"))
     dropped: list[tuple[int, str]] = field(default_factory=list)
     left_out: int = 0
     lengths: array[int] = field(default_factory=lambda: array("Q"))  # of all that could be written, before cutting
@@ -92,6 +94,7 @@ class _Tally:
             self.drop(number, f"its answer begins beyond max_length {self.max_length} ({length} tokens)")
             return
         self.rows.append(cut)
+        self.numbers.append(number)
         self.tokens += len(cut["input_ids"])
         self.trained += trained
         self.truncated += length > self.max_length
@@ -118,10 +121,12 @@ def render(
     finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
-        numbered = enumerate(examples.rows, 1)
+        numbers = range(1, total + 1) if examples.numbers is None else map(int, examples.numbers)
+        numbered = zip(numbers, examples.rows, strict=True)
+        done = 0
         while some := list(islice(numbered, _TOGETHER)):
             _add_all(some, tally, finder, system, opening)
-            done = some[-1][0]
+            done += len(some)
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
         if not len(rows):
@@ -204,13 +209,15 @@ def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, toke
         said.append(f"{_rows(tally.left_out)} left out (row {number}: {reason})")
     said += [f"{_rows(count)}: {note}" for note, count in tally.notes.items() if count]
     said += _about_layout(examples, tokenizer)
-    return Rendered(rows, tally.dropped, tally.left_out, tally.truncated, tally.tokens, tally.trained, "; ".join(said))
+    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
+    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))
 
 
 def _nothing_left(tally: _Tally, examples: Examples) -> str:
     count = len(examples.rows)
     if not tally.lengths:
-        return f"{examples.name}: no row of {count:,} can be trained (row 1: {tally.dropped[0][1]}); change the rows"
+        number, reason = tally.dropped[0]
+        return f"{examples.name}: no row of {count:,} can be trained (row {number}: {reason}); change the rows"
     middle = int(np.median(np.frombuffer(tally.lengths, np.uint64)))
     return (
         f"{examples.name}: nothing is left to train in {_rows(count)}, because max_length {tally.max_length} cuts off "
