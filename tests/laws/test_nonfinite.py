@@ -84,11 +84,11 @@ def test_the_rows_behind_a_refused_step_are_the_users(poisoned: Path, rows: list
     """Also where rows are left out, held out or packed."""
     rows[6] = {"prompt": "x" * 600, "completion": "left out"}
     rows[30] = {"prompt": f"Where is {POISON}?", "completion": "Lost."}
-    session = _run(poisoned, rows, "numbers", batch_size=1, epochs=3, max_length=400, **asked)
+    session = _run(poisoned, rows, "numbers", batch_size=1, epochs=2, max_length=400, **asked)
     session.wait(timeout=120)
     refused = [event for event in session.events if event.kind == "step-refused"]
     amber = [event for event in session.events if event.kind == "health" and event.rows]
-    assert len(refused) == 3  # it comes once an epoch
+    assert len(refused) == 2  # it comes once an epoch
     together = range(2, 20) if "packing" in asked else [1]
     assert all(31 in event.rows and len(event.rows) in together for event in [*refused, *amber])
     assert amber
