@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .columns import Format
 from .formats import Example, Examples, normalise
-from .held_out import hold_out, of_same_format
+from .held_out import elsewhere, hold_out, of_same_format
 from .layout import chat_ids, chat_text
 from .read import Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -44,13 +44,15 @@ def load(
 ) -> Examples:
     """The examples in `data`; `columns` maps our names to theirs.
 
-    Where `held_out` names a split of the data set, its rows come along in `beside`. `progress(rows)` is called now and
-    then while rows are read. Raises `DataError` as `read` and `normalise` do.
+    Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress(rows)` is
+    called now and then while rows are read. Raises `DataError` as `read` and `normalise` do.
     """
     source = read(data, progress)
     examples = normalise(source, columns)
-    if not isinstance(held_out, str) or held_out not in source.splits:
+    if not isinstance(held_out, str):
         return examples
+    if held_out not in source.splits:
+        return replace(examples, beside={held_out: elsewhere(examples, held_out, columns, progress)})
     beside = normalise(read(source.splits[held_out], progress), columns)
     beside = of_same_format(replace(beside, name=f"{source.name}, {held_out}"), examples, held_out)
     used = tuple(note for note in examples.notes if "held_out: " not in note)

@@ -101,7 +101,8 @@ def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
-        folder.write_recipe(recipe, about_run({k: getattr(examples, k) for k in _OF_DATA}))
+        held_out = {name: beside.fingerprint for name, beside in examples.beside.items()}
+        folder.write_recipe(recipe, about_run({k: getattr(examples, k) for k in _OF_DATA} | {"held_out": held_out}))
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
@@ -212,7 +213,7 @@ def open_run(name_or_dir: str | Path) -> Session:
 
 
 def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
-    """The rows of a past run. `DataError` where the source has changed or is gone."""
+    """The rows of a past run, and those it holds out. `DataError` where a source has changed or is gone."""
     if folder.rows.exists():
         return data_package.load_rows(folder.rows)
     _, about = folder.read_recipe()
@@ -221,8 +222,10 @@ def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
         examples = data_package.load(known["path"], recipe.columns, recipe.held_out)
     except DataError as error:
         raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
-    if examples.fingerprint != known["fingerprint"]:
-        raise DataError(
-            f"{known['path']} has changed since '{folder.name}' began; put the old file back or start a new run"
-        )
+    fingerprints = {known["path"]: (examples.fingerprint, known["fingerprint"])}
+    for name, before in known.get("held_out", {}).items():
+        fingerprints[f"held_out: {name}"] = examples.beside[name].fingerprint, before
+    for name, (now, before) in fingerprints.items():
+        if now != before:
+            raise DataError(f"{name} has changed since '{folder.name}' began; put the old file back or start a new run")
     return examples
