@@ -17,7 +17,7 @@ from .arrow import HELD_OUT_SPLITS
 from .checks import kind_of
 from .columns import INPUT, Format, choose_columns
 from .conversations import RowError, conversation
-from .read import Source
+from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
 
 Example = dict[str, Any]
@@ -51,7 +51,7 @@ class Examples:
     numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
 
-def normalise(source: Source, columns: Mapping[str, str]) -> Examples:
+def normalise(source: Source, columns: Mapping[str, str], progress: Report | None = None) -> Examples:
     """The rows of `source` in the format that their columns tell; `columns` maps our names to theirs.
 
     Exact repeats are kept and noted. Raises `DataError` for a column that is missing or ambiguous, and for rows that
@@ -63,6 +63,8 @@ def normalise(source: Source, columns: Mapping[str, str]) -> Examples:
     bad: list[tuple[int, RowError]] = []
     alike = 0
     for index, row in enumerate(source.rows):
+        if progress and index % REPORT_EVERY == 0:
+            progress("checking", index)
         try:
             rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
         except RowError as reason:

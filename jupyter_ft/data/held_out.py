@@ -71,7 +71,7 @@ def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tupl
 def elsewhere(examples: Examples, name: str, columns: Mapping[str, str], progress: Report | None = None) -> Examples:
     """The rows of other data that are held out. Raises `DataError` as `read` does, or where their format is another."""
     try:
-        found = normalise(read(name, progress), columns)
+        found = normalise(read(name, progress), columns, progress)
     except DataError as error:
         raise DataError(f"held_out: {error}") from None
     return of_same_format(found, examples, name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import data as data_package
 from .._version import __version__
-from ..data import Examples
+from ..data import Examples, Report
 from ..errors import DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
@@ -22,8 +23,13 @@ from .handle import Session
 from .registry import sessions
 
 
-def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, Examples]:
-    """The checked recipe and rows of a run that is not started. Raises as `finetune` does; loads nothing."""
+def plan(
+    model: str, data: object, recipe: Mapping[str, Any], progress: Report | None = None
+) -> tuple[Recipe, Examples]:
+    """The checked recipe and rows of a run that is not started; `progress` is told how far the rows are.
+
+    Raises as `finetune` does. Loads nothing, and leaves nothing behind where it is interrupted.
+    """
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
@@ -34,9 +40,19 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns, checked.held_out)
-    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed)  # what is wrong with it, now
+    examples = _rows(data, checked, progress)
+    if examples is None:
+        raise KeyboardInterrupt  # a new one: the traceback of the old keeps the rows, and their file, in a notebook
     return checked, examples
+
+
+def _rows(data: object, recipe: Recipe, progress: Report | None) -> Examples | None:
+    """The rows; None where it was interrupted."""
+    with suppress(KeyboardInterrupt):
+        examples = data_package.load(data, recipe.columns, recipe.held_out, progress)
+        data_package.hold_out(examples, recipe.held_out, recipe.columns, recipe.seed)  # what is wrong with it, now
+        return examples
+    return None
 
 
 def check_model(model: str) -> None:
@@ -65,23 +81,27 @@ def finetune(
     resume: bool = False,
     **recipe: Any,
 ) -> Session:
-    """Start a run in the background and return its `Session` at once.
+    """Start a run in the background and return its `Session` as soon as the rows are read.
 
     `data`: a path (CSV, JSON Lines, Parquet) or several, a hub id, a `datasets.Dataset` or `DatasetDict`, a list of
     dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live `Hyperparameters`, aliases
-    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
-    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first.
+    Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     wanted = check_name("run" if name is None else name)
-    checked, examples = plan(model, data, recipe)
+    return begin(wanted, *plan(model, data, recipe), replace=replace, resume=resume)
+
+
+def begin(wanted: str, recipe: Recipe, examples: Examples, *, replace: bool, resume: bool) -> Session:
+    """Start what was planned, under the name `wanted`, or go on with it. Raises `RecipeError` or `RunFolderError`."""
     for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
     if resume:
-        return _continue(wanted, checked)
-    session = _create(wanted, checked, examples)
+        return _continue(wanted, recipe)
+    session = _create(wanted, recipe, examples)
     session.launch()
     return session
 
