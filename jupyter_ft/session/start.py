@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,19 +39,9 @@ def plan(
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = _rows(data, checked, progress)
-    if examples is None:
-        raise KeyboardInterrupt  # a new one: the traceback of the old keeps the rows, and their file, in a notebook
+    examples = data_package.load(data, checked.columns, checked.held_out, progress)
+    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed)  # what is wrong with it, now
     return checked, examples
-
-
-def _rows(data: object, recipe: Recipe, progress: Report | None) -> Examples | None:
-    """The rows; None where it was interrupted."""
-    with suppress(KeyboardInterrupt):
-        examples = data_package.load(data, recipe.columns, recipe.held_out, progress)
-        data_package.hold_out(examples, recipe.held_out, recipe.columns, recipe.seed)  # what is wrong with it, now
-        return examples
-    return None
 
 
 def check_model(model: str) -> None:
