@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TypedDict
@@ -30,6 +31,7 @@ from .formats import Example, Examples
 from .layout import Layout, LayoutError, Tokenizer, first_ids
 from .spans import lay_out
 from .tokens import TokenFile
+from .writer import Writer
 
 UNTRAINED = -100
 """The label of a token that is not trained; the loss of torch and transformers leaves it out."""
@@ -119,13 +121,14 @@ def render(
     total = len(examples.rows)
     every = max(_REPORT_EVERY, total // 100 // _TOGETHER * _TOGETHER)
     finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
+    written = partial(lay_out, writer=Writer(tokenizer), system=system)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
         numbers = range(1, total + 1) if examples.numbers is None else map(int, examples.numbers)
         numbered = zip(numbers, examples.rows, strict=True)
         done = 0
         while some := list(islice(numbered, _TOGETHER)):
-            _add_all(some, tally, finder, system, opening)
+            _add_all(some, tally, written, finder, opening)
             done += len(some)
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
@@ -152,14 +155,18 @@ class _Cut:
 
 
 def _add_all(
-    some: list[tuple[int, Example]], tally: _Tally, finder: EdgeFinder, system: str | None, opening: list[int]
+    some: list[tuple[int, Example]],
+    tally: _Tally,
+    written: Callable[[Example], Layout],
+    finder: EdgeFinder,
+    opening: list[int],
 ) -> None:
     """Lay out and tokenise some rows together, which is several times as fast as one by one."""
     held: list[_Cut] = []
     characters = 0
     for number, example in some:
         try:
-            held.append(_cut(number, lay_out(example, finder.tokenizer, system), tally.max_length))
+            held.append(_cut(number, written(example), tally.max_length))
         except LayoutError as reason:
             _tokenise(held, tally, finder, opening)
             tally.drop(number, str(reason))
