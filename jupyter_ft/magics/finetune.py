@@ -83,14 +83,15 @@ def run(shell: Any, first_line: str, text: str) -> None:
 @contextmanager
 def reading(place: Place) -> Iterator[ReadingLine | None]:
     """Count the rows in the cell while they are read; nobody looks at a headless one. Ctrl-C is a red line."""
-    line = None if place.headless else ReadingLine(rich=place.rich)
+    line, whole = None if place.headless else ReadingLine(rich=place.rich), False
     try:
         yield line
+        whole = True
     except KeyboardInterrupt:
         raise DataError(f"interrupted{line.where if line else ''}; nothing was started, run the cell again") from None
     finally:
         if line is not None:
-            line.end()
+            line.end(whole=whole)
 
 
 def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:

@@ -30,10 +30,11 @@ class ReadingLine:
             self._due = now + EVERY
             self._show(f"{what} rows: {rows:,}")
 
-    def end(self) -> None:
-        """Say what it came to, if a line was shown."""
+    def end(self, *, whole: bool) -> None:
+        """Say what it came to, if a line was shown; `whole`: all was read, and not broken off."""
         if self._due > self._began + FIRST:
-            self._show(f"{self._most:,} rows read in {self._clock() - self._began:.0f} s", end="\n")
+            took = f"{self._clock() - self._began:.0f} s"
+            self._show(f"{self._most:,} rows read in {took}" if whole else f"broken off after {took}", end="\n")
 
     def _show(self, text: str, end: str = "") -> None:
         if not self._rich:
