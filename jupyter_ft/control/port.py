@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -44,15 +44,15 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
-    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
-    (empty: not known).
+    `name` is the run's, for advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of
+    the trainer (from 0).
     """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
     name: str = "run"
-    numbers: Sequence[int] | None = None
+    behind: Callable[[int], list[int]] = lambda row: [row + 1]
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -158,9 +158,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
-        numbers = self.hooks.numbers
-        if numbers is None or numbers:
-            self._rows = [numbers[row] if numbers else row + 1 for batch in self.batches for row in batch]
+        self._rows = [number for batch in self.batches for row in batch for number in self.hooks.behind(row)]
         parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..control.accelerated import own_state
 from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
@@ -53,7 +55,6 @@ class Job:
     inbox: Inbox
     chat: Chat
     resume: str | None = None
-    _numbers: list[int] | None = None  # of the rows that were kept, from 1
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -85,7 +86,7 @@ class Job:
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
-        rows, held_out = self._render(base)
+        rows, held_out, behind = self._render(base)
         self._stop_early()
         twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
         build = BUILDERS[self.recipe.method]
@@ -94,7 +95,7 @@ class Job:
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.numbers = self._numbers
+        running.behind = behind
         try:
             return running.run(self.resume)
         finally:
@@ -109,15 +110,16 @@ class Job:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
         raise _StoppedEarly
 
-    def _render(self, base: Base) -> tuple[Any, Any]:
+    def _render(self, base: Base) -> tuple[Any, Any, Callable[[int], list[int]]]:
+        """The rows to train on and to evaluate on, and which of the user's rows (from 1) are behind one of them."""
         recipe = self.recipe
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
-        said = rendered.said
+        said, numbers, inside = rendered.said, np.frombuffer(rendered.numbers, np.uint32), None
         if recipe.packing:
-            rows, packed = pack(rows, recipe.max_length)
+            rows, packed, inside = pack(rows, recipe.max_length)
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
@@ -130,12 +132,12 @@ class Job:
                 trained_tokens=rendered.trained_tokens,
             )
         )
-        if recipe.packing or recipe.held_out is not None or rendered.left_out > len(rendered.dropped):
-            self._numbers = []  # a row of the trainer is not one of the user's, or it is not known which
-        elif rendered.dropped:
-            dropped = {number for number, _ in rendered.dropped}
-            self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
-        return rows, held_out.rows if held_out else None
+
+        def behind(row: int) -> list[int]:
+            found: list[int] = numbers[[row] if inside is None else inside[row]].tolist()
+            return found
+
+        return rows, held_out.rows if held_out else None, behind
 
     def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
         return render(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
-        self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
+        self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -65,7 +66,7 @@ class Running:
             self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
-        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, numbers=self.numbers)
+        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters

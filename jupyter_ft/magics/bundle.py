@@ -126,7 +126,8 @@ class Private:
         try:
             if not _at_hand(folder, about):
                 return cls(said, complete=False)
-            rows = rows_of(folder, parse_recipe(asked)).rows
+            examples = rows_of(folder, parse_recipe(asked))
+            rows = [row for part in (examples, *examples.beside.values()) for row in part.rows]
         except (FineTuneError, OSError, KeyError, TypeError, ValueError):
             return cls(said, complete=False)
         return cls([*said, *_strings(rows)], complete=True)
