@@ -44,6 +44,8 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
+    `speak(step)` answers questions with the live model; the turn is given up meanwhile.
+
     `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
     (empty: not known).
     """
@@ -51,6 +53,7 @@ class Hooks:
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    speak: Callable[[int], None] = lambda step: None
     name: str = "run"
     numbers: Sequence[int] | None = None
 

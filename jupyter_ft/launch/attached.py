@@ -6,6 +6,7 @@ import gc
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from ..errors import FineTuneError, Refused
 from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
 from ..recipe import Recipe, Schedule, parse_recipe
-from ..sampling.attached_twin import AttachedTwin
+from ..sampling.twin import Voices
 from ..weights import write_weights
 from .running import Running, one_line
 
@@ -156,7 +157,7 @@ class AttachedRun(Running):
     inbox: ServingInbox
     output: Any = None
 
-    def __init__(self, trainer: Any, twin: AttachedTwin | None, recipe: Recipe, **rest: Any) -> None:
+    def __init__(self, trainer: Any, twin: Voices | None, recipe: Recipe, **rest: Any) -> None:
         super().__init__(trainer, cast(Any, twin), recipe, **rest)
         self._voices = twin
 
@@ -207,6 +208,8 @@ class AttachedRun(Running):
                 self.chat.begin(self._voices, self.folder.name)
 
         hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
+        if self._voices is not None:
+            hooks.speak = partial(self._voices.speak, model=trainer.model)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
@@ -221,6 +224,8 @@ class AttachedRun(Running):
                 turn.give()
             return self._finish(port)
         finally:
+            if self._voices is not None:
+                self._voices.retire()
             port.report_step()
             port.obedience.refuse_rest("the run is over")
             port.detach()
