@@ -112,6 +112,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Optimizer steps done."""
         return int(self.trainer.state.global_step)
 
+    def own_state(self) -> dict[str, Any]:
+        """What this kind of port adds to a checkpoint."""
+        return {}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """Put back what `own_state()` described (empty: a checkpoint of before there was one)."""
+
     # --- the frame ---
 
     def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:

@@ -34,6 +34,7 @@ _SCHEDULES: dict[str, Schedule] = {
     "constant_with_warmup": "constant",
 }
 _BATCHES = ("get_train_dataloader", "get_batch_samples", "set_initial_training_values")
+_KEPT = ("num_input_tokens_seen", "best_metric", "best_global_step", "best_model_checkpoint")
 _PRINTING = (PrinterCallback, ProgressCallback, NotebookProgressCallback)
 
 
@@ -138,6 +139,18 @@ class AttachedPort(Port):
         history = state.log_history[-HISTORY:]
         super().on_log(args, state, control, logs, **more)
         state.log_history[:] = history
+
+    def own_state(self) -> dict[str, Any]:
+        """What transformers keeps of a run in its own checkpoints, less the summary of a part that was stopped."""
+        state = self.trainer.state
+        kept = {name: getattr(state, name) for name in _KEPT}
+        history = [entry for entry in state.log_history if "train_runtime" not in entry]
+        return kept | {"log_history": history, "total_flos": state.total_flos + self.trainer.current_flos}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """The history goes on, as with `resume_from_checkpoint`."""
+        for name, value in state.items():
+            setattr(self.trainer.state, name, value)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Tell of the user's own evaluation."""

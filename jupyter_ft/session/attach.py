@@ -23,6 +23,20 @@ SERVED = ("evaluate", "predict", "save_model")
 SERVED_BY_MODEL = ("save_pretrained", "generate")
 
 
+class StillTraining(KeyboardInterrupt):
+    """Ctrl-C in `trainer.train()`: the cell ends, the run goes on. A notebook shows its one line."""
+
+    def __init__(self, session: Session) -> None:
+        of = f" of {session.total_steps}" if session.total_steps else ""
+        super().__init__(
+            f"{session.name} goes on training (step {session.step}{of}): trainer.train() waits for it again, "
+            f"%ft stop {session.name} ends it"
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 class Attached(Session):
     """The session of a trainer that the user built."""
 
@@ -102,7 +116,10 @@ def _waiting(session: Session, run: AttachedRun) -> Any:
             raise Refused(f"train: '{session.name}' is training already; to go on with a run: attach(…, resume=True)")
         if threading.current_thread().name == f"jupyter-ft {session.name}":
             raise Refused("train: called from within the training")
-        session.wait()
+        try:
+            session.wait()
+        except KeyboardInterrupt:
+            raise StillTraining(session) from None
         return run.output
 
     return train

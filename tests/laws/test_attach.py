@@ -121,6 +121,49 @@ def test_resumed_equals_uninterrupted(build: Any) -> None:
     assert trained(trainer) == trained(bare)
 
 
+def test_a_resumption_has_the_history_and_the_output_of_transformers_own(build: Any, tmp_path: Path) -> None:
+    import numpy as np
+    from transformers import TrainerCallback
+
+    import jupyter_ft
+
+    class Logs(TrainerCallback):
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            state.log_history[-1]["own"] = self.kind(state.global_step)
+
+    class Stops(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_save = control.should_training_stop = state.global_step == stopped
+
+    def make(kind: Any = float) -> Any:
+        trainer = build(num_train_epochs=2, dropout=0.1, eval_strategy="steps", eval_steps=4, logging_steps=3)
+        trainer.add_callback(Logs(kind))
+        return trainer
+
+    first = jupyter_ft.attach(make(np.float32), name="parted")
+    first.wait(step=5, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    stopped = first.step
+    first.close()
+    bare = make()
+    bare.add_callback(Stops())
+    bare.train()
+    bare = make()
+    expected = bare.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{stopped}"))
+
+    trainer = make()
+    jupyter_ft.attach(trainer, name="parted", resume=True)
+    got = trainer.train()
+    assert history(trainer) == history(bare)
+    assert [entry["step"] for entry in history(trainer) if "loss" in entry][:2] == [3, 6]
+    assert (got.global_step, got.training_loss) == (expected.global_step, expected.training_loss)
+    assert untimed(got.metrics) == untimed(expected.metrics)
+
+
 def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     import jupyter_ft
     from jupyter_ft.errors import Refused, TrainingFailed
