@@ -18,6 +18,25 @@ from ._runs import history, losses, trained, untimed
         ("plain", True, 0.0, {"gradient_accumulation_steps": 3, "lr_scheduler_type": "cosine", "warmup_steps": 2}),
         ("plain", False, 0.1, {"dataloader_drop_last": True, "num_train_epochs": 2}),
         ("plain", True, 0.1, {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}),
+        (
+            "plain",
+            True,
+            0.0,
+            {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}},
+        ),
+        ("plain", True, 0.0, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}}),
+        ("plain", True, 0.0, {"lr_scheduler_type": "inverse_sqrt", "warmup_steps": 3}),
+        ("plain", True, 0.0, {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}}),
+        (
+            "plain",
+            True,
+            0.0,
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 4},
+                "warmup_steps": 2,
+            },
+        ),
     ],
 )
 def test_an_attached_trainer_equals_the_bare_one(build: Any, kind: str, peft: bool, dropout: float, more: Any) -> None:
@@ -179,8 +198,11 @@ def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     trained_one.train()
     with pytest.raises(Refused, match="has trained"):
         jupyter_ft.attach(trained_one, name="y")
-    with pytest.raises(Refused, match="schedule 'polynomial'"):
-        jupyter_ft.attach(build("plain", lr_scheduler_type="polynomial"), name="y")
+    by_loss = build("plain", lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch")
+    with pytest.raises(Refused, match=r"schedule 'reduce_lr_on_plateau' follows the losses.*use one that"):
+        jupyter_ft.attach(by_loss, name="y")
+    with pytest.raises(Refused, match=r"schedule 'cosine_with_min_lr' cannot be made: .*min_lr"):
+        jupyter_ft.attach(build("plain", lr_scheduler_type="cosine_with_min_lr"), name="y")
 
     from transformers import TrainerCallback
 
@@ -193,3 +215,53 @@ def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     jupyter_ft.attach(broken, name="breaks")
     with pytest.raises(TrainingFailed, match="the user's own"):
         broken.train()
+
+
+def rates(session: Any) -> list[float]:
+    return [float(rate) for rate in session.log.read()[0].steps["learning_rate"]]
+
+
+def test_a_rate_that_is_set_is_followed_by_the_rest_of_the_trainers_own_shape(build: Any) -> None:
+    import jupyter_ft
+
+    own = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}}
+    unchanged = jupyter_ft.attach(build("plain", **own), name="unchanged")
+    before = rates(unchanged.wait(timeout=60))
+    session = jupyter_ft.attach(build("plain", **own), name="changed")
+    applied = session.set(learning_rate=1e-3, step=6)
+    session.wait(timeout=60)
+    assert applied.answer.changes == {"learning_rate": (pytest.approx(before[5]), 1e-3)}
+    assert rates(session)[:5] == before[:5]
+    assert rates(session)[5:] == pytest.approx([1e-3 * rate / before[5] for rate in before[5:]])
+
+    stopped = jupyter_ft.attach(build("plain", **own), name="parted")
+    stopped.set(learning_rate=1e-3, step=6)
+    stopped.wait(step=8, timeout=60)
+    stopped.stop().wait(60)
+    stopped.wait(timeout=60)
+    stopped.close()
+    trainer = build("plain", **own)
+    again = jupyter_ft.attach(trainer, name="parted", resume=True)
+    trainer.train()
+    assert rates(again) == rates(session)
+    assert losses(again) == losses(session)
+
+
+def test_a_shape_that_would_rise_above_the_rate_that_is_set_ends_there_and_it_is_said(build: Any) -> None:
+    import jupyter_ft
+
+    restarts = {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}}
+    session = jupyter_ft.attach(build("plain", **restarts), name="restarts")
+    early, last = session.set(learning_rate=1e-3, step=4), session.set(schedule="linear", step=11)
+    session.wait(timeout=60)
+    assert early.answer.changes["schedule"] == ("trainer", "constant")
+    assert rates(session)[3:10] == [1e-3] * 7
+    assert last.answer.changes == {"schedule": ("constant", "linear")}
+    assert rates(session)[-1] < 1e-3
+
+    late = jupyter_ft.attach(build("plain", **restarts), name="late")
+    in_the_last_cycle = late.set(learning_rate=1e-3, step=11)
+    late.wait(timeout=60)
+    assert set(in_the_last_cycle.answer.changes) == {"learning_rate"}
+    assert rates(late)[10:] == sorted(rates(late)[10:], reverse=True)
+    assert rates(late)[-1] < 5e-4
