@@ -166,16 +166,15 @@ class Session(Talking):
     @property
     def events(self) -> list[Event]:
         """Everything that happened but the steps (those are `metrics`)."""
-        return self.log.read(steps="none")[0].events
+        return self.log.history()
 
     @property
     def metrics(self) -> pd.DataFrame:
         """One row an optimizer step, indexed by `step`; `eval_loss` and the like where it was evaluated."""
         import pandas as pd
 
-        news = self.log.read()[0]
-        steps = pd.DataFrame(news.steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in news.events if isinstance(event, EvalDone)}
+        steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
+        evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
         return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
 
     def show(self) -> None:
