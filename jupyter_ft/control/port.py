@@ -44,13 +44,14 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
-    `name` is the run's, for advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of
-    the trainer (from 0).
+    `speak(step)` answers questions with the live model; the turn is given up meanwhile. `name` is the run's, for
+    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0).
     """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    speak: Callable[[int], None] = lambda step: None
     name: str = "run"
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
 
@@ -108,6 +109,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def step(self) -> int:
         """Optimizer steps done."""
         return int(self.trainer.state.global_step)
+
+    def own_state(self) -> dict[str, Any]:
+        """What this kind of port adds to a checkpoint."""
+        return {}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """Put back what `own_state()` described (empty: a checkpoint of before there was one)."""
 
     # --- the frame ---
 

@@ -21,6 +21,7 @@ from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
     Applied,
+    ChatWaits,
     Crashed,
     DataReady,
     ForTrainer,
@@ -38,15 +39,20 @@ from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
+from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.twin import FullTwin, Twin
+from ..sampling.room import no_room
+from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, plain_name, read_weights
 from .running import Freed, Running, one_line
 
 
 @dataclass
 class Job:
-    """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint."""
+    """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint.
+
+    `room`: bytes that the weights and chat's copy of them may take (None: what is free).
+    """
 
     recipe: Recipe
     examples: Examples
@@ -55,6 +61,7 @@ class Job:
     inbox: Inbox
     chat: Chat
     resume: str | None = None
+    room: int | None = None
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -88,7 +95,9 @@ class Job:
         )
         rows, held_out, behind = self._render(base)
         self._stop_early()
-        twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
+        twin = self._choose_voices(base)
+        if twin.waits:
+            self.log.append(ChatWaits(said=chat_waits(twin)))
         build = BUILDERS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
@@ -100,6 +109,20 @@ class Job:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
+
+    def _choose_voices(self, base: Base) -> Voices:
+        """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.
+
+        The trainer will take 16 bytes a weight: itself in float32, its gradient and Adam's two moments.
+        """
+        trained_on, find, nudge = self.examples.format, self.folder.visit, self.inbox.nudge
+        if self.recipe.adapter.kind == "full":
+            weights = list(base.model.parameters())
+            copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
+            why = no_room(copy, 16 * count, weights[0].device, self.room)
+            if why:
+                return OwnAtBoundary(base, trained_on, find, nudge, why)
+        return _twin(base, self.recipe, trained_on, self.folder, nudge)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -164,7 +187,8 @@ class Job:
         held: list[ForTrainer] = []
         waiting: deque[ForTrainer] = deque()
         while True:
-            waiting.extend(() if waiting else self.inbox.take(wait=True))
+            while not waiting:  # a nudge of the chat thread brings nothing
+                waiting.extend(self.inbox.take(wait=True))
             command = waiting.popleft()
             if isinstance(command, Set):  # answered by the step that it is made at
                 held.append(command)
@@ -184,6 +208,7 @@ class Job:
 
     def _go_on(self, command: Resume) -> StateChanged | Freed:
         self.resume = command.id
+        self.chat.rest("")  # questions wait for the new voices from now on
         return self._train()
 
     def _stop_freed(self, command: Stop, freed: Freed) -> StateChanged:
@@ -242,6 +267,11 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         tensors = {name: stored[plain_name(name)] for name, p in twin.live.named_parameters() if "lora_" in name}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin
+
+
+def chat_waits(voices: Voices) -> str:
+    """The sentence for people where a run waits for its replies."""
+    return f"no copy of the weights for chat ({voices.waits}): the run waits, between two steps, while it answers"
 
 
 def _twin(

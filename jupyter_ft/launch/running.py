@@ -20,7 +20,7 @@ from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.twin import FullTwin, Twin
+from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
 
 
@@ -39,7 +39,7 @@ class Running:
     def __init__(
         self,
         trainer: Any,
-        twin: Twin | FullTwin,
+        twin: Voices,
         recipe: Recipe,
         *,
         folder: RunFolder,
@@ -67,6 +67,7 @@ class Running:
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
+        hooks.speak = lambda step: self.twin.speak(step, self.trainer.model)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
