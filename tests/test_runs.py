@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,11 @@ def race(root: Path, start: Any, won: Any) -> None:
     start.wait(60)  # who has won stays alive until all have tried
 
 
-def test_of_those_that_take_over_a_lock_in_the_same_instant_one_wins(tmp_path: Path) -> None:
+def test_of_those_that_take_over_a_lock_in_the_same_instant_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a test with an IPython before this one leaves a main module that new processes cannot be told of
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     gone = {"pid": 2**22 + 1, "started": 0.0, "boot": "another"}
     for number in range(ROUNDS):
         (tmp_path / str(number)).mkdir()
