@@ -163,6 +163,7 @@ class Recipe(_Part):
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     data: str = Field("", description="Where the rows came from")
+    start_from: str | None = Field(None, description="Weights of another run to go on from: RUN, RUN@best or RUN@STEP")
     columns: dict[str, str] = Field(default_factory=dict, description="Our column names mapped to theirs")
     held_out: float | str | None = Field(
         None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
@@ -211,6 +212,7 @@ ALIASES = {
     "lr_scheduler_type": "schedule",
     "save_steps": "checkpoint_steps",
     "model_name_or_path": "model",
+    "from": "start_from",
     "max_seq_length": "max_length",
     "r": "adapter.r",
     "lora_r": "adapter.r",

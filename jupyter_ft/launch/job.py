@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..control.accelerated import own_state
-from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
@@ -35,7 +34,7 @@ from ..methods import METHODS, loss_head
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
-from ..runs import RunFolder
+from ..runs import RunFolder, copy_weights
 from ..sampling.chat import Chat
 from ..sampling.twin import FullTwin, Twin
 from ..weights import alpha_in, plain_name, read_weights
@@ -91,7 +90,13 @@ class Job:
         method = METHODS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
-                base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out
+                base.shell(),
+                base.new_tokenizer(),
+                self.recipe,
+                rows,
+                self.folder.path,
+                held_out=held_out,
+                start=self.folder.start if self.folder.start.is_dir() else None,
             )
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
@@ -191,7 +196,7 @@ class Job:
         note = ""
         try:
             result = self.folder.model if self.recipe.adapter.kind == "full" else self.folder.adapter
-            copy_result(self.folder.checkpoint(freed.step), result)
+            copy_weights(self.folder.checkpoint(freed.step), result)
         except OSError as error:
             note = f"the result could not be written ({one_line(error)}); make room and resume"
         return StateChanged(state="stopped", step=freed.step, total_steps=freed.total_steps, note=note)
