@@ -225,7 +225,7 @@ def test_choices_come_in_several_layouts(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"chosen": "Hello.", "rejected": "No."}, "no prompt in a list, row 1"),
+        ({"chosen": "Hello.", "rejected": "No."}, "no prompt; add a column with what was asked"),
         ({"prompt": "Hi", "chosen": "Same.", "rejected": "Same."}, "the same answer as chosen and rejected"),
         ({"prompt": "Hi", "chosen": "Hello.", "rejected": " "}, "no rejected; fill it in or delete the row"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "a int as prompt"),
@@ -242,7 +242,7 @@ def test_choices_come_in_several_layouts(row: dict[str, Any]) -> None:
 def test_choices_that_cannot_be_used_are_said(row: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError) as caught:
         load([row], {}, method="dpo")
-    assert said.replace("no prompt in a list, row 1", "no prompt") in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_choices_given_to_sft_name_the_method() -> None:
