@@ -209,6 +209,13 @@ class MemoryShort(_Event):
     said: str
 
 
+class ChatWaits(_Event):
+    """Chat has no weights of its own, and `said` is why: a reply is spoken between two steps, and the run waits."""
+
+    kind: Literal["chat-waits"] = "chat-waits"
+    said: str
+
+
 class Resumed(_Event):
     """A new process goes on from the checkpoint at `step`; later steps of the log did not count.
 
@@ -287,6 +294,7 @@ class ReplyStarted(_Event):
     at: str
     step: int
     prompt: str
+    between_steps: bool = False
 
 
 class ReplyPart(_Event):
@@ -299,7 +307,7 @@ class ReplyPart(_Event):
 
 
 class ReplyDone(_Event):
-    """A whole reply. `ended` is `eos`, `length` or `stopped`."""
+    """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken."""
 
     kind: Literal["reply"] = "reply"
     command: str
@@ -313,6 +321,7 @@ class ReplyDone(_Event):
     tokens_per_second: float
     first_token_seconds: float
     ended: str
+    between_steps: bool = False
 
 
 Event = (
@@ -324,6 +333,7 @@ Event = (
     | EvalDone
     | Health
     | MemoryShort
+    | ChatWaits
     | Resumed
     | Applied
     | Refused

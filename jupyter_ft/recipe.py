@@ -15,6 +15,8 @@ from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
 
 Schedule = Literal["linear", "cosine", "constant"]
+AnySchedule = Literal["linear", "cosine", "constant", "trainer"]
+"""`trainer`: the shape that an attached trainer was built with."""
 
 
 def _live(unit: str = "", scale: str = "linear", **more: Any) -> dict[str, Any]:
@@ -35,7 +37,7 @@ class Hyperparameters(_Part):
         description="Step size of the optimizer",
         json_schema_extra=_live(scale="log", low=1e-6, high=1e-2),
     )
-    schedule: Schedule = Field(
+    schedule: AnySchedule = Field(
         "linear", description="How the learning rate falls after the warm-up", json_schema_extra=_live()
     )
     warmup_steps: int = Field(
@@ -105,10 +107,14 @@ class Hyperparameters(_Part):
 
 
 class SftHyperparameters(Hyperparameters):
-    """Supervised tuning has no live fields of its own."""
+    """Supervised tuning has no live fields of its own, and no trainer but ours."""
+
+    schedule: Schedule = Field(
+        "linear", description="How the learning rate falls after the warm-up", json_schema_extra=_live()
+    )
 
 
-class DpoHyperparameters(Hyperparameters):
+class DpoHyperparameters(SftHyperparameters):
     """Those of direct preference optimisation (arXiv 2305.18290)."""
 
     learning_rate: float = Field(
@@ -130,7 +136,7 @@ class DpoHyperparameters(Hyperparameters):
     )
 
 
-HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+HF_SCHEDULES: dict[AnySchedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
 METHODS: dict[str, type[Hyperparameters]] = {

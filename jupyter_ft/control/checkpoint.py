@@ -55,8 +55,19 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "python": streams.python,
+        "own": port.own_state(),
     }
-    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(state, default=_plain), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's or torch's among what a user's callback has logged; of anything else its text."""
+    return (
+        value.item()
+        if isinstance(value, np.generic | torch.Tensor)
+        and (value.size == 1 if isinstance(value, np.generic) else value.numel() == 1)
+        else str(value)
+    )
 
 
 def restore_checkpoint(port: Port, folder: Path) -> None:
@@ -86,6 +97,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
     port.edits.restore(state["edits"])
     port.evaluation.restore(state.get("evaluation"))
+    port.restore_own(state.get("own") or {})
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from jupyter_ft.errors import FineTuneError, RecipeError, TrainingFailed
+from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, METHODS
 from jupyter_ft.runs import check_name, runs_root
-from jupyter_ft.session import Session, finetune
-from jupyter_ft.session.start import Plan, free_name, plan, refuse_live
+from jupyter_ft.session import Session
+from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.views import panel_of
 from jupyter_ft.ui.watched import shown
@@ -61,19 +63,37 @@ def run(shell: Any, first_line: str, text: str) -> None:
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
     if not isinstance(model, str | None):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
+    place = Place.of(shell)
     try:
         variables = _variables(shell, name, line.options.get("--out"))
         if "--dry-run" in line.switches:
             refuse_live(name, replace="--replace" in line.switches)
-            say(_told(plan(model, data, asked), name))
+        with reading(place) as progress:
+            planned = plan(model, data, asked, progress)
+        if "--dry-run" in line.switches:
+            say(_told(planned, name))
             return
-        switches = {word: f"--{word}" in line.switches for word in ("replace", "resume")}
-        session = finetune(model, data, name, **switches, **asked)
+        replace, resume = (f"--{word}" in line.switches for word in ("replace", "resume"))
+        session = begin(name, planned, replace=replace, resume=resume)
     except RecipeError as error:
         raise RecipeError(body.place(str(error))) from None
     for variable in variables:
         bind(shell, variable, session)
-    _show_start(session, Place.of(shell), line.switches)
+    _show_start(session, place, line.switches)
+
+
+@contextmanager
+def reading(place: Place) -> Iterator[ReadingLine | None]:
+    """Count the rows in the cell while they are read; nobody looks at a headless one. Ctrl-C is a red line."""
+    line, whole = None if place.headless else ReadingLine(rich=place.rich), False
+    try:
+        yield line
+        whole = True
+    except KeyboardInterrupt:
+        raise DataError(f"interrupted{line.where if line else ''}; nothing was started, run the cell again") from None
+    finally:
+        if line is not None:
+            line.end(whole=whole)
 
 
 def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:

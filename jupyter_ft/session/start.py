@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import data as data_package
 from .._version import __version__
-from ..data import Examples
+from ..data import Examples, Report
 from ..errors import DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
@@ -31,8 +31,11 @@ class Plan(NamedTuple):
     parent: Parent | None
 
 
-def plan(model: str | None, data: object, recipe: Mapping[str, Any]) -> Plan:
-    """What `finetune` would start. Raises as it does; loads nothing."""
+def plan(model: str | None, data: object, recipe: Mapping[str, Any], progress: Report | None = None) -> Plan:
+    """What `finetune` would start; `progress` is told how far the rows are.
+
+    Raises as it does. Loads nothing, and leaves nothing behind where it is interrupted.
+    """
     parent, recipe = _beneath(model, recipe)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
@@ -44,7 +47,7 @@ def plan(model: str | None, data: object, recipe: Mapping[str, Any]) -> Plan:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns, checked.held_out, method=checked.method)
+    examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)  # errors, now
     return Plan(checked, examples, parent)
 
@@ -86,20 +89,24 @@ def finetune(
     resume: bool = False,
     **recipe: Any,
 ) -> Session:
-    """Start a run in the background and return its `Session` at once.
+    """Start a run in the background and return its `Session` as soon as the rows are read.
 
     `model`: `demo` (what it is where nothing is given), a folder or a hub id. `start_from`: weights of another run to
     begin with (`support`, `support@best`, `support@40`); what is not given is then as it was there.
 
     `data`: a path (CSV, JSON Lines, Parquet) or several, a hub id, a `datasets.Dataset` or `DatasetDict`, a list of
     dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live `Hyperparameters`, aliases
-    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
-    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first.
+    Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     wanted = check_name("run" if name is None else name)
-    planned = plan(model, data, recipe)
+    return begin(wanted, plan(model, data, recipe), replace=replace, resume=resume)
+
+
+def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session:
+    """Start what was planned, under the name `wanted`, or go on with it. Raises `RecipeError` or `RunFolderError`."""
     for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
@@ -126,7 +133,8 @@ def _create(wanted: str, planned: Plan) -> Session:
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
-        about = about_run({k: getattr(examples, k) for k in _OF_DATA})
+        held_out = {name: beside.fingerprint for name, beside in examples.beside.items()}
+        about = about_run({k: getattr(examples, k) for k in _OF_DATA} | {"held_out": held_out})
         if parent is not None:
             about["parent"] = parent.about()
             copy_weights(parent.folder, folder.start)  # the parent may go, or go on
@@ -242,7 +250,7 @@ def open_run(name_or_dir: str | Path) -> Session:
 
 
 def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
-    """The rows of a past run. `DataError` where the source has changed or is gone."""
+    """The rows of a past run, and those it holds out. `DataError` where a source has changed or is gone."""
     if folder.rows.exists():
         return data_package.load_rows(folder.rows)
     _, about = folder.read_recipe()
@@ -251,8 +259,10 @@ def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
         examples = data_package.load(known["path"], recipe.columns, recipe.held_out, method=recipe.method)
     except DataError as error:
         raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
-    if examples.fingerprint != known["fingerprint"]:
-        raise DataError(
-            f"{known['path']} has changed since '{folder.name}' began; put the old file back or start a new run"
-        )
+    fingerprints = {known["path"]: (examples.fingerprint, known["fingerprint"])}
+    for name, before in known.get("held_out", {}).items():
+        fingerprints[f"held_out: {name}"] = examples.beside[name].fingerprint, before
+    for name, (now, before) in fingerprints.items():
+        if now != before:
+            raise DataError(f"{name} has changed since '{folder.name}' began; put the old file back or start a new run")
     return examples

@@ -37,6 +37,8 @@ export function lineOf(event: Event): Line | null {
       return line(LEVELS[event.level], "health", `Step ${event.step}: ${event.said}${rowsText(event.rows)}`, { quiet: true });
     case "memory-short":
       return line("warning", "memory", event.said);
+    case "chat-waits":
+      return line("info", "chat", event.said);
     case "resumed":
       return line("info", "state", `Goes on from the checkpoint at step ${event.step}.`);
     case "applied":

@@ -35,6 +35,7 @@ export type Event = { time: number } & (
   | { kind: "eval"; step: number; metrics: Record<string, number | string>; best_step: number; rows: number; seconds: number }
   | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
   | { kind: "memory-short"; step: number; micro_batch: number; said: string }
+  | { kind: "chat-waits"; said: string }
   | { kind: "resumed"; step: number; ahead: string[] }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
@@ -42,7 +43,7 @@ export type Event = { time: number } & (
   | { kind: "save-failed"; step: number; reason: string }
   | { kind: "log"; level: string; text: string }
   | { kind: "crashed"; step: number; error: string; traceback: string }
-  | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string }
+  | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string; between_steps: boolean }
   | { kind: "reply-part"; command: string; text: string }
   | ReplyDone
 );
@@ -63,6 +64,7 @@ export interface ReplyDone {
   tokens: number;
   tokens_per_second: number | string;
   ended: string;
+  between_steps: boolean;
 }
 
 // --- what the kernel sends ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from browser import DARK, LIGHT, Open
 from playwright.sync_api import Browser
 from small_run import SmallRun
 
-from jupyter_ft.messages import Ask, Refused, ReplyPart
+from jupyter_ft.messages import Ask, ChatWaits, Refused, ReplyDone, ReplyPart, ReplyStarted
 from jupyter_ft.ui.panel import Panel
 
 pytestmark = pytest.mark.slow
@@ -70,6 +70,26 @@ def test_live_base_and_two_steps_answer_side_by_side(browser: Browser, run: Smal
     assert [len(again[at].messages) for at in ("live", "base", "40", "120")] == [3, 3, 1, 3]
     assert "I regret" in again["120"].messages[1]["content"]  # each column goes on with its own words
     assert view.errors == []
+
+
+def test_it_is_said_where_the_run_waits_for_a_reply(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    run.log.append(ChatWaits(said="no copy of the weights for chat (none fits)"))
+    view = Open(browser, run, panel, LIGHT)
+    view.page.get_by_test_id("tab-chat").click()
+    hint = view.page.get_by_test_id("chat-hint")
+    assert hint.inner_text() == "Each reply is spoken between two steps, and the run waits for it."
+    assert hint.get_attribute("title") == "no copy of the weights for chat (none fits)"
+    said = {"command": "c", "turn": "t.0", "thread": "panel", "at": "live", "step": run.step, "prompt": PROMPT}
+    run.log.append(ReplyStarted(**said, between_steps=True))
+    view.turn()
+    assert stamps(view) == [f"step {run.step} · speaking, the run waits…"]
+    spoken = {"text": "I am sorry.", "tokens": 3, "tokens_per_second": 2.0, "first_token_seconds": 1.0, "ended": "eos"}
+    run.log.append(ReplyDone(**said, **spoken, between_steps=True))
+    view.turn()
+    assert stamps(view) == [f"step {run.step} · 2 tok/s · the run waited"]
+    run.become("finished")
+    view.turn()
+    assert hint.inner_text() == ""
 
 
 def test_narrow_columns_are_stacked(browser: Browser, run: SmallRun, panel: Panel) -> None:
