@@ -14,7 +14,8 @@ import torch
 from pydantic import JsonValue
 
 from ..errors import RecipeError
-from ..recipe import ALIASES, HF_SCHEDULES, AnySchedule, Hyperparameters, change
+from ..hyperparameters import HF_SCHEDULES, AnySchedule, Hyperparameters
+from ..recipe import ALIASES, change
 from ..weights import lora_layers, set_alpha, set_dropout
 from .cursor import RowCursor
 from .lease import Turn

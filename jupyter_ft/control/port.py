@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from ..event_log import EventLog
 from ..health import Watch
+from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
-from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
 from .evaluation import Evaluation

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
-from jupyter_ft.recipe import ALIASES, FIXED_NAMES, METHODS
+from jupyter_ft.hyperparameters import METHODS
+from jupyter_ft.recipe import ALIASES, FIXED_NAMES
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live

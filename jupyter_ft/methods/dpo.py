@@ -12,7 +12,8 @@ from typing import Any
 from trl import DPOConfig, DPOTrainer
 
 from ..data import render_pairs
-from ..recipe import DpoHyperparameters, Recipe
+from ..hyperparameters import DpoHyperparameters
+from ..recipe import Recipe
 from ..weights import put_weights, read_weights, to_train
 from .method import Method, arguments, dataset, hush, no_telemetry
 

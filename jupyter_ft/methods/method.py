@@ -17,7 +17,8 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from ..data import Rendered
 from ..errors import RecipeError
-from ..recipe import HF_SCHEDULES, Recipe
+from ..hyperparameters import HF_SCHEDULES
+from ..recipe import Recipe
 
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
