@@ -2,6 +2,7 @@
 
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
+                start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 
 A checkpoint is written beside its place, flushed to disk, described by a manifest of sizes and SHA-256, and published
@@ -30,6 +31,9 @@ from .recipe import Recipe
 KEEP = 3  # resumable checkpoints kept in a run
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _STEP = re.compile(r"step-(\d{6,})")
+OPTIMIZER, STREAMS, STATE = "optimizer.safetensors", "random.safetensors", "training.json"
+FOR_RESUMPTION = (OPTIMIZER, STREAMS, STATE, "manifest.json")
+"""The files of a checkpoint that are not the weights."""
 _RESERVED = {"con", "prn", "aux", "nul"}  # no folder of Windows
 _ADDRESSES = {"base", "live", "best", "last"}
 
@@ -65,6 +69,7 @@ class RunFolder:
         self.path = path
         self.events = path / "events.jsonl"
         self.rows = path / "data" / "rows.jsonl"
+        self.start = path / "start"
         self.adapter = path / "adapter"
         self.model = path / "model"
         self._locked = False
@@ -213,6 +218,14 @@ class RunFolder:
         for later in self.checkpoints():
             if later > step:
                 shutil.rmtree(self.checkpoint(later), ignore_errors=True)
+
+
+def copy_weights(checkpoint: Path, folder: Path) -> None:
+    """What of a checkpoint is the result (the weights, not what resumption needs), copied. Raises `OSError`."""
+    folder.mkdir(exist_ok=True)
+    for file in checkpoint.iterdir():
+        if file.name not in FOR_RESUMPTION:
+            shutil.copy(file, folder / file.name)
 
 
 def verify(checkpoint: Path) -> None:

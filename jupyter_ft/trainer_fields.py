@@ -16,7 +16,10 @@ from typing import Any
 from .errors import RecipeError, did_you_mean
 from .recipe import TRAINER_KEYS_TAKEN
 
-_CONFIGS = {"sft": ("trl/trainer/sft_config.py", "SFTConfig")}
+_CONFIGS = {
+    "sft": ("trl/trainer/sft_config.py", "SFTConfig"),
+    "dpo": ("trl/trainer/dpo_config.py", "DPOConfig"),
+}
 _BASES = {"_BaseConfig": "trl/trainer/base_config.py", "TrainingArguments": "transformers/training_args.py"}
 
 

@@ -7,7 +7,6 @@ has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
 from ..messages import Applied, Refused, Set
+from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
-
-OPTIMIZER = "optimizer.safetensors"
-STREAMS = "random.safetensors"
-STATE = "training.json"
-
-
-def copy_result(checkpoint: Path, folder: Path) -> None:
-    """What of a checkpoint is the result (the weights, not what resumption needs), copied. Raises `OSError`."""
-    folder.mkdir(exist_ok=True)
-    for file in checkpoint.iterdir():
-        if file.name not in (OPTIMIZER, STREAMS, STATE, "manifest.json"):
-            shutil.copy(file, folder / file.name)
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:

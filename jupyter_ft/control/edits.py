@@ -7,13 +7,15 @@ Everything here happens on the training thread between two steps. What the train
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from pydantic import JsonValue
 
 from ..errors import RecipeError
-from ..recipe import ALIASES, HF_SCHEDULES, AnySchedule, Hyperparameters, change
+from ..hyperparameters import HF_SCHEDULES, AnySchedule, Hyperparameters
+from ..recipe import ALIASES, change
 from ..weights import lora_layers, set_alpha, set_dropout
 from .cursor import RowCursor
 from .lease import Turn
@@ -26,8 +28,16 @@ _HORIZON = {"batch_size", "accumulation", "epochs", "max_steps"}
 class LiveEdits:
     """The hyperparameters of a run as they are now, and how to change them."""
 
-    def __init__(self, trainer: Any, cursor: RowCursor, asked: Hyperparameters, turn: Turn) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        cursor: RowCursor,
+        asked: Hyperparameters,
+        turn: Turn,
+        own: Mapping[str, Callable[[Any, Any], None]] = MappingProxyType({}),
+    ) -> None:
         self._trainer = trainer
+        self._setters = own  # what a change of a method's own field means to its trainer
         self._turn = turn
         self._cursor = cursor
         self.now = asked
@@ -69,6 +79,7 @@ class LiveEdits:
             raise RecipeError(f"with that the run would be {total} steps long and {done} are done; use stop to end it")
         self.now = new
         self._edit_adapter(names)
+        self._edit_own(names)
         self._trainer.args.max_grad_norm = new.max_grad_norm
         if "weight_decay" in names:
             self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
@@ -97,6 +108,11 @@ class LiveEdits:
             set_dropout(self._trainer.model, self.now.dropout)
             if self.now.dropout > 0:
                 self._turn.begin_drawing()
+
+    def _edit_own(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._setters:
+                self._setters[name](self._trainer, getattr(self.now, name))
 
     def _reschedule(self, names: list[str], total: int) -> None:
         at, warmup = self._trainer.lr_scheduler.last_epoch, self.plain[1]
@@ -165,6 +181,7 @@ class LiveEdits:
         self._trainer.args.max_grad_norm = self.now.max_grad_norm
         if lora_layers(self._trainer.model):
             self._edit_adapter(("alpha", "dropout"))
+        self._edit_own(self._setters)
         self.install()
 
 

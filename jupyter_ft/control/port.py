@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from ..event_log import EventLog
 from ..health import Watch
+from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
-from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
 from .evaluation import Evaluation
@@ -45,7 +45,8 @@ class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
     `speak(step)` answers questions with the live model; the turn is given up meanwhile. `name` is the run's, for
-    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0).
+    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0);
+    `live` says what a change of a method's own field means to its trainer.
     """
 
     publish: Callable[[int], None]
@@ -54,6 +55,7 @@ class Hooks:
     speak: Callable[[int], None] = lambda step: None
     name: str = "run"
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
+    live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -74,7 +76,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
         args.gradient_accumulation_steps = 1
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
-        self.edits = LiveEdits(trainer, self.cursor, asked, turn)
+        self.edits = LiveEdits(trainer, self.cursor, asked, turn, hooks.live)
         self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
         self.watch = Watch(hooks.name)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recipe import AnySchedule
+from ..hyperparameters import AnySchedule
 
 Curve = Callable[[float], float]
 """The height of a schedule by the share of the decay that is done, from 0 to 1."""

@@ -12,6 +12,7 @@ from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
 from .layout import chat_ids, chat_text
+from .pairs import render_pairs
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
@@ -33,6 +34,7 @@ __all__ = [
     "preview",
     "read",
     "render",
+    "render_pairs",
     "save_rows",
 ]
 
@@ -42,19 +44,20 @@ def load(
     columns: Mapping[str, str],
     held_out: float | str | None = None,
     progress: Report | None = None,
+    method: str = "sft",
 ) -> Examples:
-    """The examples in `data`; `columns` maps our names to theirs.
+    """The examples in `data` for `method`; `columns` maps our names to theirs.
 
     Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress` is told
     now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
     """
     source = read(data, progress)
-    examples = normalise(source, columns, progress)
+    examples = normalise(source, columns, progress, method)
     if not isinstance(held_out, str):
         return examples
     if held_out not in source.splits:
-        return replace(examples, beside={held_out: elsewhere(examples, held_out, columns, progress)})
-    beside = normalise(read(source.splits[held_out], progress), columns, progress)
+        return replace(examples, beside={held_out: elsewhere(examples, held_out, columns, progress, method)})
+    beside = normalise(read(source.splits[held_out], progress), columns, progress, method)
     beside = of_same_format(replace(beside, name=f"{source.name}, {held_out}"), examples, held_out)
     used = tuple(note for note in examples.notes if "held_out: " not in note)
     return replace(examples, notes=used, beside={held_out: beside})

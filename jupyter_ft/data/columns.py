@@ -11,11 +11,17 @@ from jupyter_ft.errors import DataError, did_you_mean
 from .checks import shown
 from .read import Source
 
-Format = Literal["messages", "prompt-completion", "text"]
+Format = Literal["messages", "prompt-completion", "text", "preference"]
+
+FORMATS: dict[str, tuple[Format, ...]] = {
+    "sft": ("messages", "prompt-completion", "text"),
+    "dpo": ("preference",),
+}
+"""The formats of rows that each method learns from."""
 
 INPUT = "input"
 """What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
-OURS = ("prompt", "completion", "messages", "text", "system")
+OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "system")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
     "prompt": (
@@ -27,18 +33,29 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("agent reply", "assistant reply", "assistant message", "agent", "gpt"),
     ),
     "text": ("text", "content", "body"),
+    "chosen": ("chosen", "preferred", "winner", "better"),
+    "rejected": ("rejected", "dispreferred", "loser", "worse"),
     "system": ("system", "system prompt", "system message"),
 }
 _NEEDED: dict[Format, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion"),
     "text": ("text",),
+    "preference": ("chosen", "rejected"),
 }
-_MAP_LINE = "columns: {prompt: …, completion: …}"
+_OPTIONAL: dict[Format, tuple[str, ...]] = {
+    "messages": ("system",),
+    "prompt-completion": ("system",),
+    "preference": ("prompt", "system"),  # the prompt may be inside of both conversations
+}
+_MAP_LINES: dict[Format, str] = {
+    "prompt-completion": "columns: {prompt: …, completion: …} or {text: …}",
+    "preference": "columns: {prompt: …, chosen: …, rejected: …}",
+}
 
 
-def choose_columns(source: Source, asked: Mapping[str, str]) -> tuple[Format, dict[str, str]]:
-    """The format, and the columns that make it up: our name → theirs, `system` last where there is one.
+def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft") -> tuple[Format, dict[str, str]]:
+    """The format, one of those of `method`, and the columns that make it up: our name → theirs, optional ones last.
 
     What is asked for is taken; what is not is found by name, whatever its case. Our own name wins over a synonym, and
     prompt–completion over text. Alpaca's instruction and input together are the prompt; `input` is among the columns
@@ -50,13 +67,13 @@ def choose_columns(source: Source, asked: Mapping[str, str]) -> tuple[Format, di
     context = _alpaca(found["prompt"])
     if context:
         found["prompt"] = [column for column in found["prompt"] if column != context]
-    kind = _format(found, asked, theirs, source.name)
+    kind = _format(found, asked, theirs, source.name, method)
     taken: dict[str, str] = {}
-    for ours in (*_NEEDED[kind], "system"):
+    for ours in (*_NEEDED[kind], *_OPTIONAL.get(kind, ())):
         if len(found[ours]) > 1:
             several = " and ".join(shown(column) for column in found[ours])
             raise DataError(f"{source.name}: {several} could each be the {ours}; write {_line(kind, ours, found)}")
-        if found[ours] and (ours != "system" or kind != "text"):
+        if found[ours]:
             taken[ours] = found[ours][0]
     return kind, taken | ({INPUT: context} if context and kind == "prompt-completion" else {})
 
@@ -94,26 +111,31 @@ def _plain(column: str) -> str:
     return " ".join(column.replace("_", " ").replace("-", " ").lower().split())
 
 
-def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[str], name: str) -> Format:
-    whole: list[Format] = [kind for kind, needed in _NEEDED.items() if all(found[ours] for ours in needed)]
-    meant = [kind for kind, needed in _NEEDED.items() if any(ours in asked for ours in needed)]
+def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[str], name: str, method: str) -> Format:
+    every: list[Format] = [kind for kind, needed in _NEEDED.items() if all(found[ours] for ours in needed)]
+    whole = [kind for kind in every if kind in FORMATS[method]]
+    meant = [kind for kind in FORMATS[method] if any(ours in asked for ours in _NEEDED[kind])]
+    line = next(_MAP_LINES[kind] for kind in (*meant, *FORMATS[method]) if kind in _MAP_LINES)
     if len(meant) > 1:
-        raise DataError(f"columns: {' and '.join(asked)} belong to different formats; keep one ({_MAP_LINE})")
+        raise DataError(f"columns: {' and '.join(asked)} belong to different formats; keep one ({line})")
     if meant and meant[0] not in whole:
         lacking = next(ours for ours in _NEEDED[meant[0]] if not found[ours])
-        raise DataError(f"{name}: no column is mapped to {lacking}; write {_MAP_LINE}{_list(theirs)}")
+        raise DataError(f"{name}: no column is mapped to {lacking}; write {line}{_list(theirs)}")
     if meant:
         return meant[0]
     if "messages" in whole and "prompt-completion" in whole:
         fix = f"columns: {{messages: {found['messages'][0]}}} or {_line('prompt-completion', '', found)}"
         raise DataError(f"{name} has both messages and prompt–completion columns; write {fix}")
+    if "preference" in every and "preference" not in FORMATS[method]:
+        raise DataError(f"{name} holds choices between two answers; method: dpo learns from them{_list(theirs)}")
     if not whole:
-        raise DataError(f"{name}: no column is known by its name; write {_MAP_LINE} or {{text: …}}{_list(theirs)}")
+        what = "no column is known by its name" if not every else f"its rows are not what {method} learns from"
+        raise DataError(f"{name}: {what}; write {line}{_list(theirs)}")
     return whole[0]  # the order of _NEEDED: text is taken only where there is nothing else
 
 
 def _line(kind: Format, unsure: str, found: dict[str, list[str]]) -> str:
-    needed = [*_NEEDED[kind], *(["system"] if unsure == "system" else [])]
+    needed = [*_NEEDED[kind], *([unsure] if unsure and unsure not in _NEEDED[kind] else [])]
     return f"columns: {{{', '.join(f'{ours}: {found[ours][0]}' for ours in needed)}}} or the like"
 
 

@@ -38,6 +38,50 @@ def conversation(cell: object) -> tuple[list[Turn], set[str]]:
     return turns, {str(key) for given in cell for key in given if key not in _KNOWN_KEYS and given[key]}
 
 
+def two_answers(prompt: object, answers: Mapping[str, object]) -> tuple[list[Turn], str, str]:
+    """The turns before two answers (`chosen`, `rejected`) and the answers, as TRL's preference rows have them.
+
+    Each may be a text or a list of turns; without a `prompt`, it is what both conversations begin with. Raises
+    `RowError` as `conversation` does, and where the two have nothing to answer, or more than an answer besides.
+    """
+    before = _asked(prompt)
+    told = [_answer(answers.get(name), name) for name in ("chosen", "rejected")]
+    if not before:
+        one, other = told
+        shared = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
+        shared = min(shared, len(one) - 1, len(other) - 1)
+        before, told = one[:shared], [one[shared:], other[shared:]]
+    if not before:
+        raise RowError("no prompt", "add a column with what was asked: columns: {prompt: …}")
+    for name, turns in zip(("chosen", "rejected"), told, strict=True):
+        if len(turns) != 1 or turns[0]["role"] != "assistant":
+            raise RowError(
+                f"more than one answer as {name}", "let the two conversations differ in the last answer alone"
+            )
+    return before, told[0][0]["content"], told[1][0]["content"]
+
+
+def _asked(prompt: object) -> list[Turn]:
+    if prompt is None or prompt in ([], (), ""):
+        return []
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, (list, tuple)):
+        raise RowError(f"{kind_of(prompt)} as prompt", "write it as text or a list of {role, content}")
+    return [_turn(given, number) for number, given in enumerate(prompt, 1)]
+
+
+def _answer(cell: object, name: str) -> list[Turn]:
+    if isinstance(cell, str) and cell.strip():
+        return [{"role": "assistant", "content": cell}]
+    if cell is None or isinstance(cell, str):
+        raise RowError(f"no {name}", "fill it in or delete the row")
+    try:
+        return conversation(cell)[0]
+    except RowError as reason:
+        raise RowError(f"{reason.what} in {name}", reason.fix, reason.turn) from None
+
+
 def _turn(given: object, number: int) -> Turn:
     if not isinstance(given, Mapping):
         raise RowError(f"{kind_of(given)} as a turn", "write each turn as {role, content}", number)

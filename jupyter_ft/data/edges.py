@@ -58,7 +58,9 @@ class EdgeFinder:
                 known.update(zip((p.text for p in own), encode(self.tokenizer, [p.text for p in own]), strict=True))
             starts = [places[p.number - 1] if p.number else 0 for p in own]
             beginnings = [self._kept.get(p.text) or known[p.text] for p in own]
-            tokens = [start + _common(some, ids, start) for some, start in zip(beginnings, starts, strict=True)]
+            tokens = [
+                start + common_beginning(some, ids, start) for some, start in zip(beginnings, starts, strict=True)
+            ]
             yield ids, dict(zip(inner, tokens, strict=True))
         if len(self._kept) > _KEPT:
             self._kept.clear()
@@ -71,7 +73,7 @@ def _piece(text: str, special: list[re.Match[str]], edge: int) -> _Piece:
     return _Piece(before, text[special[before - 1].start() : edge]) if before and not across else _Piece(0, text[:edge])
 
 
-def _common(some: list[int], ids: list[int], start: int) -> int:
+def common_beginning(some: list[int], ids: list[int], start: int = 0) -> int:
     """How many tokens `some` shares with `ids` from `start` on.
 
     Not its length: the last token before an edge may be merged with what follows it.

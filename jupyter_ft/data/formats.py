@@ -1,4 +1,4 @@
-"""From the user's columns to examples of one format: messages, prompt–completion or text."""
+"""From the user's columns to examples of one format: messages, prompt–completion, text or preference."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from jupyter_ft.errors import DataError
 from .arrow import HELD_OUT_SPLITS
 from .checks import kind_of
 from .columns import INPUT, Format, choose_columns
-from .conversations import RowError, conversation
+from .conversations import RowError, conversation, two_answers
 from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
 
 Example = dict[str, Any]
-"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one) or `{"text"}`."""
+"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`, or
+`{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow."""
 
 _WORDS = {
     "messages": ("conversation", "conversations"),
     "prompt-completion": ("prompt–completion row", "prompt–completion rows"),
     "text": ("text", "texts"),
+    "preference": ("choice between two answers", "choices between two answers"),
 }
 _FILL = "fill it in or delete the row"
 
@@ -51,13 +53,15 @@ class Examples:
     numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
 
-def normalise(source: Source, columns: Mapping[str, str], progress: Report | None = None) -> Examples:
-    """The rows of `source` in the format that their columns tell; `columns` maps our names to theirs.
+def normalise(
+    source: Source, columns: Mapping[str, str], progress: Report | None = None, method: str = "sft"
+) -> Examples:
+    """The rows of `source` in the format that their columns tell, for `method`; `columns` maps our names to theirs.
 
     Exact repeats are kept and noted. Raises `DataError` for a column that is missing or ambiguous, and for rows that
     cannot be used: where the first one is, how many there are, and the fix.
     """
-    kind, taken = choose_columns(source, columns)
+    kind, taken = choose_columns(source, columns, method)
     rows = Spool()
     notes: Counter[str] = Counter()
     bad: list[tuple[int, RowError]] = []
@@ -115,6 +119,16 @@ def _messages(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"messages": turns}
 
 
+def _preference(cells: dict[str, object], notes: Counter[str]) -> Example:
+    system = _system(cells, notes)
+    prompt, chosen, rejected = two_answers(cells.get("prompt"), cells)
+    if system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": system}, *prompt]
+    if chosen == rejected:
+        raise RowError("the same answer as chosen and rejected", "delete the row")
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
 def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"text": _filled(cells["text"], "text", notes)}
 
@@ -146,4 +160,5 @@ _BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
     "messages": _messages,
     "prompt-completion": _pair,
     "text": _text_row,
+    "preference": _preference,
 }

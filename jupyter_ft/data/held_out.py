@@ -16,7 +16,7 @@ from .read import Report, read
 
 
 def hold_out(
-    examples: Examples, held_out: float | str | None, columns: Mapping[str, str], seed: int
+    examples: Examples, held_out: float | str | None, columns: Mapping[str, str], seed: int, method: str = "sft"
 ) -> tuple[Examples, Examples | None]:
     """The rows to train on, in their order, and those to evaluate on (None where none are asked for).
 
@@ -28,7 +28,7 @@ def hold_out(
     if held_out is None:
         return examples, None
     if isinstance(held_out, str):
-        return examples, examples.beside.get(held_out) or elsewhere(examples, held_out, columns)
+        return examples, examples.beside.get(held_out) or elsewhere(examples, held_out, columns, method=method)
     total = len(examples.rows)
     wanted = max(1, round(held_out * total)) if held_out < 1 else int(held_out)
     asked = f"held_out: {held_out:g}"
@@ -68,10 +68,16 @@ def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tupl
     return drawn[group], len(keys) - len(sizes)
 
 
-def elsewhere(examples: Examples, name: str, columns: Mapping[str, str], progress: Report | None = None) -> Examples:
+def elsewhere(
+    examples: Examples,
+    name: str,
+    columns: Mapping[str, str],
+    progress: Report | None = None,
+    method: str = "sft",
+) -> Examples:
     """The rows of other data that are held out. Raises `DataError` as `read` does, or where their format is another."""
     try:
-        found = normalise(read(name, progress), columns, progress)
+        found = normalise(read(name, progress), columns, progress, method)
     except DataError as error:
         raise DataError(f"held_out: {error}") from None
     return of_same_format(found, examples, name)

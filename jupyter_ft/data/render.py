@@ -35,10 +35,10 @@ from .writer import Writer
 
 UNTRAINED = -100
 """The label of a token that is not trained; the loss of torch and transformers leaves it out."""
-_REPORT_EVERY = 200  # rows; of a large data set, a hundredth
-_TOGETHER = 50  # rows that the tokenizer gets at once
+REPORT_EVERY = 200  # rows; of a large data set, a hundredth
+TOGETHER = 50  # rows that the tokenizer gets at once
 _MOST_CHARACTERS = 2**20  # of rows together
-_MOST_REASONS = 1000
+MOST_REASONS = 1000
 _LONGEST_TOKEN = 128  # characters; runs of spaces are the longest in common vocabularies
 
 
@@ -85,7 +85,7 @@ class _Tally:
 
     def drop(self, number: int, reason: str) -> None:
         self.left_out += 1
-        if len(self.dropped) < _MOST_REASONS:
+        if len(self.dropped) < MOST_REASONS:
             self.dropped.append((number, reason))
 
     def add(self, number: int, row: TokenRow, length: int, note: str) -> None:
@@ -119,15 +119,13 @@ def render(
     `DataError` where no row has anything left to train, and what `progress` raises.
     """
     total = len(examples.rows)
-    every = max(_REPORT_EVERY, total // 100 // _TOGETHER * _TOGETHER)
+    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
     written = partial(lay_out, writer=Writer(tokenizer), system=system)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
-        numbers = range(1, total + 1) if examples.numbers is None else map(int, examples.numbers)
-        numbered = zip(numbers, examples.rows, strict=True)
-        done = 0
-        while some := list(islice(numbered, _TOGETHER)):
+        found, done = numbered(examples), 0
+        while some := list(islice(found, TOGETHER)):
             _add_all(some, tally, written, finder, opening)
             done += len(some)
             if progress and (done % every == 0 or done == total):
@@ -135,6 +133,12 @@ def render(
         if not len(rows):
             raise DataError(_nothing_left(tally, examples))
     return _concluded(tally, rows if isinstance(rows, list) else rows.dataset(), examples, tokenizer)
+
+
+def numbered(examples: Examples) -> Iterator[tuple[int, Example]]:
+    """The rows, each with its number as the user counts them (from 1)."""
+    numbers = range(1, len(examples.rows) + 1) if examples.numbers is None else map(int, examples.numbers)
+    return zip(numbers, examples.rows, strict=True)
 
 
 @dataclass(frozen=True)
@@ -208,13 +212,13 @@ def _token_row(cut: _Cut, ids: list[int], token_at: dict[int, int], opening: lis
 
 def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, tokenizer: Tokenizer) -> Rendered:
     what = "every token" if examples.format == "text" else "the answers alone"
-    said = [f"{_rows(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
+    said = [f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
     if tally.truncated:
-        said.append(f"{_rows(tally.truncated)} cut at max_length {tally.max_length}")
+        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
     if tally.left_out:
         number, reason = tally.dropped[0]
-        said.append(f"{_rows(tally.left_out)} left out (row {number}: {reason})")
-    said += [f"{_rows(count)}: {note}" for note, count in tally.notes.items() if count]
+        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
+    said += [f"{rows_in_words(count)}: {note}" for note, count in tally.notes.items() if count]
     said += _about_layout(examples, tokenizer)
     counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
     return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))
@@ -227,8 +231,8 @@ def _nothing_left(tally: _Tally, examples: Examples) -> str:
         return f"{examples.name}: no row of {count:,} can be trained (row {number}: {reason}); change the rows"
     middle = int(np.median(np.frombuffer(tally.lengths, np.uint64)))
     return (
-        f"{examples.name}: nothing is left to train in {_rows(count)}, because max_length {tally.max_length} cuts off "
-        f"every answer (median length {middle:,} tokens); raise max_length"
+        f"{examples.name}: nothing is left to train in {rows_in_words(count)}, because max_length {tally.max_length} "
+        f"cuts off every answer (median length {middle:,} tokens); raise max_length"
     )
 
 
@@ -241,7 +245,8 @@ def _about_layout(examples: Examples, tokenizer: Tokenizer) -> Iterator[str]:
         yield "the tokenizer has no end-of-text token, so the model does not learn to stop"
 
 
-def _rows(count: int) -> str:
+def rows_in_words(count: int) -> str:
+    """`1 row`, `2 rows`."""
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 

@@ -20,9 +20,10 @@ from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
 from ..control.served import Served, ServingInbox
 from ..errors import FineTuneError, Refused
+from ..hyperparameters import AnySchedule
 from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
-from ..recipe import AnySchedule, Recipe, parse_recipe
+from ..recipe import Recipe, parse_recipe
 from ..sampling.twin import Voices
 from ..weights import write_weights
 from .running import Running, one_line

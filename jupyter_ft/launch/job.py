@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..control.accelerated import own_state
-from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
-from ..data import Examples, Format, Rendered, hold_out, render
+from ..data import Examples, Format, Rendered, hold_out
 from ..errors import FineTuneError
 from ..event_log import EventLog
 from ..messages import (
@@ -34,11 +33,11 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import BUILDERS, loss_head
+from ..methods import METHODS, loss_head
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
-from ..runs import RunFolder
+from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
 from ..sampling.room import no_room
@@ -98,13 +97,21 @@ class Job:
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
-        build = BUILDERS[self.recipe.method]
+        method = METHODS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
-            trainer = build(base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
+            trainer = method.build(
+                base.shell(),
+                base.new_tokenizer(),
+                self.recipe,
+                rows,
+                self.folder.path,
+                held_out=held_out,
+                start=self.folder.start if self.folder.start.is_dir() else None,
+            )
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.behind = behind
+        running.behind, running.setters = behind, method.live
         try:
             return running.run(self.resume)
         finally:
@@ -136,7 +143,7 @@ class Job:
     def _render(self, base: Base) -> tuple[Any, Any, Callable[[int], list[int]]]:
         """The rows to train on and to evaluate on, and which of the user's rows (from 1) are behind one of them."""
         recipe = self.recipe
-        train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed)
+        train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
@@ -163,7 +170,7 @@ class Job:
         return rows, held_out.rows if held_out else None, behind
 
     def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
-        return render(
+        return METHODS[self.recipe.method].render(
             examples,
             base.tokenizer,
             system=self.recipe.system,
@@ -216,7 +223,7 @@ class Job:
         note = ""
         try:
             result = self.folder.model if self.recipe.adapter.kind == "full" else self.folder.adapter
-            copy_result(self.folder.checkpoint(freed.step), result)
+            copy_weights(self.folder.checkpoint(freed.step), result)
         except OSError as error:
             note = f"the result could not be written ({one_line(error)}); make room and resume"
         return StateChanged(state="stopped", step=freed.step, total_steps=freed.total_steps, note=note)

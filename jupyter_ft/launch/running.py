@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+        self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
@@ -67,7 +68,7 @@ class Running:
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
-        hooks.speak = lambda step: self.twin.speak(step, self.trainer.model)
+        hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters

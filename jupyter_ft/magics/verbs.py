@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
+from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
-from jupyter_ft.recipe import ALIASES, METHODS, change
+from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, open_run, sessions
 from jupyter_ft.ui.views import in_a_kernel

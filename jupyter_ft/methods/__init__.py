@@ -1,11 +1,8 @@
-"""The methods of training, one file each: the columns it needs, how its trainer is built, its headline metrics."""
+"""The methods of training, one file each: how its rows are made, how its trainer is built, its live fields, metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from . import dpo, sft
+from .method import Method
 
-from . import sft
-
-BUILDERS: dict[str, Callable[..., Any]] = {"sft": sft.build}
-"""By method: `build(model, tokenizer, recipe, rows, folder)` gives a trainer that has not begun."""
+METHODS: dict[str, Method] = {"sft": sft.METHOD, "dpo": dpo.METHOD}

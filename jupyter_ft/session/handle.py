@@ -13,6 +13,7 @@ from ..control.inbox import Inbox
 from ..data import Examples
 from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
+from ..hyperparameters import Hyperparameters
 from ..launch.thread import start
 from ..messages import (
     OVER,
@@ -35,7 +36,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..recipe import Hyperparameters, Recipe, as_plain, change, first_complaint
+from ..recipe import Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .answers import Receipt

@@ -39,21 +39,22 @@ def replies(session: Any) -> list[Any]:
 def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path) -> Any:
     """TRL's own trainer on the same rows, built the same way, with nothing of ours attached."""
     from jupyter_ft.control.lease import seeded_streams
-    from jupyter_ft.data import hold_out, load, render
-    from jupyter_ft.methods import sft
+    from jupyter_ft.data import hold_out, load
+    from jupyter_ft.methods import METHODS
     from jupyter_ft.methods.packing import pack
     from jupyter_ft.models import POOL
 
     base = POOL.get(str(model), revision=None, dtype=recipe.dtype, report=lambda *_: None)
-    train, apart = hold_out(load(rows, {}), recipe.held_out, {}, recipe.seed)
+    method = METHODS[recipe.method]
+    train, apart = hold_out(load(rows, {}, method=recipe.method), recipe.held_out, {}, recipe.seed, recipe.method)
 
     def tokens(examples: Any) -> Any:
-        return render(examples, base.tokenizer, system=recipe.system, max_length=recipe.max_length).rows
+        return method.render(examples, base.tokenizer, system=recipe.system, max_length=recipe.max_length).rows
 
     held_out = tokens(apart) if apart else None
     ready = pack(tokens(train), recipe.max_length)[0] if recipe.packing else tokens(train)
     with seeded_streams(recipe.seed):
-        return sft.build(base.shell(), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
+        return method.build(base.shell(), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
 
 
 # --- of an attached trainer ---

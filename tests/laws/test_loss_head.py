@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ def _full_trainer(trainer: Any, *, tied: bool) -> Any:
     """TRL's trainer over every weight of a copy of what `trainer` has as its base, with the head on."""
     from trl import SFTTrainer
 
-    from jupyter_ft.methods import loss_head, sft
+    from jupyter_ft.methods import loss_head
+    from jupyter_ft.methods.method import no_telemetry
 
     model = copy.deepcopy(trainer.model).unload()
     vars(model).pop("forward")
     if tied:
         model.config.tie_word_embeddings = True
         model.lm_head.weight = model.model.embed_tokens.weight
-    with sft.no_telemetry():
+    with no_telemetry():
         whole = SFTTrainer(
             model=model.requires_grad_(True),
             args=trainer.args,
@@ -83,16 +85,16 @@ def test_a_session_with_it_equals_a_bare_trainer_with_trls(
 
 
 def test_a_run_takes_it_away_at_its_end(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jupyter_ft.methods import BUILDERS
+    from jupyter_ft.methods import METHODS
 
-    built, build = [], BUILDERS["sft"]
+    built, sft = [], METHODS["sft"]
 
     def note(*args: Any, **more: Any) -> Any:
-        trainer = build(*args, **more)
+        trainer = sft.build(*args, **more)
         built.append((trainer, "loss_head" in vars(trainer)))
         return trainer
 
-    monkeypatch.setitem(BUILDERS, "sft", note)
+    monkeypatch.setitem(METHODS, "sft", replace(sft, build=note))
     session = tune(max_steps=2)
     finish(session)
     ((trainer, was_there),) = built

@@ -9,6 +9,7 @@ import typing
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -172,10 +173,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     from jupyter_ft.models import POOL
 
     found: list[weakref.ref[Any]] = []
-    build, get = job.BUILDERS["sft"], POOL.get
+    sft, get = job.METHODS["sft"], POOL.get
 
     def noted(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
+        trainer = sft.build(*args, **kwargs)
         found.extend((weakref.ref(trainer), weakref.ref(trainer.model)))
         return trainer
 
@@ -184,7 +185,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
         found.append(weakref.ref(base.model))
         return base
 
-    monkeypatch.setitem(job.BUILDERS, "sft", noted)
+    monkeypatch.setitem(job.METHODS, "sft", replace(sft, build=noted))
     monkeypatch.setattr(POOL, "get", noted_base)
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 from comm.base_comm import BaseComm
 
 from jupyter_ft.event_log import EventLog
+from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
     Applied,
     CheckpointSaved,
@@ -22,7 +23,7 @@ from jupyter_ft.messages import (
     StateChanged,
     StepDone,
 )
-from jupyter_ft.recipe import Hyperparameters, Recipe, change, parse_recipe
+from jupyter_ft.recipe import Recipe, change, parse_recipe
 
 XSS = [
     "<script>window.__pwned=1</script>",

@@ -1,0 +1,134 @@
+"""From choices between two answers to token ids: the prompt's, and those of the chosen and of the rejected answer.
+
+The ids equal those of TRL 1.16 for conversational rows (`tokenize_fn` in trl/trainer/dpo_trainer.py): prompt and answer
+are written as one text, and the answers begin where their ids part from those of the prompt alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jupyter_ft.errors import DataError
+
+from .conversations import Turn
+from .edges import common_beginning
+from .formats import Example, Examples
+from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
+from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
+from .tokens import TokenFile
+from .writer import Writer
+
+COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+PairRow = dict[str, list[int]]
+
+
+@dataclass
+class _Tally:
+    """What has been rendered so far."""
+
+    rows: list[PairRow] | TokenFile
+    max_length: int
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    dropped: list[tuple[int, str]] = field(default_factory=list)
+    left_out: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    trained: int = 0
+
+    def drop(self, number: int, reason: str) -> None:
+        self.left_out += 1
+        if len(self.dropped) < MOST_REASONS:
+            self.dropped.append((number, reason))
+
+    def add(self, number: int, row: PairRow) -> None:
+        prompt, answers = len(row["prompt_ids"]), [len(row["chosen_ids"]), len(row["rejected_ids"])]
+        if prompt >= self.max_length:
+            self.drop(number, f"its answers begin beyond max_length {self.max_length} ({prompt} tokens)")
+            return
+        kept = [min(answer, self.max_length - prompt) for answer in answers]
+        self.rows.append(row)
+        self.numbers.append(number)
+        self.truncated += kept != answers
+        self.trained += sum(kept)
+        self.tokens += 2 * prompt + sum(kept)
+
+
+def render_pairs(
+    examples: Examples,
+    tokenizer: Tokenizer,
+    *,
+    system: str | None,
+    max_length: int,
+    progress: Callable[[int, int], None] | None = None,
+    file: Path | None = None,
+) -> Rendered:
+    """Preference `examples` as `prompt_ids`, `chosen_ids` and `rejected_ids`; arguments and errors as for `render`.
+
+    Rows are not cut: TRL's collator cuts prompt and answer together to `max_length` tokens, which are what is counted.
+    """
+    total, done = len(examples.rows), 0
+    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
+    opening = [] if tokenizer.chat_template else first_ids(tokenizer)
+    with nullcontext(list[PairRow]()) if file is None else TokenFile(file, COLUMNS) as rows:
+        tally, writer, found = _Tally(rows, max_length), Writer(tokenizer), numbered(examples)
+        while some := list(islice(found, TOGETHER)):
+            for number, row in _tokenised(some, tally, writer, system):
+                tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
+            done += len(some)
+            if progress and (done % every == 0 or done == total):
+                progress(done, total)
+        if not len(rows):
+            number, reason = tally.dropped[0]
+            raise DataError(f"{examples.name}: no row of {total:,} can be trained (row {number}: {reason})")
+    return _concluded(tally, rows if isinstance(rows, list) else rows.dataset())
+
+
+def _tokenised(
+    some: list[tuple[int, Example]], tally: _Tally, writer: Writer, system: str | None
+) -> Iterator[tuple[int, PairRow]]:
+    """The rows that the chat template can write, tokenised together; the others are dropped."""
+    numbers, texts = [], []
+    for number, example in some:
+        try:
+            texts += _texts(example, writer, system)
+            numbers.append(number)
+        except LayoutError as reason:
+            tally.drop(number, str(reason))
+    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
+    for number, (prompt, chosen, rejected) in zip(numbers, zip(ids, ids, ids, strict=True), strict=True):
+        start = min(common_beginning(prompt, chosen), common_beginning(prompt, rejected))
+        yield number, {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
+
+
+def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
+    """The prompt as text, and with each of the answers."""
+    tokenizer = writer.tokenizer
+    asked: list[Turn] = example["prompt"]
+    if system and asked[0]["role"] != "system":
+        asked = [{"role": "system", "content": system}, *asked]
+    if not tokenizer.chat_template:
+        prompt, end = bare_prompt(asked), tokenizer.eos_token or ""
+        return [prompt, *(prompt + example[name] + end for name in ("chosen", "rejected"))]
+    answered = [[*asked, {"role": "assistant", "content": example[name]}] for name in ("chosen", "rejected")]
+    return [
+        writer.write(asked, answer_next=True),
+        *(writer.write(turns, answer_next=False) for turns in answered),
+    ]
+
+
+def _concluded(tally: _Tally, rows: Sequence[Any]) -> Rendered:
+    pairs = f"{len(rows):,} {'pair' if len(rows) == 1 else 'pairs'}"
+    said = [f"{pairs}, {tally.tokens:,} tokens, {tally.trained:,} of them trained (the answers alone)"]
+    if tally.truncated:
+        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
+    if tally.left_out:
+        number, reason = tally.dropped[0]
+        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
+    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
+    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))

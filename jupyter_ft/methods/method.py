@@ -1,0 +1,102 @@
+"""What a method of training is, and what the methods share: the recipe in transformers' words, and a quiet trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from datasets import Dataset
+from huggingface_hub import constants
+from transformers import PrinterCallback, TrainingArguments
+from transformers.utils.notebook import NotebookProgressCallback
+
+from ..data import Rendered
+from ..errors import RecipeError
+from ..hyperparameters import HF_SCHEDULES
+from ..recipe import Recipe
+
+_CHECKPOINTING = (  # its name up to transformers 5.2x, and since
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training.
+
+    `render(examples, tokenizer, system=…, max_length=…, progress=…, file=…)` gives the rows for
+    `build(model, tokenizer, recipe, rows, folder, held_out=…, start=…)`, which gives a trainer that has not begun;
+    `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
+    its own means to that trainer. `headline` are the metrics to look at first.
+    """
+
+    render: Callable[..., Rendered]
+    build: Callable[..., Any]
+    headline: tuple[str, ...]
+    live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def arguments(config: type, recipe: Recipe, folder: Path, model: Any, **own: Any) -> Any:
+    """The recipe as a `config` of TRL's or transformers', with the method's `own` fields.
+
+    Raises `RecipeError` where it does not take what is under `trainer:`.
+    """
+    live, weight = recipe.hyperparameters, next(model.parameters())
+    shared: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": live.learning_rate,
+        "lr_scheduler_type": HF_SCHEDULES[live.schedule],
+        "warmup_steps": live.warmup_steps,
+        "weight_decay": live.weight_decay,
+        "max_grad_norm": live.max_grad_norm,
+        "per_device_train_batch_size": live.batch_size,
+        "per_device_eval_batch_size": live.batch_size,
+        "gradient_accumulation_steps": live.accumulation,
+        "num_train_epochs": live.epochs,
+        "max_steps": live.max_steps or -1,
+        "use_cpu": weight.device.type == "cpu",  # without it transformers refuses bf16 there
+        "bf16": weight.dtype == torch.bfloat16,
+        "fp16": weight.dtype == torch.float16,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        _CHECKPOINTING: False,
+    }
+    try:
+        made = config(**(shared | own | recipe.trainer))
+    except (TypeError, ValueError) as error:  # a key that it does not have, or values that it does not take together
+        raise RecipeError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+    if made.n_gpu > 1:  # TRL refuses several devices in one process; the first is used
+        made._n_gpu = 1
+    return made
+
+
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """TRL tells the hub of each trainer that is made (`_BaseTrainer._send_telemetry`); inside here it does not."""
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+def hush(trainer: Any) -> None:
+    """Take away the callbacks that print."""
+    for noisy in (PrinterCallback, NotebookProgressCallback):
+        trainer.remove_callback(noisy)
+
+
+def dataset(rows: Any) -> Dataset:
+    """`rows` as a `datasets.Dataset`, which they may be already."""
+    return rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
