@@ -242,13 +242,14 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder."""
+    """A complete checkpoint is published in the run folder; `kept` are the steps that have one now (None: not told)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
     path: str
     bytes: int
     seconds: float
+    kept: list[int] | None = None
 
 
 class SaveFailed(_Event):

@@ -6,6 +6,7 @@ are rendered from markdown with HTML off and then sanitised.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html import escape
 
@@ -89,7 +90,7 @@ def record_text(session: Watched) -> str:
     lines = [f"{session.name} · {headline(session, past)}"]
     if past.crash is not None:
         lines.append(f"  crashed at step {past.crash.step}: {past.crash.error}")
-    lines += [f"  step {notice.step}: {notice.said}" for notice in past.notices[-1:] if level_of(notice) != "green"]
+    lines += [f"  {with_step(notice)}" for notice in past.notices[-1:] if level_of(notice) != "green"]
     if best := best_text(past):
         lines.append(f"  {best}")
     if past.bad_steps:
@@ -128,6 +129,13 @@ def level_of(notice: Health | MemoryShort) -> str:
     return "amber" if notice.micro_batch else "red"
 
 
+def with_step(notice: Health | MemoryShort) -> str:
+    """What a notice says, and at which step where it does not say so itself."""
+    if re.search(rf"\bstep {notice.step}\b", notice.said, re.IGNORECASE):
+        return notice.said[:1].upper() + notice.said[1:]
+    return f"Step {notice.step}: {notice.said}"
+
+
 def _step_list(steps: list[int]) -> str:
     listed = ", ".join(str(step) for step in steps[:10])
     more = f" and {len(steps) - 10} more" if len(steps) > 10 else ""
@@ -149,7 +157,7 @@ def _notice(past: Past) -> str:
         return ""
     last = past.notices[-1]
     kind = "bad" if level_of(last) == "red" else "amber"
-    return f"<p class='{kind}'>Step {last.step}: {escape(last.said)}</p>"
+    return f"<p class='{kind}'>{escape(with_step(last))}</p>"
 
 
 def _held_out(past: Past) -> str:

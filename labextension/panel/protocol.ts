@@ -38,7 +38,7 @@ export type Event = { time: number } & (
   | { kind: "resumed"; step: number; ahead: string[] }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
-  | { kind: "checkpoint"; step: number; path: string }
+  | { kind: "checkpoint"; step: number; path: string; kept: number[] | null }
   | { kind: "save-failed"; step: number; reason: string }
   | { kind: "log"; level: string; text: string }
   | { kind: "crashed"; step: number; error: string; traceback: string }
