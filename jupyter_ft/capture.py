@@ -1,17 +1,17 @@
 """What the training thread prints goes to the run's log, never to whatever cell happens to be running.
 
 Where a background thread's output lands depends on the ipykernel version in four different ways; so while a run is
-alive, `write` and `flush` of the streams know the threads: of those that are in `sys.stdout` and `sys.stderr` now, and
-of any that is put there (`redirect_stdout`, `%%capture`). The streams themselves stay what they are and where they are:
-whoever keeps one and puts it back has the user's own. Log handlers that are bound to one are served likewise.
+alive, a proxy that knows the threads stands before `sys.stdout` and `sys.stderr`, and before any stream that is put
+there. `print` meets the proxy; whoever else reads `sys.stdout` gets the stream itself, so that a `redirect_stdout` or
+`%%capture`, begun and ended when it likes, keeps and puts back the user's own. Log handlers get the proxy, too.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,25 +23,23 @@ _LEVELS = {"stdout": "out", "stderr": "warning"}
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FOR_DEVELOPERS = re.compile(r"\b(Future|Deprecation|PendingDeprecation)Warning\b")
 _SOURCE_LINE = re.compile(r"  warnings\.warn\(")  # the second line of a printed warning
-_lock = threading.RLock()
+_lock = threading.Lock()
 _listeners: dict[int, Tell] = {}
 
 
-class _Ear:
-    """In the place of a stream's `write` and `flush`: the lines of captured threads go to their listeners."""
+class ThreadAware:
+    """A stream that hands the lines of the captured threads to their listeners and is otherwise the stream below."""
 
-    def __init__(self, stream: Any, level: str) -> None:
-        self._write, self._flush, self._level = stream.write, stream.flush, level
-        self._before = {name: vars(stream)[name] for name in ("write", "flush") if name in vars(stream)}
+    def __init__(self, below: Any, level: str) -> None:
+        self.below, self._level = below, level
         self._unfinished: dict[int, str] = {}
-        stream.write, stream.flush = self.write, self.flush
 
     def write(self, text: str) -> int:
         """Write through, or for a captured thread tell its listener of each finished line."""
         me = threading.get_ident()
         tell = _listeners.get(me)
         if tell is None:
-            return int(self._write(text) or 0)
+            return int(self.below.write(text) or 0)
         *lines, rest = (self._unfinished.pop(me, "") + text).split("\n")
         if rest:
             self._unfinished[me] = rest[-10_000:]
@@ -50,9 +48,9 @@ class _Ear:
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream; a captured thread has nothing to flush."""
+        """Flush the stream below; a captured thread has nothing to flush."""
         if threading.get_ident() not in _listeners:
-            self._flush()
+            self.below.flush()
 
     def finish(self, thread: int, tell: Tell) -> None:
         """Tell of a last line that has no end."""
@@ -63,24 +61,30 @@ class _Ear:
         if shown and not _SOURCE_LINE.match(shown):
             tell("debug" if _FOR_DEVELOPERS.search(shown) else self._level, shown)
 
-    def leave(self, stream: Any) -> None:
-        """Give the stream its own methods back, but what somebody else has put over them meanwhile."""
-        for name in ("write", "flush"):
-            if vars(stream).get(name) == getattr(self, name):
-                del vars(stream)[name]
-                vars(stream).update({name: self._before[name]} if name in self._before else {})
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
 
 
-_ears: weakref.WeakKeyDictionary[Any, _Ear] = weakref.WeakKeyDictionary()
+def _stream(name: str) -> property:
+    def get(module: ModuleType) -> Any:
+        stream = vars(module)[name]  # where `print` looks
+        free = isinstance(stream, ThreadAware) and threading.get_ident() not in _listeners
+        return stream.below if free else stream
+
+    def put(module: ModuleType, stream: Any) -> None:
+        own = threading.get_ident() in _listeners  # a captured thread that redirects means what it says
+        vars(module)[name] = stream if own else _before(stream, name)
+
+    return property(get, put)
 
 
 class _WatchedSys(ModuleType):
-    """`sys` while somebody is captured: a stream that is put into it is listened to from then on."""
+    """`sys` while somebody is captured."""
 
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        if name in _LEVELS:
-            _listen(value, _LEVELS[name])
+    stdout, stderr = _stream("stdout"), _stream("stderr")
+
+    def __getattr__(self, name: str) -> Any:  # being there, it keeps the interpreter from reading past the properties
+        raise AttributeError(f"module 'sys' has no attribute '{name}'")
 
     def __reduce__(self) -> tuple[Any, ...]:  # dill and cloudpickle know modules by their exact type
         return import_module, ("sys",)
@@ -91,28 +95,42 @@ def captured(tell: Tell) -> Iterator[None]:
     """Send what this thread prints to `tell(level, line)`; all is as it was when nobody captures any more."""
     me = threading.get_ident()
     with _lock:
+        _put_proxies()
         _listeners[me] = tell
-        for name, level in _LEVELS.items():
-            _listen(getattr(sys, name), level)
-        _turn_sys(ModuleType, _WatchedSys)
     try:
         yield
     finally:
         with _lock:
-            for ear in list(_ears.values()):
-                ear.finish(me, tell)
+            for name in _LEVELS:
+                if isinstance(stream := vars(sys)[name], ThreadAware):
+                    stream.finish(me, tell)
             _listeners.pop(me, None)
             if not _listeners:
-                _leave()
+                _take_proxies_away()
 
 
-def _listen(stream: Any, level: str) -> None:
-    with _lock:
-        try:
-            if not isinstance(getattr(stream.write, "__self__", None), _Ear):
-                _ears[stream] = _Ear(stream, level)
-        except (AttributeError, TypeError):  # no stream, or one that takes no attributes: it stays as it is
-            return
+def _before(stream: Any, name: str) -> Any:
+    return stream if stream is None or isinstance(stream, ThreadAware) else ThreadAware(stream, _LEVELS[name])
+
+
+def _put_proxies() -> None:
+    for name in _LEVELS:
+        stream = vars(sys)[name]
+        proxy = vars(sys)[name] = _before(stream, name)
+        for handler in _stream_handlers():
+            if handler.stream is stream:  # transformers' own, say, bound when a cell imported it
+                handler.stream = proxy
+    _turn_sys(ModuleType, _WatchedSys)
+
+
+def _take_proxies_away() -> None:
+    _turn_sys(_WatchedSys, ModuleType)
+    for name in _LEVELS:
+        if isinstance(stream := vars(sys)[name], ThreadAware):
+            vars(sys)[name] = stream.below
+    for handler in _stream_handlers():  # also those that were made meanwhile
+        if isinstance(handler.stream, ThreadAware):
+            handler.stream = handler.stream.below
 
 
 def _turn_sys(one: type, other: type) -> None:
@@ -121,8 +139,7 @@ def _turn_sys(one: type, other: type) -> None:
         module.__class__ = other
 
 
-def _leave() -> None:
-    _turn_sys(_WatchedSys, ModuleType)
-    for stream, ear in list(_ears.items()):
-        ear.leave(stream)
-    _ears.clear()
+def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+    loggers = [logging.root, *logging.Logger.manager.loggerDict.copy().values()]
+    handlers = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    return [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
