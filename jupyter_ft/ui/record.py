@@ -59,13 +59,12 @@ def record_html(session: Watched) -> str:
     return f"<style>{STYLE}</style><div class='jft-record'>{title}{_body(session, past)}</div>"
 
 
-def folded_record(session: Watched, *, unfolded: bool) -> str:
-    """The record under a line that can be clicked open, for where something better stands above it."""
+def folded_record(session: Watched, *, unfolded: bool, mark: str) -> str:
+    """The record under a line that can be clicked open, where something better stands above it; found by its `mark`."""
     past = past_of(session)
     inside = f"<summary>{_title(session, past)}</summary>{_body(session, past)}"
-    return (
-        f"<style>{STYLE}</style><details class='jft-record jft-below'{' open' if unfolded else ''}>{inside}</details>"
-    )
+    about = f"class='jft-record jft-below' data-record='{mark}'{' open' if unfolded else ''}"
+    return f"<style>{STYLE}</style><details {about}>{inside}</details>"
 
 
 def _title(session: Watched, past: Past) -> str:

@@ -107,12 +107,20 @@ export interface News extends Filled {
 export interface Beat extends Head {
   t: "beat";
 }
-export type FromKernel = Story | News | Beat;
+/** There is a newer record below the panel; `data` where it was asked for. */
+export interface Record_ extends Head {
+  t: "record";
+  key: string;
+  version: number;
+  data?: Record<string, string>;
+}
+export type FromKernel = Story | News | Beat | Record_;
 
 // --- what the panel sends -------------------------------------------------------------------------------------------
 
 export type ToKernel =
-  | { t: "hello" | "here" | "bye"; view: string }
+  | { t: "hello"; view: string; keeps: boolean }
+  | { t: "here" | "bye" | "record"; view: string }
   | { t: "poll"; view: string; seq: number }
   | { t: "command"; view: string; command: Command };
 
@@ -122,6 +130,7 @@ export interface Model {
   on(event: string, listener: (...args: any[]) => void): void;
   off(event: string, listener: (...args: any[]) => void): void;
   send(content: ToKernel): void;
+  widget_manager?: unknown;
 }
 
 export function newId(): string {
