@@ -189,6 +189,14 @@ class Advice(_Said):
     cell: str
 
 
+def rows_text(rows: list[int]) -> str:
+    """` (rows 3, 9 and 12 more)`; nothing where none are known."""
+    if not rows:
+        return ""
+    more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
+    return f" ({'row' if len(rows) == 1 else 'rows'} {', '.join(map(str, rows[:12]))}{more})"
+
+
 class Health(_Event):
     """The state of the run in one line, when it changes. `rows` (from 1) are those behind it, where known."""
 
@@ -198,6 +206,15 @@ class Health(_Event):
     said: str
     rows: list[int] = Field(default_factory=list)
     advice: list[Advice] = Field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = (
+            f" (rows {', '.join(map(str, self.rows[:12]))}{', …' if len(self.rows) > 12 else ''})" if self.rows else ""
+        )
+        todo = "".join(f"\n  {advice.label}: {advice.cell}" for advice in self.advice)
+        return f"{self.level}: {self.said}{rows}{todo}"
+
+    __repr__ = __str__  # it is looked at in notebooks
 
 
 class MemoryShort(_Event):
@@ -249,13 +266,14 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder."""
+    """A complete checkpoint is published in the run folder; `kept` are the steps that have one now (None: not told)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
     path: str
     bytes: int
     seconds: float
+    kept: list[int] | None = None
 
 
 class SaveFailed(_Event):

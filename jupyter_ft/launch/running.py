@@ -121,7 +121,8 @@ class Running:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
         seconds = time.perf_counter() - began
-        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
+        kept = self.folder.checkpoints()
+        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds, kept=kept))
 
     def _finish(self, port: Port) -> StateChanged:
         state: RunState = "stopped" if port.obedience.stopping else "finished"

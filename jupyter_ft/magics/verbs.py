@@ -233,7 +233,7 @@ VERBS: dict[str, Verb] = {
     ),
     "logs": _verb(
         "logs [NAME] [--tail N] [--level LEVEL]",
-        "What a run printed and logged.",
+        "What happened in a run and what it printed, as in the panel's Log tab.",
         logs.run,
         options=(
             Option("--tail", f"the last N lines; else {logs.TAIL}", "N"),

@@ -228,7 +228,7 @@ class DrawnReply {
         hush();
       },
     });
-    const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", {}, ["live"]) : null, this.stamp, this.stop]);
+    const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", { class: "jft-live" }, ["live"]) : null, this.stamp, this.stop]);
     const of = /^\d+$/.test(reply.at) ? "step" : reply.at;
     this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at, "data-of": of }, [head, this.body]);
   }

@@ -2,7 +2,6 @@
 
 import { Line, changesText, lineOf } from "./lines";
 import { Advice, Command, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
-import { shown } from "./words";
 
 export interface Mark {
   step: number;
@@ -248,7 +247,7 @@ export class Store {
         this.refused(event);
         break;
       case "checkpoint":
-        if (!this.checkpoints.includes(event.step)) this.checkpoints.push(event.step);
+        this.checkpoints = event.kept ?? [...new Set([...this.checkpoints, event.step])]; // older ones make room
         this.dirty.add("curves").add("chat");
         break;
       case "crashed":
@@ -350,7 +349,7 @@ export class Store {
     reply.step = event.step;
     reply.text = event.text;
     const waited = event.between_steps ? "the run waited" : "";
-    this.settle(reply, "done", [Number.isFinite(speed) ? `${shown(speed)} tok/s` : "", ended, waited].filter(Boolean).join(" · "));
+    this.settle(reply, "done", [Number.isFinite(speed) ? `${speed.toFixed(1)} tok/s` : "", ended, waited].filter(Boolean).join(" · "));
   }
 
   private settle(reply: Reply, state: ReplyState, note: string): void {

@@ -111,9 +111,9 @@ class SmallRun:
         pairs = {name: (getattr(old, name), value) for name, value in changes.items()}
         self.log.append(Applied(command=command, verb="set", step=self.step + 1, changes=pairs))
 
-    def save(self) -> None:
+    def save(self, kept: list[int] | None = None) -> None:
         path = f"checkpoints/step-{self.step:06}"
-        self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1))
+        self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1, kept=kept))
 
     def score(self, loss: float, best: int) -> None:
         metrics = {"eval_loss": loss}

@@ -110,6 +110,20 @@ def test_narrow_columns_are_stacked(browser: Browser, run: SmallRun, panel: Pane
     assert len({round(box["y"]) for box in boxes if box}) == 1
 
 
+def test_a_checkpoint_that_made_room_is_not_offered_any_more(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    saved(run, 40, 80)
+    view = Open(browser, run, panel, LIGHT)
+    view.page.get_by_test_id("tab-chat").click()
+    view.page.get_by_test_id("chat-40").check()
+    view.page.get_by_test_id("chat-40").uncheck()
+    run.take(80)
+    run.save(kept=[80, 160])
+    view.turn()
+    names = [" ".join(chip.inner_text().split()) for chip in view.page.locator(".jft-chip").all()]
+    assert names == ["live", "base", "step 80 best", "step 160"]
+    assert view.errors == []
+
+
 def test_six_columns_at_most_out_of_many_checkpoints(browser: Browser, run: SmallRun, panel: Panel) -> None:
     saved(run, *range(10, 210, 10))
     run.score(2.5, 30)  # an old step is the best
