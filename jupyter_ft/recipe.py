@@ -130,15 +130,53 @@ class DpoHyperparameters(Hyperparameters):
     )
 
 
+class KtoHyperparameters(Hyperparameters):
+    """Those of Kahneman-Tversky optimisation (arXiv 2402.01306)."""
+
+    learning_rate: float = Field(
+        5e-5,
+        gt=0,
+        le=1,
+        description="Step size of the optimizer",
+        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
+    )
+    batch_size: int = Field(
+        8,
+        ge=2,
+        le=65536,
+        description="Rows in a micro-batch, per device; two at least, since each prompt also meets another's answer",
+        json_schema_extra=_live("rows", high=64),
+    )
+    beta: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="How closely the answers stay to the reference's (equation 7); larger: closer",
+        json_schema_extra=_live(scale="log", low=0.01, high=1),
+    )
+    desirable_weight: float = Field(
+        1.0, ge=0, le=1000, description="Weight of the good answers in the loss", json_schema_extra=_live(high=4)
+    )
+    undesirable_weight: float = Field(
+        1.0, ge=0, le=1000, description="Weight of the bad answers in the loss", json_schema_extra=_live(high=4)
+    )
+
+
+class CptHyperparameters(Hyperparameters):
+    """Continued pre-training has no live fields of its own."""
+
+
 HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
 METHODS: dict[str, type[Hyperparameters]] = {
     "sft": SftHyperparameters,
     "dpo": DpoHyperparameters,
+    "kto": KtoHyperparameters,
+    "cpt": CptHyperparameters,
     "attached": Hyperparameters,
 }
-METHOD_WORDS = {"supervised": "sft", "preference": "dpo"}
+METHOD_WORDS = {"supervised": "sft", "preference": "dpo", "self-supervised": "cpt"}
 PACKED = ("sft",)
 """Methods whose short rows may be put into one."""
 
@@ -155,9 +193,10 @@ class Adapter(_Part):
 class Recipe(_Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "attached"] = Field(
         "sft",
-        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two; "
+        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
+        "kto from answers rated one by one, cpt (or: self-supervised) from raw text; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -227,7 +266,7 @@ TRAINER_KEYS_TAKEN = {
     **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
-    **{name: name for name in ("beta", "label_smoothing")},
+    **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",

@@ -52,7 +52,8 @@ class Rendered:
 
     `rows` are a list, or a `datasets.Dataset` over a file. `left_out` rows are not among them; `dropped` holds the
     number of each (from 1, among the examples) and why, for the first thousand. `truncated` rows were cut to
-    `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept.
+    `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept. `numbers` are
+    those of the examples behind each row, where not every example is one row.
     """
 
     rows: Sequence[TokenRow]
@@ -62,6 +63,7 @@ class Rendered:
     tokens: int
     trained_tokens: int
     said: str
+    numbers: array[int] | None = None
 
 
 @dataclass

@@ -134,6 +134,8 @@ class Job:
         )
         if recipe.packing or recipe.held_out is not None or rendered.left_out > len(rendered.dropped):
             self._numbers = []  # a row of the trainer is not one of the user's, or it is not known which
+        elif rendered.numbers is not None:
+            self._numbers = list(rendered.numbers)
         elif rendered.dropped:
             dropped = {number for number, _ in rendered.dropped}
             self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
