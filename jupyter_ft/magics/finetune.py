@@ -25,7 +25,7 @@ GRAMMAR = Grammar(
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.",
     options=(
         Option("--model", "demo, a local folder, or a hub id", "M"),
-        Option("--data", "a CSV or JSON Lines file, a notebook variable, or demo:support", "D"),
+        Option("--data", "a CSV, JSON Lines or text file, a folder of text, a notebook variable, or demo:support", "D"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
         Option("--dry-run", "check everything and say what would run; start nothing"),

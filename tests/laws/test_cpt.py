@@ -98,6 +98,26 @@ def test_a_folder_is_learnt_from_and_a_stopped_run_goes_on(tune: Any, tmp_path: 
     assert str(session.chat("Order 3 is", max_new_tokens=4)) is not None
 
 
+def test_an_encoder_is_refused(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """As a causal model it would look at the answers: its loss falls to nothing, and it learns nothing."""
+    import shutil
+
+    from transformers import BertConfig, BertForMaskedLM
+
+    import jupyter_ft
+
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_model, folder)
+    config = BertConfig(
+        vocab_size=259, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    session = jupyter_ft.finetune(str(folder), TEXTS, "bert", method="cpt", dtype="float32")
+    session.wait_until_over(60)
+    assert session.state == "failed"
+    assert "is an encoder (BertForMaskedLM), which sees what comes next; give a causal model" in session.events[-1].note
+
+
 @pytest.mark.slow
 def test_held_out_perplexity_falls_below_the_bases(tmp_path: Path) -> None:
     """A made-up land's chronicle: what is held out shares its words and turns of phrase, and none of its sentences."""
@@ -131,7 +151,6 @@ def test_held_out_perplexity_falls_below_the_bases(tmp_path: Path) -> None:
     assert session.state == "finished"
     perplexity = [event.metrics["eval_perplexity"] for event in session.events if event.kind == "eval"]
     before = _untrained_perplexity(session)
-    print(f"perplexity {before:.2f} of the base, {perplexity}")
     assert perplexity[-1] < 0.7 * before
     assert perplexity == sorted(perplexity, reverse=True)
 
