@@ -129,19 +129,27 @@ def _variables(shell: Any, name: str, out: str | None) -> list[str]:
 def _told(recipe: Recipe, examples: Any, name: str) -> str:
     """What a dry run says."""
     live = recipe.hyperparameters
-    per_epoch = math.ceil(len(examples.rows) / (live.batch_size * live.accumulation))
-    total = live.max_steps or math.ceil(per_epoch * live.epochs)
     given = {**_differing(recipe), **_differing(live)}
     lines = [
         f"{free_name(name)} would start in {runs_root()}; nothing was started",
         f"  model   {recipe.model}",
         f"  data    {one_line(examples.said)}",
         *(f"  note    {one_line(note)}" for note in examples.notes),
-        f"  steps   {total} ({per_epoch} an epoch, {live.batch_size} × {live.accumulation} rows each)",
+        f"  steps   {_steps(recipe, examples)}",
         "  recipe  "
         + (", ".join(f"{key}: {one_line(shown(value))}" for key, value in given.items()) or "all defaults"),
     ]
     return "\n".join(lines)
+
+
+def _steps(recipe: Recipe, examples: Any) -> str:
+    live = recipe.hyperparameters
+    each = f"{live.batch_size} × {live.accumulation}"
+    if recipe.method == "cpt":
+        return f"{live.max_steps or 'known when the text is in tokens'} ({each} windows of {recipe.max_length} each)"
+    two_each = recipe.method == "kto" and examples.format == "preference"
+    per_epoch = math.ceil(len(examples.rows) * (2 if two_each else 1) / (live.batch_size * live.accumulation))
+    return f"{live.max_steps or math.ceil(per_epoch * live.epochs)} ({per_epoch} an epoch, {each} rows each)"
 
 
 def _differing(part: Any) -> dict[str, Any]:

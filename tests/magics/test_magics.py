@@ -247,9 +247,17 @@ def test_a_folder_of_text_is_data_unless_a_variable_has_its_name(
     for named in ("docs", "docs/"):
         cell = f"%%finetune notes --data {named} --dry-run\nmethod: self-supervised"
         assert shell.run_cell(cell).success
-        assert "1 document from docs" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "1 document from docs" in said
+        assert "steps   known when the text is in tokens (8 × 1 windows of 1024 each)" in said
     shell.user_ns["docs"] = [{"text": "a"}]
     assert data_of(shell, "docs") == [{"text": "a"}]
+
+
+def test_a_choice_counts_as_two_rated_answers(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.user_ns["pairs"] = [{"prompt": str(n), "chosen": "a", "rejected": "b"} for n in range(10)]
+    assert shell.run_cell("%%finetune rated --data pairs --dry-run\nmethod: kto").success
+    assert "steps   3 (3 an epoch, 8 × 1 rows each)" in capsys.readouterr().out
 
 
 def test_where_a_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
