@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jupyter_ft.errors import RecipeError
-from jupyter_ft.recipe import Hyperparameters, SftHyperparameters, change, controls, parse_recipe
+from jupyter_ft.hyperparameters import Hyperparameters, SftHyperparameters
+from jupyter_ft.recipe import change, controls, parse_recipe
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"learing_rate": 1e-4}, "did you mean 'learning_rate'"),

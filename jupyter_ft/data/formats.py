@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
@@ -15,7 +18,7 @@ from .checks import kind_of
 from .columns import INPUT, PART, Format, choose_columns
 from .conversations import RowError, conversation, rated_answer, two_answers
 from .ratings import is_good
-from .read import Source
+from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
 
 Example = dict[str, Any]
@@ -39,8 +42,8 @@ class Examples:
     """Rows of one format, ready to be rendered.
 
     `said` is the sentence for the user, with the columns that were taken; `notes` are what they may want to know.
-    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the split that is
-    held out, where one is.
+    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the data that are
+    held out, where they are not of the rows. `numbers` are those of the rows (from 1) where they are a part of them.
     """
 
     rows: Spool
@@ -51,9 +54,12 @@ class Examples:
     fingerprint: str
     path: str | list[str] | None
     beside: Mapping[str, Examples] = field(default_factory=dict)
+    numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
 
-def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -> Examples:
+def normalise(
+    source: Source, columns: Mapping[str, str], progress: Report | None = None, method: str = "sft"
+) -> Examples:
     """The rows of `source` in the format that their columns tell, for `method`; `columns` maps our names to theirs.
 
     Exact repeats are kept and noted. Raises `DataError` for a column that is missing or ambiguous, and for rows that
@@ -65,6 +71,8 @@ def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -
     bad: list[tuple[int, RowError]] = []
     alike = 0
     for index, row in enumerate(source.rows):
+        if progress and index % REPORT_EVERY == 0:
+            progress("checking", index)
         try:
             rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
         except RowError as reason:

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 from jupyter_ft.errors import DataError
 
 from .conversations import Turn
+from .edges import common_beginning
 from .formats import Examples
-from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, write
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, common_beginning, rows_in_words
+from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
+from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
 from .tokens import TokenFile
+from .writer import Writer
 
 RatedRow = dict[str, Any]
 """`prompt_ids`, `completion_ids`, `label`."""
@@ -92,10 +94,10 @@ def render_rated(
     opening = [] if tokenizer.chat_template else first_ids(tokenizer)
     columns = ("prompt_ids", "completion_ids")
     with nullcontext(list[RatedRow]()) if file is None else TokenFile(file, columns, ("label",)) as rows:
-        tally, done = _Tally(rows, max_length), 0
+        tally, writer, done = _Tally(rows, max_length), Writer(tokenizer), 0
         answers = _unpaired(examples) if paired else _rated(examples)
         while some := list(islice(answers, TOGETHER)):
-            for number, row in _tokenised(some, tally, tokenizer, system):
+            for number, row in _tokenised(some, tally, writer, system):
                 tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
             done += len(some)
             if progress and (done % every == 0 or done == total):
@@ -107,38 +109,38 @@ def render_rated(
 
 
 def _rated(examples: Examples) -> Iterator[_Rated]:
-    for number, row in enumerate(examples.rows, 1):
+    for number, row in numbered(examples):
         yield _Rated(number, row["prompt"], row["completion"], row["label"])
 
 
 def _unpaired(examples: Examples) -> Iterator[_Rated]:
     pairs = examples.rows
+    numbers = range(1, len(pairs) + 1) if examples.numbers is None else examples.numbers
     for at in range(len(pairs)):
         other = (at + len(pairs) // 2) % len(pairs)
-        yield _Rated(at + 1, pairs[at]["prompt"], pairs[at]["chosen"], good=True)
-        yield _Rated(other + 1, pairs[other]["prompt"], pairs[other]["rejected"], good=False)
+        yield _Rated(int(numbers[at]), pairs[at]["prompt"], pairs[at]["chosen"], good=True)
+        yield _Rated(int(numbers[other]), pairs[other]["prompt"], pairs[other]["rejected"], good=False)
 
 
-def _tokenised(
-    some: list[_Rated], tally: _Tally, tokenizer: Tokenizer, system: str | None
-) -> Iterator[tuple[int, RatedRow]]:
+def _tokenised(some: list[_Rated], tally: _Tally, writer: Writer, system: str | None) -> Iterator[tuple[int, RatedRow]]:
     """The rows that the chat template can write, tokenised together; the others are dropped."""
     written: list[_Rated] = []
     texts: list[str] = []
     for rated in some:
         try:
-            texts += _texts(rated, tokenizer, system)
+            texts += _texts(rated, writer, system)
             written.append(rated)
         except LayoutError as reason:
             tally.drop(rated.number, str(reason))
-    ids = iter(encode(tokenizer, texts)) if texts else iter(())
+    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
     for rated, (prompt, whole) in zip(written, zip(ids, ids, strict=True), strict=True):
         start = common_beginning(prompt, whole)
         yield rated.number, {"prompt_ids": prompt[:start], "completion_ids": whole[start:], "label": rated.good}
 
 
-def _texts(rated: _Rated, tokenizer: Tokenizer, system: str | None) -> tuple[str, str]:
+def _texts(rated: _Rated, writer: Writer, system: str | None) -> tuple[str, str]:
     """The prompt as text, and with the answer."""
+    tokenizer = writer.tokenizer
     asked = rated.prompt
     if system and asked[0]["role"] != "system":
         asked = [{"role": "system", "content": system}, *asked]
@@ -146,7 +148,7 @@ def _texts(rated: _Rated, tokenizer: Tokenizer, system: str | None) -> tuple[str
         prompt = bare_prompt(asked)
         return prompt, prompt + rated.answer + (tokenizer.eos_token or "")
     answered = [*asked, {"role": "assistant", "content": rated.answer}]
-    return write(tokenizer, asked, answer_next=True), write(tokenizer, answered, answer_next=False)
+    return writer.write(asked, answer_next=True), writer.write(answered, answer_next=False)
 
 
 def _concluded(tally: _Tally, rows: Sequence[Any], paired: bool) -> Rendered:

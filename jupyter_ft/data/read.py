@@ -31,10 +31,10 @@ _READABLE = (
     "give a CSV, JSON Lines, Parquet or text file (or several), a folder of text, a hub id, a datasets.Dataset, "
     "a list of dicts or a DataFrame"
 )
-_REPORT_EVERY = 2000  # rows
+REPORT_EVERY = 200  # rows
 
-Report = Callable[[int], None]
-"""Told now and then how many rows have been read."""
+Report = Callable[[str, int], None]
+"""Told now and then what is done with the rows (reading, checking) and with how many it is done."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _spooled(
                 spool.append_line(written)
                 lines.append(line)
                 own.update(dict.fromkeys(row))
-                if progress and len(spool) % _REPORT_EVERY == 0:
-                    progress(len(spool))
+                if progress and len(spool) % REPORT_EVERY == 0:
+                    progress("reading", len(spool))
         if len(spool) == first:
             raise DataError(f"{name} has no rows; give at least one")
         _check_same_columns(columns, own, name, files)

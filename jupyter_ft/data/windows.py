@@ -17,7 +17,7 @@ from jupyter_ft.errors import DataError
 
 from .formats import Example, Examples
 from .layout import Tokenizer, encode, first_ids
-from .render import REPORT_EVERY, TOGETHER, Rendered, TokenRow
+from .render import REPORT_EVERY, TOGETHER, Rendered, TokenRow, numbered
 from .tokens import TokenFile
 
 _MOST_CHARACTERS = 2**20  # of texts that are tokenised together
@@ -68,23 +68,24 @@ def render_windows(
     """
     total = len(examples.rows)
     every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
+    number = 0
     length = min(max_length, getattr(tokenizer, "model_max_length", max_length))
     opening, end = first_ids(tokenizer), encode(tokenizer, [tokenizer.eos_token or ""])[0]
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
-        cutter, documents, done, before = _Cutter(rows, length), set[Any](), 0, None
+        cutter, documents, done, before, begun = _Cutter(rows, length), set[Any](), 0, None, False
         for some in _together(examples):
-            texts = encode(tokenizer, [example["text"] for example in some])
-            for number, (example, ids) in enumerate(zip(some, texts, strict=True), done + 1):
+            texts = encode(tokenizer, [example["text"] for _, example in some])
+            for (number, example), ids in zip(some, texts, strict=True):
                 part = example.get("part")
                 documents.add(part[0] if part else f"row {number}")
                 if not _follows(part, before):
-                    cutter.add(number, [*(end if number > 1 else []), *opening])
+                    cutter.add(number, [*(end if begun else []), *opening])
                 cutter.add(number, ids)
-                before = part
+                before, begun = part, True
             done += len(some)
             if progress and (done % every < len(some) or done == total):
                 progress(done, total)
-        cutter.add(total, end)
+        cutter.add(number, end)
         cutter.end()
         if not len(rows):
             raise DataError(f"{examples.name}: there is no text to learn from; give more than one token of it")
@@ -95,12 +96,12 @@ def _follows(part: list[Any] | None, before: list[Any] | None) -> bool:
     return bool(part and before and part[0] == before[0] and part[1] == before[1] + 1)
 
 
-def _together(examples: Examples) -> Iterator[list[Example]]:
+def _together(examples: Examples) -> Iterator[list[tuple[int, Example]]]:
     """The examples in groups that are not too large to be tokenised at once."""
-    held: list[Example] = []
+    held: list[tuple[int, Example]] = []
     characters = 0
-    for example in examples.rows:
-        held.append(example)
+    for number, example in numbered(examples):
+        held.append((number, example))
         characters += len(example["text"])
         if len(held) == TOGETHER or characters > _MOST_CHARACTERS:
             yield held

@@ -32,10 +32,12 @@ def one_red_line() -> Iterator[None]:
     """
     try:
         yield
+        return
     except FineTuneError as error:
-        raise UsageError(one_line(str(error))) from None
+        said = str(error)
     except ValidationError as error:
-        raise UsageError(one_line(first_complaint(error))) from None
+        said = first_complaint(error)
+    raise UsageError(one_line(said))  # out here, so that the notebook does not keep what the error was raised among
 
 
 def one_line(text: str) -> str:

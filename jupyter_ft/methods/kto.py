@@ -21,8 +21,10 @@ from trl import KTOConfig, KTOTrainer
 
 from ..data import render_rated
 from ..errors import RecipeError
-from ..recipe import KtoHyperparameters, Recipe
+from ..hyperparameters import KtoHyperparameters
+from ..recipe import Recipe
 from ..weights import to_train
+from .dpo import reference
 from .method import Method, arguments, dataset, hush, no_telemetry
 
 _SAMPLE = {"prompt": "a", "completion": "b", "label": True}  # TRL tokenises what it is built with
@@ -43,7 +45,16 @@ class PairingCollator:
         )
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None) -> KTOTrainer:
+def build(
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    rows: Any,
+    folder: Path,
+    *,
+    held_out: Any = None,
+    start: Path | None = None,
+) -> KTOTrainer:
     """A trainer over `rows` (`prompt_ids`, `completion_ids`, `label`) that has not begun.
 
     Rows are taken in their order, as TRL does, or at random with `trainer: {train_sampling_strategy: random}`. Raises
@@ -62,8 +73,8 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
     full = recipe.adapter.kind == "full"
     with no_telemetry():
         trainer = KTOTrainer(
-            model=to_train(model, recipe),
-            ref_model=model if full else None,  # else a copy of the adapter, under the same base
+            model=to_train(model, recipe, start),
+            ref_model=reference(model, start) if full else None,  # else a copy of the adapter, under the same base
             args=config,
             train_dataset=dataset([_SAMPLE]),
             processing_class=tokenizer,
