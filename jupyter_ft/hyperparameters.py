@@ -103,15 +103,19 @@ class Hyperparameters(Part):
         return value
 
 
-class SftHyperparameters(Hyperparameters):
-    """Supervised tuning has no live fields of its own, and no trainer but ours."""
+class OwnHyperparameters(Hyperparameters):
+    """Those of a run whose trainer we build: it has no other schedules than ours."""
 
     schedule: Schedule = Field(
         "linear", description="How the learning rate falls after the warm-up", json_schema_extra=_live()
     )
 
 
-class DpoHyperparameters(SftHyperparameters):
+class SftHyperparameters(OwnHyperparameters):
+    """Supervised tuning has no live fields of its own."""
+
+
+class DpoHyperparameters(OwnHyperparameters):
     """Those of direct preference optimisation (arXiv 2305.18290)."""
 
     learning_rate: float = Field(
@@ -133,14 +137,52 @@ class DpoHyperparameters(SftHyperparameters):
     )
 
 
+class KtoHyperparameters(OwnHyperparameters):
+    """Those of Kahneman-Tversky optimisation (arXiv 2402.01306)."""
+
+    learning_rate: float = Field(
+        5e-5,
+        gt=0,
+        le=1,
+        description="Step size of the optimizer",
+        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
+    )
+    batch_size: int = Field(
+        8,
+        ge=2,
+        le=65536,
+        description="Rows in a micro-batch, per device; two at least, since each prompt also meets another's answer",
+        json_schema_extra=_live("rows", high=64),
+    )
+    beta: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="How closely the answers stay to the reference's (equation 7); larger: closer",
+        json_schema_extra=_live(scale="log", low=0.01, high=1),
+    )
+    desirable_weight: float = Field(
+        1.0, ge=0, le=1000, description="Weight of the good answers in the loss", json_schema_extra=_live(high=4)
+    )
+    undesirable_weight: float = Field(
+        1.0, ge=0, le=1000, description="Weight of the bad answers in the loss", json_schema_extra=_live(high=4)
+    )
+
+
+class CptHyperparameters(OwnHyperparameters):
+    """Continued pre-training has no live fields of its own."""
+
+
 HF_SCHEDULES: dict[AnySchedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
 METHODS: dict[str, type[Hyperparameters]] = {
     "sft": SftHyperparameters,
     "dpo": DpoHyperparameters,
+    "kto": KtoHyperparameters,
+    "cpt": CptHyperparameters,
     "attached": Hyperparameters,
 }
-METHOD_WORDS = {"supervised": "sft", "preference": "dpo"}
+METHOD_WORDS = {"supervised": "sft", "preference": "dpo", "self-supervised": "cpt"}
 PACKED = ("sft",)
 """Methods whose short rows may be put into one."""

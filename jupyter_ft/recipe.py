@@ -25,9 +25,10 @@ class Adapter(Part):
 class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "attached"] = Field(
         "sft",
-        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two; "
+        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
+        "kto from answers rated one by one, cpt (or: self-supervised) from raw text; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -99,7 +100,7 @@ TRAINER_KEYS_TAKEN = {
     **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
-    **{name: name for name in ("beta", "label_smoothing")},
+    **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",

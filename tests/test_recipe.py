@@ -39,7 +39,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": "many"}, "seed = 'many': should be a whole number"),
     ({"packing": 7}, "packing = 7: should be true or false"),
     ({"zzzz": 1}, "unknown key 'zzzz'; there are: method, model, "),
-    ({"method": "superviced"}, "method = 'superviced': should be 'sft', 'dpo'; did you mean 'supervised'?"),
+    (
+        {"method": "superviced"},
+        "method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'; did you mean 'supervised'?",
+    ),
     ({"dtype": "float8"}, "dtype = 'float8'"),
     ({"trainer": {"learning_rate": 1}}, "trainer.learning_rate: write it as learning_rate"),
     ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),

@@ -13,9 +13,11 @@ from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
 from .layout import chat_ids, chat_text
 from .pairs import render_pairs
+from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
+from .windows import render_windows
 
 __all__ = [
     "Example",
@@ -35,6 +37,8 @@ __all__ = [
     "read",
     "render",
     "render_pairs",
+    "render_rated",
+    "render_windows",
     "save_rows",
 ]
 

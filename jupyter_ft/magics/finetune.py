@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
 from jupyter_ft.hyperparameters import METHODS
-from jupyter_ft.recipe import ALIASES, FIXED_NAMES
+from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
@@ -28,7 +28,7 @@ GRAMMAR = Grammar(
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.",
     options=(
         Option("--model", "demo, a local folder, or a hub id", "M"),
-        Option("--data", "a CSV or JSON Lines file, a notebook variable, or demo:support", "D"),
+        Option("--data", "a CSV, JSON Lines or text file, a folder of text, a notebook variable, or demo:support", "D"),
         Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
@@ -155,19 +155,27 @@ def _told(planned: Plan, name: str) -> str:
     """What a dry run says."""
     recipe, examples, parent = planned
     live = recipe.hyperparameters
-    per_epoch = math.ceil(len(examples.rows) / (live.batch_size * live.accumulation))
-    total = live.max_steps or math.ceil(per_epoch * live.epochs)
     given = {**_differing(recipe), **_differing(live)}
     lines = [
         f"{free_name(name)} would start in {runs_root()}; nothing was started",
         f"  model   {recipe.model}" + (f", from {parent.name} at step {parent.step}" if parent else ""),
         f"  data    {one_line(examples.said)}",
         *(f"  note    {one_line(note)}" for note in examples.notes),
-        f"  steps   {total} ({per_epoch} an epoch, {live.batch_size} × {live.accumulation} rows each)",
+        f"  steps   {_steps(recipe, examples)}",
         "  recipe  "
         + (", ".join(f"{key}: {one_line(shown(value))}" for key, value in given.items()) or "all defaults"),
     ]
     return "\n".join(lines)
+
+
+def _steps(recipe: Recipe, examples: Any) -> str:
+    live = recipe.hyperparameters
+    each = f"{live.batch_size} × {live.accumulation}"
+    if recipe.method == "cpt":
+        return f"{live.max_steps or 'known when the text is in tokens'} ({each} windows of {recipe.max_length} each)"
+    two_each = recipe.method == "kto" and examples.format == "preference"
+    per_epoch = math.ceil(len(examples.rows) * (2 if two_each else 1) / (live.batch_size * live.accumulation))
+    return f"{live.max_steps or math.ceil(per_epoch * live.epochs)} ({per_epoch} an epoch, {each} rows each)"
 
 
 def _differing(part: Any) -> dict[str, Any]:

@@ -120,8 +120,10 @@ def bind(shell: Any, variable: str, value: object) -> None:
 
 
 def data_of(shell: Any, named: object) -> object:
-    """What `--data` or `data:` names: a file if there is one, else the notebook variable of that name, else itself."""
-    if not isinstance(named, str) or not named.isidentifier() or Path(named).exists():
+    """What `--data` or `data:` names: a file, else the notebook variable of that name, else a folder, else itself."""
+    if not isinstance(named, str) or not named.isidentifier() or Path(named).is_file():
+        return named
+    if named not in shell.user_ns and Path(named).is_dir():
         return named
     if named not in shell.user_ns:
         names = [name for name in shell.user_ns if not name.startswith("_")]

@@ -42,7 +42,7 @@ def build(
     with no_telemetry():
         trainer = DPOTrainer(
             model=to_train(model, recipe, start),
-            ref_model=_reference(model, start) if full else None,  # else a copy of the adapter, under the same base
+            ref_model=reference(model, start) if full else None,  # else a copy of the adapter, under the same base
             args=config,
             train_dataset=dataset([_SAMPLE]),
             processing_class=tokenizer,
@@ -53,7 +53,7 @@ def build(
     return trainer
 
 
-def _reference(model: Any, start: Path | None) -> Any:
+def reference(model: Any, start: Path | None) -> Any:
     """The base, or where the run starts from other full weights, a copy of it with those."""
     if start is None:
         return model

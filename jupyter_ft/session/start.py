@@ -94,10 +94,10 @@ def finetune(
     `model`: `demo` (what it is where nothing is given), a folder or a hub id. `start_from`: weights of another run to
     begin with (`support`, `support@best`, `support@40`); what is not given is then as it was there.
 
-    `data`: a path (CSV, JSON Lines, Parquet) or several, a hub id, a `datasets.Dataset` or `DatasetDict`, a list of
-    dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live `Hyperparameters`, aliases
-    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first.
-    Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
+    `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
+    `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name; `replace` stops a
+    live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")

@@ -235,7 +235,7 @@ def test_choices_come_in_several_layouts(row: dict[str, Any]) -> None:
         ),
         (
             {"prompt": "Hi", "completion": "Hello."},
-            "its rows are not what dpo learns from; write columns: {prompt: …, ",
+            "a list holds prompts with answers; method: supervised learns from them, or for dpo write columns: {",
         ),
     ],
 )
