@@ -19,6 +19,8 @@ from .recipe import TRAINER_KEYS_TAKEN
 _CONFIGS = {
     "sft": ("trl/trainer/sft_config.py", "SFTConfig"),
     "dpo": ("trl/trainer/dpo_config.py", "DPOConfig"),
+    "kto": ("trl/trainer/kto_config.py", "KTOConfig"),
+    "cpt": ("trl/trainer/sft_config.py", "SFTConfig"),
 }
 _BASES = {"_BaseConfig": "trl/trainer/base_config.py", "TrainingArguments": "transformers/training_args.py"}
 

@@ -123,14 +123,14 @@ class ExampleRows:
         state = "held out" if number in self._held_out else "train"
         one = replace(self._examples, rows=self._examples.rows.subset([index]))
         try:
-            [row] = self._render(one, self._max_length + BEYOND).rows
+            rows = self._render(one, self._max_length + BEYOND).rows
         except DataError:  # the template refuses it, or its answer is far beyond
             return Shown(number, "dropped", self._why(number, one), _as_it_is(example))
-        columns = self._reader.columns(row)
+        columns = [column for row in rows for column in self._reader.columns(row)]
         cut = any(piece.kind == "lost" for column in columns for piece in column.pieces)
         if cut and not any(column.trained for column in columns):
             return Shown(number, "dropped", self._why(number, one), columns)
-        return Shown(number, state, facts(row), columns)
+        return Shown(number, state, ", ".join(filter(None, map(facts, rows))), columns)
 
     def _why(self, number: int, one: Examples) -> str:
         if number in self._dropped:
@@ -169,7 +169,10 @@ class TrainerRows:
 
     def index_of(self, number: int) -> int:
         """The row of that number, or the next one where it is not among these."""
-        return int(np.searchsorted(self._numbers, number))
+        for these in (self._numbers == number, self._numbers > number):
+            if these.any():
+                return int(np.argmax(these))
+        return len(self)
 
     def shown(self, index: int) -> Shown:
         """Row `index`, from 0."""
@@ -268,21 +271,8 @@ def _named(numbers: Sequence[int], total: int) -> str:
     return f"row{'s' if total > 1 else ''} {listed}{', …' if total > _NAMED else ''}"
 
 
-def numbers_of(whole: Examples, part: Examples, rendered: Rendered) -> tuple[Numbers, list[tuple[int, str]]]:
-    """The numbers among `whole` (from 1) of the rows that were rendered from `part` of them, and those of its dropped.
-
-    Where so many were dropped that not all are known, the rows are numbered by their place among those rendered.
-    """
-    among = whole.rows.numbers_of(part.rows) + 1
-    dropped = [(int(among[number - 1]), why) for number, why in rendered.dropped]
-    if rendered.left_out > len(dropped):
-        return np.arange(1, len(rendered.rows) + 1), dropped
-    return np.delete(among, [number - 1 for number, _ in rendered.dropped]), dropped
-
-
-def keep_about(file: Path, rendered: Rendered, whole: Examples, part: Examples, said: Sequence[str] = ()) -> None:
+def keep_about(file: Path, rendered: Rendered, said: Sequence[str] = ()) -> None:
     """Write beside the token rows in `file` what a look at them wants to know and they do not tell."""
-    numbers, dropped = numbers_of(whole, part, rendered)
-    np.save(file.with_suffix(".npy"), numbers)
-    about = {"said": [*said, rendered.said], "dropped": dropped, "left_out": rendered.left_out}
+    np.save(file.with_suffix(".npy"), np.array(rendered.numbers, np.int64))
+    about = {"said": [*said, rendered.said], "dropped": rendered.dropped, "left_out": rendered.left_out}
     file.with_suffix(".json").write_text(json.dumps(about | {"truncated": rendered.truncated}), encoding="utf-8")

@@ -11,7 +11,6 @@ from threading import Lock
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jupyter_ft.demo import cache_folder
 from jupyter_ft.errors import DataError
@@ -88,11 +87,6 @@ class Spool(Sequence[dict[str, Any]]):
         part._sizes = array("Q", (self._sizes[index] for index in chosen))
         part.keys = array("Q", (self.keys[index] for index in chosen))
         return part
-
-    def numbers_of(self, part: Spool) -> NDArray[np.int64]:
-        """The numbers (from 0) of the rows of `part`, which is a `subset` of these rows in their order."""
-        mine, theirs = (np.frombuffer(rows._starts, np.uint64) for rows in (self, part))
-        return np.searchsorted(mine, theirs)
 
     def distinct(self) -> int:
         """How many different rows there are."""

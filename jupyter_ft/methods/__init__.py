@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import dpo, sft
+from . import cpt, dpo, kto, sft
 from .method import Method
 
-METHODS: dict[str, Method] = {"sft": sft.METHOD, "dpo": dpo.METHOD}
+METHODS: dict[str, Method] = {"sft": sft.METHOD, "dpo": dpo.METHOD, "kto": kto.METHOD, "cpt": cpt.METHOD}

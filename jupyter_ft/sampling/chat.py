@@ -17,12 +17,15 @@ PART_SECONDS = 0.1  # text is told of at most this often
 
 
 class Voices(Protocol):
-    """Who speaks: a tokenizer, and for `live`, `base` or a step's number the model and its step."""
+    """Who speaks: a tokenizer, and what does something with the model of `live`, `base` or a step's number.
+
+    `do` gets the model, its step, and whether the run waits for it between two steps.
+    """
 
     tokenizer: Any
     trained_on: Format
 
-    def voice(self, at: str) -> tuple[Any, int]: ...  # noqa: D102
+    def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None: ...  # noqa: D102
 
 
 class Chat:
@@ -142,42 +145,46 @@ class Chat:
                     self._answer(command, asked, voices)
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
+        def speak(model: Any, step: int, between: bool) -> None:
+            self._speak(command, asked, voices, model, {"step": step, "between_steps": between})
+
+        try:
+            voices.use(command.at, speak)
+        except Exception as error:  # noqa: BLE001 - a failing reply is an answer too, and the thread must go on
+            self._refuse(command, str(error) or type(error).__name__)
+
+    def _speak(self, command: Ask, asked: float, voices: Voices, model: Any, voice: dict[str, Any]) -> None:
         from .generate import Manner, speak
         from .threads import sparing
 
-        try:
-            model, step = voices.voice(command.at)
-            messages = with_system(command.messages, self._system)
-            shared = {
-                "command": command.id,
-                "turn": command.turn,
-                "thread": command.thread,
-                "at": command.at,
-                "step": step,
-                "prompt": command.messages[-1]["content"],
-            }
-            self._log.append(ReplyStarted.model_validate(shared))
-            parts = _Parts(self._log, command.id)
-            waited = time.perf_counter() - asked
-            with sparing(self._beside()):
-                spoken = speak(
-                    model,
-                    voices.tokenizer,
-                    chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
-                    Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
-                    on_text=parts.tell,
-                    should_stop=lambda: self._hushed,
-                )
-            answer = {
-                "text": spoken.text,
-                "tokens": spoken.tokens,
-                "tokens_per_second": spoken.tokens / max(spoken.seconds, 1e-9),
-                "first_token_seconds": waited + spoken.first_token_seconds,
-                "ended": spoken.ended,
-            }
-            self._log.append(ReplyDone.model_validate(shared | answer))
-        except Exception as error:  # noqa: BLE001 - a failing reply is an answer too, and the thread must go on
-            self._refuse(command, str(error) or type(error).__name__)
+        messages = with_system(command.messages, self._system)
+        shared = voice | {
+            "command": command.id,
+            "turn": command.turn,
+            "thread": command.thread,
+            "at": command.at,
+            "prompt": command.messages[-1]["content"],
+        }
+        self._log.append(ReplyStarted.model_validate(shared))
+        parts = _Parts(self._log, command.id)
+        waited = time.perf_counter() - asked
+        with sparing(self._beside() and not voice["between_steps"]):
+            spoken = speak(
+                model,
+                voices.tokenizer,
+                chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
+                Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
+                on_text=parts.tell,
+                should_stop=lambda: self._hushed,
+            )
+        answer = {
+            "text": spoken.text,
+            "tokens": spoken.tokens,
+            "tokens_per_second": spoken.tokens / max(spoken.seconds, 1e-9),
+            "first_token_seconds": waited + spoken.first_token_seconds,
+            "ended": spoken.ended,
+        }
+        self._log.append(ReplyDone.model_validate(shared | answer))
 
 
 class _Parts:

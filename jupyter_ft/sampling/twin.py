@@ -27,10 +27,12 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Voices:
-    """What speaks for `base`, and for the checkpoints of a run; `Twin` and `FullTwin` add `live`.
+    """What speaks for `base`, and for the checkpoints of a run; who inherits it adds `live`.
 
     `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are.
     """
+
+    waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
     def __init__(self, base: Base, trained_on: Format, find: Callable[[int], Path]) -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
@@ -46,6 +48,25 @@ class Voices:
         if at == "base":
             return self.base, 0
         return self.live_voice() if at == "live" else self._visit(int(at))
+
+    def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None:
+        """Have `do(model, step, between)` speak for `at`; `between`: the run waits for it, between two steps."""
+        model, step = self.voice(at)
+        do(model, step, False)
+
+    # --- told by the training thread ---
+
+    def publish(self, step: int, trained: Tensors, alpha: float) -> None:
+        """The weights of `step` are there."""
+        raise NotImplementedError
+
+    def speak(self, step: int, model: Any) -> None:
+        """Between two steps: answer here what waits for the trainer's own model. Nothing does."""
+
+    def retire(self) -> None:
+        """No publication will come any more."""
+
+    # --- the models ---
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""
@@ -94,9 +115,6 @@ class Twin(Voices):
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
             self._published, self._alpha, self._fresh = step, alpha, True
-
-    def retire(self) -> None:
-        """No publication will come any more."""
 
     def live_voice(self) -> tuple[Any, int]:
         """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import Examples, Rendered, hold_out
 from ..data.figures import TokenRows
-from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, numbers_of, overview
+from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, overview
 from ..data.pieces import special_tokens
 from ..errors import DataError
 from ..recipe import Recipe
@@ -43,7 +44,7 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
     `RecipeError`, `DataError` or `ModelError` as `finetune` does; where it would refuse because nothing is left to
     train, the rows are shown and that is said.
     """
-    checked, examples = plan(model, data, recipe)
+    checked, examples, _ = plan(model, data, recipe)
     train, apart = hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     drawn = apart is not None and not isinstance(checked.held_out, str)
     tokenizer = tokenizer_of(checked)
@@ -53,8 +54,8 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         measured = partial(_measured, render=render, most=None if every else MOST_MEASURED)
         try:
-            side = measured(train, examples, file=Path(folder) / TRAIN)
-            held_out = apart and measured(apart, examples if drawn else apart, file=Path(folder) / HELD_OUT)
+            side = measured(train, file=Path(folder) / TRAIN)
+            held_out = apart and measured(apart, file=Path(folder) / HELD_OUT)
         except DataError as error:
             rows = ExampleRows(examples, render, tokenizer, checked.max_length)
             return Look(Overview(_title(examples.name, checked), tuple(said), (*beware, str(error))), rows)
@@ -64,7 +65,7 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
             side.tokens,
             held_out.tokens if held_out else None,
             checked.max_length,
-            dropped=side.dropped,
+            dropped=side.rendered.dropped,
             left_out=side.rendered.left_out,
             truncated=side.rendered.truncated,
             beware=beware,
@@ -72,9 +73,11 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
         )
         if checked.packing:
             return _packed(told, side.tokens, tokenizer, checked.max_length)
-    numbers = examples.rows.numbers_of(apart.rows) + 1 if apart is not None and drawn else ()
-    held = frozenset(map(int, numbers))
-    return Look(told, ExampleRows(examples, render, tokenizer, checked.max_length, held_out=held, dropped=side.dropped))
+        if checked.method == "cpt":  # a window is no row of the user's
+            return Look(told, TrainerRows(_in_memory(side.tokens), tokenizer, checked.max_length))
+    held = frozenset(map(int, () if apart is None or apart.numbers is None or not drawn else apart.numbers))
+    dropped = side.rendered.dropped
+    return Look(told, ExampleRows(examples, render, tokenizer, checked.max_length, held_out=held, dropped=dropped))
 
 
 def _title(name: str, recipe: Recipe) -> str:
@@ -106,26 +109,31 @@ def _special_inside(examples: Examples, tokenizer: Any) -> list[str]:
     return [f"{len(found):,} {holds} special tokens in the text, which count as real ones (row {number}: {token})"]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The rows of one side as they were rendered; `dropped` has the numbers that the user counts by."""
+class _Side(NamedTuple):
+    """The rows of one side as they were rendered."""
 
     rendered: Rendered
     tokens: TokenRows
-    dropped: list[tuple[int, str]]
 
 
-def _measured(part: Examples, whole: Examples, *, render: Renderer, most: int | None, file: Path) -> _Side:
-    some = part if most is None else replace(part, rows=part.rows[:most])
+def _measured(part: Examples, *, render: Renderer, most: int | None, file: Path) -> _Side:
+    some = part if most is None else replace(part, rows=part.rows[:most], numbers=_first(part.numbers, most))
     rendered = render(some, file=file)
-    numbers, dropped = numbers_of(whole, some, rendered)
-    return _Side(rendered, TokenRows(file, numbers), dropped)
+    return _Side(rendered, TokenRows(file, np.array(rendered.numbers, np.int64)))
+
+
+def _first(numbers: NDArray[np.int64] | None, most: int) -> NDArray[np.int64] | None:
+    return None if numbers is None else numbers[:most]
+
+
+def _in_memory(tokens: TokenRows) -> list[Any]:
+    return [tokens[at] for at in range(len(tokens))]
 
 
 def _packed(told: Overview, tokens: TokenRows, tokenizer: Any, max_length: int) -> Look:
     from ..methods.packing import pack
 
-    rows, said = pack([tokens[at] for at in range(len(tokens))], max_length)[:2]
+    rows, said = pack(_in_memory(tokens), max_length)[:2]
     return Look(replace(told, said=(*told.said, said)), TrainerRows(rows, tokenizer, max_length))
 
 

@@ -19,7 +19,7 @@ from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.data_tab import PATIENCE, DataTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
-from jupyter_ft.ui.telling import PROTOCOL, View
+from jupyter_ft.ui.telling import PROTOCOL, Message, View
 from jupyter_ft.ui.watched import Watched
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
@@ -36,9 +36,9 @@ def _built(name: str) -> str:
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
-    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `here` (still open), `bye`,
-    `command`, and `rows` (a page of the Data tab). Handlers validate and put the command in the session's inbox; they
-    may run on any thread.
+    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
+    `here` (still open), `bye`, `command`, and `rows` (a page of the Data tab). Handlers validate and put the command in
+    the session's inbox; they may run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -68,16 +68,24 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         sent = 0
         with self._lock:
             for view in self._views.values():
-                if not view.pull:
-                    sent += self._send_pages(view)
-                    sent += self._send_next(view, now) if view.due(now) else 0
+                if view.pull:
+                    continue
+                sent += self._send_pages(view)
+                if not view.due(now):
+                    continue
+                if view.keeps and view.cursor is not None and view.record < self._below.version:
+                    view.told = now
+                    sent += self._deliver(view.record_message(self._session, self._below.version, key=self._below.key))
+                else:
+                    sent += self._send_next(view, now)
         self._below.keep(now)
         return sent
 
     def _send_next(self, view: View, now: float) -> int:
         message = view.next_message(self._session, now)
-        if message is None:
-            return 0
+        return 0 if message is None else self._deliver(message)
+
+    def _deliver(self, message: Message) -> int:
         self.send(message.content, buffers=message.buffers)
         free_replies(self.comm)
         return 1
@@ -101,7 +109,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             view = self._view(content["view"][:64], now)
             match content.get("t"):
                 case "hello":
-                    view.cursor, view.pull = None, False
+                    view.cursor, view.pull, view.record = None, False, 0
+                    view.keeps = content.get("keeps") is True
                 case "poll":
                     if content.get("seq") != view.seq:
                         view.cursor = None  # something was lost on the way
@@ -110,6 +119,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                     if not self._send_next(view, now):
                         self.send({"v": PROTOCOL, "t": "beat", "to": view.id, "seq": view.seq, **self._where()})
                         free_replies(self.comm)
+                case "record":
+                    below = self._below
+                    self._deliver(view.record_message(self._session, below.version, key=below.key, data=below.latest))
                 case "bye":
                     del self._views[view.id]
         if view.pull:

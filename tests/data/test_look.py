@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_ft.data import hold_out, load, render, render_pairs
 from jupyter_ft.data.figures import TokenRows, measure
-from jupyter_ft.data.look import ExampleRows, TrainerRows, numbers_of, overview
+from jupyter_ft.data.look import ExampleRows, TrainerRows, overview
 from jupyter_ft.data.pieces import MOST_CHARACTERS, Reader
 from jupyter_ft.data.tokens import PACKED_COLUMNS, save_tokens
 
@@ -132,12 +132,11 @@ def test_columns_of_a_method_that_is_not_there_yet(chatml):
     assert classified.trained == 0
 
 
-def arrow(folder: Path, name: str, rows, tokenizer, max_length=64, whole=None, method="sft"):
+def arrow(folder: Path, name: str, rows, tokenizer, max_length=64, method="sft"):
     part = load(rows, {}, method=method) if isinstance(rows, list) else rows
     how = render if method == "sft" else render_pairs
     rendered = how(part, tokenizer, system=None, max_length=max_length, file=folder / name)
-    numbers, dropped = numbers_of(whole or part, part, rendered)
-    return TokenRows(folder / name, numbers), rendered, dropped
+    return TokenRows(folder / name, np.array(rendered.numbers)), rendered, rendered.dropped
 
 
 def test_the_figures_are_those_of_the_rendering(chatml, tmp_path: Path):
@@ -181,7 +180,7 @@ def test_dropped_rows_have_the_numbers_that_the_user_counts_by(chatml, tmp_path:
     rows = [{"prompt": ("x" * 90 if n in (3, 7, 12) else "q") + str(n), "completion": "a"} for n in range(1, 21)]
     examples = load(rows, {})
     train, _ = hold_out(examples, held_out, {}, 42)
-    tokens, rendered, dropped = arrow(tmp_path, "a.arrow", train, chatml, whole=examples)
+    tokens, rendered, dropped = arrow(tmp_path, "a.arrow", train, chatml)
     numbers = [int(row["prompt"].removeprefix("x" * 90).removeprefix("q")) for row in train.rows]
     assert [number for number, _ in dropped] == [number for number in numbers if number in (3, 7, 12)]
     assert tokens.numbers.tolist() == [number for number in numbers if number not in (3, 7, 12)]

@@ -63,7 +63,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START} --model a/b/c\n", "model 'a/b/c' is no folder here and no hub id"),
         (
             f"{START}\nmethod: superviced",
-            "body line 1: method = 'superviced': should be 'sft'; did you mean 'supervised'?",
+            "body line 1: method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'; did you mean 'supervised'?",
         ),
         (f"{START}\nno_wait: true", "'no_wait' is no key of a recipe; write --no-wait on the first line"),
         (f"{START}\ndry-run: true", "write --dry-run on the first line"),
@@ -237,6 +237,27 @@ def test_names_of_variables(shell: Any, tmp_path: Path) -> None:
     (tmp_path / "rows").write_text("a file wins")
     assert data_of(shell, "rows") == "rows"
     assert data_of(shell, "demo:support") == "demo:support"
+
+
+def test_a_folder_of_text_is_data_unless_a_variable_has_its_name(
+    shell: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("A")
+    for named in ("docs", "docs/"):
+        cell = f"%%finetune notes --data {named} --dry-run\nmethod: self-supervised"
+        assert shell.run_cell(cell).success
+        said = capsys.readouterr().out
+        assert "1 document from docs" in said
+        assert "steps   known when the text is in tokens (8 × 1 windows of 1024 each)" in said
+    shell.user_ns["docs"] = [{"text": "a"}]
+    assert data_of(shell, "docs") == [{"text": "a"}]
+
+
+def test_a_choice_counts_as_two_rated_answers(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.user_ns["pairs"] = [{"prompt": str(n), "chosen": "a", "rejected": "b"} for n in range(10)]
+    assert shell.run_cell("%%finetune rated --data pairs --dry-run\nmethod: kto").success
+    assert "steps   3 (3 an epoch, 8 × 1 rows each)" in capsys.readouterr().out
 
 
 def test_where_a_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
