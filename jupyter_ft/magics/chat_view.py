@@ -10,13 +10,13 @@ from jupyter_ft.ui.record import safe_markdown
 from jupyter_ft.ui.watched import printable
 
 STYLE = """
-.jft-chat{display:flex;flex-wrap:wrap;gap:10px;font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
+.jft-told{display:flex;flex-wrap:wrap;gap:10px;font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
 color:var(--jp-ui-font-color1,var(--vscode-foreground,currentColor));max-width:1100px}
-.jft-chat section{flex:1 1 260px;min-width:0;border:1px solid var(--jp-border-color2,var(--vscode-panel-border,#8885));
+.jft-told section{flex:1 1 260px;min-width:0;border:1px solid var(--jp-border-color2,var(--vscode-panel-border,#8885));
 border-left:3px solid #3b82d6;border-radius:4px;padding:6px 12px;overflow-wrap:anywhere}
-.jft-chat section.base{border-left-color:#7c8794}
-.jft-chat header{font-size:11px;opacity:.75}.jft-chat .bad{color:#d64545}
-.jft-chat p{margin:.4em 0}.jft-chat pre{white-space:pre-wrap}
+.jft-told section.base{border-left-color:#7c8794}
+.jft-told header{font-size:11px;opacity:.75}.jft-told .bad{color:#d64545}
+.jft-told p{margin:.4em 0}.jft-told pre{white-space:pre-wrap}
 """
 
 
@@ -68,7 +68,7 @@ class Column:
 
 def html_of(columns: list[Column]) -> str:
     """All columns as one piece of HTML, in the colours of the notebook; what models said is sanitised."""
-    return f"<style>{STYLE}</style><div class='jft-chat'>{''.join(map(_section, columns))}</div>"
+    return f"<style>{STYLE}</style><div class='jft-told'>{''.join(map(_section, columns))}</div>"
 
 
 def _section(column: Column) -> str:

@@ -29,7 +29,7 @@ color:var(--jp-ui-font-color1,var(--vscode-foreground,currentColor))}
 .jft-record .curve{display:block;width:100%;height:auto;margin:.2em 0 .4em}
 .jft-record table{border-collapse:collapse;margin:.4em 0 .8em;font-size:12px;color:inherit}
 .jft-record p{margin:.4em 0}.jft-record summary{cursor:pointer}
-.jft-record table th,.jft-record table td{text-align:left;padding:2px 10px 2px 0;border-bottom:1px solid #8884}
+.jft-record table :is(th,td){text-align:left!important;padding:2px 10px 2px 0;border-bottom:1px solid #8884}
 .jft-record .said{border-left:3px solid #3b82d6;padding:0 0 0 10px;margin:.3em 0 .8em;overflow-wrap:anywhere}
 .jft-record .dim{opacity:.65}.jft-record .bad{color:#d64545}.jft-record .amber{color:#b7791f}
 .jft-record pre{white-space:pre-wrap}

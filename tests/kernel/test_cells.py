@@ -131,7 +131,7 @@ def test_a_chat_is_answered_while_steps_go_on(kernel: Kernel) -> None:
     last = said.displays()[-1]
     assert last["text/plain"].startswith("[base · ")
     assert "live · step" in last["text/plain"]
-    assert "jft-chat" in last["text/html"]
+    assert "jft-told" in last["text/html"]
     assert kernel.value("sorted(replies)") == "['base', 'live']"
     assert int(kernel.value("replies['live'].step")) >= before
     assert int(kernel.value("support.step")) > before

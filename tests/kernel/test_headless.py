@@ -76,7 +76,7 @@ def test_the_cells_of_the_issue(execute, tiny_model: Path) -> None:  # type: ign
     assert "support is " in text(outputs[2])
     assert "base · " in text(outputs[3])
     assert "live · step " in text(outputs[3])
-    assert "jft-chat" in outputs[3][-1]["data"]["text/html"]
+    assert "jft-told" in outputs[3][-1]["data"]["text/html"]
     assert "→ 5e-5" in text(outputs[4])
     assert text(outputs[5]) == "(6, 'finished')"
 

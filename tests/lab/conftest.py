@@ -35,7 +35,16 @@ def page() -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a JupyterLab over a copy of the examples."""
-    folder = tmp_path_factory.mktemp("lab")
+    yield from _served("jupyterlab", tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def notebook7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Jupyter Notebook 7 over a copy of the examples."""
+    yield from _served("notebook", tmp_path_factory.mktemp("notebook7"))
+
+
+def _served(application: str, folder: Path) -> Iterator[str]:
     for name in ("support_chatbot.ipynb", "tickets.csv"):
         shutil.copy(EXAMPLES / name, folder / name)
     settings = folder / ".settings" / "@jupyterlab" / "apputils-extension"
@@ -47,7 +56,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {key: value for key, value in os.environ.items() if key != "JUPYTER_FT_RUNS"}
     quiet = ["--no-browser", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--allow-root"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", f"--port={port}", *quiet, f"--ServerApp.root_dir={folder}"],
+        [sys.executable, "-m", application, f"--port={port}", *quiet, f"--ServerApp.root_dir={folder}"],
         env=environment | {"JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "JUPYTER_PREFER_ENV_PATH": "1"},
         stdout=subprocess.DEVNULL,
         stderr=(folder / "lab.log").open("w"),
@@ -69,4 +78,4 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail("JupyterLab did not start")
+    pytest.fail("the server did not start")

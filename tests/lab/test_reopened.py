@@ -72,9 +72,18 @@ def run_cell(page: Page, number: int) -> None:
     expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=2 * MINUTE)
 
 
-def save(page: Page) -> None:
+def save(page: Page, name: str, said: str) -> None:
+    """Save, and wait until the file of that name holds what was `said`."""
     page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.title.startsWith('*')")
+    holds = "async ([name, said]) => (await (await fetch(`/api/contents/${name}`)).text()).includes(said)"
+    page.wait_for_function(holds, arg=[name, said], polling=200)
+
+
+def finished(page: Page) -> None:
+    """While the panel lives it stands alone; the record is kept behind it."""
+    expect(page.get_by_test_id("state")).to_have_text("finished", timeout=2 * MINUTE)
+    page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· finished ·')")
+    expect(page.locator(".jft-below")).not_to_be_visible()
 
 
 def check_record(page: Page, shot: str) -> None:
@@ -102,14 +111,10 @@ def test_the_record_is_left(page: Page, lab: str, tiny_model: Path, tmp_path: Pa
     for number in range(len(cells)):
         run_cell(page, number)
 
-    # while the panel lives it stands alone; the record is kept behind it
-    expect(page.get_by_test_id("state")).to_have_text("finished", timeout=2 * MINUTE)
-    record = page.locator(".jft-below")
-    page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· finished ·')")
-    expect(record).not_to_be_visible()
+    finished(page)
     page.get_by_test_id("panel").scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "lab-live-panel.png")
-    save(page)
+    save(page, "small.ipynb", " finished ")
 
     # on another day: another kernel, which knows nothing of the panel
     files.end_kernels()
@@ -152,12 +157,43 @@ def test_the_record_is_kept_after_the_page_was_loaded_anew(page: Page, lab: str,
     for number in range(3):
         run_cell(page, number)
     page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· paused ·')")
-    save(page)
+    save(page, "again.ipynb", " paused ")
     page.reload()
     page.get_by_test_id("panel").wait_for(timeout=2 * MINUTE)
     run_cell(page, 3)
     page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· finished ·')")
-    save(page)
+    save(page, "again.ipynb", " finished ")
     [saved] = re.findall(r"<summary>.*?</summary>", json.dumps(files.get("again.ipynb")))
-    assert "finished" in saved
     assert "step 40 of 40" in saved
+
+
+def test_notebook_7_shows_the_panel_the_replies_and_the_record(page: Page, notebook7: str, tiny_model: Path) -> None:
+    page.set_default_timeout(MINUTE)
+    files = Files(notebook7)
+    beside = CHAT.replace("%%chat support", "%%chat support --at base,live")
+    cells = ["%load_ext jupyter_ft", START.format(model=tiny_model), CHANGE, beside, "%ft wait support"]
+    files.put("small.ipynb", notebook_of(cells))
+    page.goto(f"{notebook7}/notebooks/small.ipynb", timeout=MINUTE)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.locator(
+        ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+    ).wait_for()  # cells that are run earlier are dropped
+    for number in range(len(cells)):
+        run_cell(page, number)
+    finished(page)
+    base, live = (reply.bounding_box() for reply in page.locator(".jft-told section").all())
+    assert base is not None
+    assert live is not None
+    assert base["y"] == live["y"]
+    assert base["height"] < 120  # as high as what is said: the panel's stylesheet does not reach them
+    page.get_by_test_id("tab-chat").click()
+    page.get_by_test_id("chat-input").fill("And now?")
+    page.get_by_test_id("chat-send").click()
+    expect(page.get_by_test_id("reply-stamp").last).to_contain_text("step 40")
+    page.get_by_test_id("panel").scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "notebook7-panel.png")
+    page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('And now?')")
+    save(page, "small.ipynb", "And now?")
+    files.end_kernels()
+    page.goto(f"{notebook7}/notebooks/small.ipynb", timeout=MINUTE)
+    check_record(page, "notebook7-reopened")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from importlib.resources import files
@@ -9,10 +10,12 @@ import pytest
 from small_run import SmallRun, Wire, say, until
 
 from jupyter_ft.errors import FineTuneError
+from jupyter_ft.magics import chat_view
 from jupyter_ft.messages import Applied, Refused, ReplyPart, Set
 from jupyter_ft.ui import below as below_module
 from jupyter_ft.ui import panel as panel_module
-from jupyter_ft.ui.below import LATER
+from jupyter_ft.ui import record as record_module
+from jupyter_ft.ui.below import _ONE_OF_TWO, LATER
 from jupyter_ft.ui.panel import VIEWS_KEPT, Panel
 from jupyter_ft.ui.pump import WAKES_PER_SECOND, Pump, free_replies
 
@@ -134,6 +137,16 @@ def test_what_ipykernel_notes_is_taken_back_after_each_message(run: SmallRun, pa
     assert "_reply_subshell_id" not in vars(panel.comm)
     free_replies(None)
     free_replies(object())
+
+
+def test_what_is_shown_outside_the_panel_shares_no_class_with_it() -> None:
+    """A stylesheet counts for the whole page: the panel's would lay out the replies of a cell, and theirs the panel."""
+    panel = (files("jupyter_ft.ui") / "static" / "panel.css").read_text()
+    others = record_module.STYLE + chat_view.STYLE + _ONE_OF_TWO
+    inside, outside = (set(re.findall(r"\.(jft-[a-z-]+)", style)) for style in (panel, others))
+    assert len(inside) > 50
+    assert len(outside) == 3
+    assert not inside & outside
 
 
 def test_the_bundle_is_small_and_its_absence_is_one_line(
