@@ -28,6 +28,8 @@ class _Part(BaseModel):
 class Hyperparameters(_Part):
     """What may change mid-run; each field takes effect at the next optimizer step."""
 
+    FULL_RATE: ClassVar[float | None] = None  # the learning rate of full weights, where it is another
+
     learning_rate: float = Field(
         2e-4,
         gt=0,
@@ -130,15 +132,52 @@ class DpoHyperparameters(Hyperparameters):
     )
 
 
+class ClassificationHyperparameters(Hyperparameters):
+    """Those of classification. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 2e-5
+    epochs: float = Field(
+        3.0, gt=0, le=10**6, description="Passes over the data", json_schema_extra=_live("epochs", high=20)
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a row's label that is spread over all labels (arXiv 1512.00567)",
+        json_schema_extra=_live(high=0.4),
+    )
+
+
+class RewardHyperparameters(Hyperparameters):
+    """Those of a reward model. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 1e-5
+    center_rewards_coefficient: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Pull of the two scores' sum towards 0 (arXiv 2312.09244, equation 2); 0: none, 0.01 is usual",
+        json_schema_extra=_live(high=0.1),
+    )
+
+
 HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
 METHODS: dict[str, type[Hyperparameters]] = {
     "sft": SftHyperparameters,
     "dpo": DpoHyperparameters,
+    "reward": RewardHyperparameters,
+    "classification": ClassificationHyperparameters,
     "attached": Hyperparameters,
 }
-METHOD_WORDS = {"supervised": "sft", "preference": "dpo"}
+METHOD_WORDS = {
+    "supervised": "sft",
+    "preference": "dpo",
+    "reward-model": "reward",
+    "classify": "classification",
+    "sentiment": "classification",
+}
 PACKED = ("sft",)
 """Methods whose short rows may be put into one."""
 
@@ -155,9 +194,10 @@ class Adapter(_Part):
 class Recipe(_Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "attached"] = Field(
+    method: Literal["sft", "dpo", "reward", "classification", "attached"] = Field(
         "sft",
-        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two; "
+        description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
+        "reward to score answers from such choices, classification (or: sentiment) from texts with labels; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -227,7 +267,7 @@ TRAINER_KEYS_TAKEN = {
     **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
-    **{name: name for name in ("beta", "label_smoothing")},
+    **{name: name for name in ("beta", "label_smoothing", "center_rewards_coefficient")},
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",
@@ -277,6 +317,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
+    if live_model.FULL_RATE is not None and _kind(fixed.get("adapter")) == "full":
+        live = {"learning_rate": live_model.FULL_RATE} | live
     try:
         hyperparameters = live_model.model_validate(live)
         recipe = Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
@@ -295,10 +337,18 @@ def _lift(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
 
+def _kind(adapter: Any) -> Any:
+    return adapter.get("kind") if isinstance(adapter, Mapping) else adapter
+
+
 def _check_together(recipe: Recipe) -> None:
     live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
     if recipe.packing and recipe.method not in PACKED:
         raise RecipeError(f"packing: rows of the method {recipe.method} are not packed; leave packing out")
+    if recipe.method == "classification" and recipe.system is not None:
+        raise RecipeError("system: a text is classified as it is; leave system out")
+    if recipe.method == "classification" and "label_smoothing_factor" in recipe.trainer:
+        raise RecipeError("trainer.label_smoothing_factor: write it as label_smoothing, at the top level")
     if recipe.held_out is None:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(live, name) is not None:

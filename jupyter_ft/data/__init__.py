@@ -11,8 +11,9 @@ from dataclasses import replace
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import hold_out, of_same_format
+from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
-from .pairs import render_pairs
+from .pairs import judged_ids, render_pairs, render_whole_pairs
 from .read import Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
@@ -27,14 +28,19 @@ __all__ = [
     "chat_ids",
     "chat_text",
     "hold_out",
+    "judged_ids",
+    "labels_of",
     "load",
     "load_rows",
     "normalise",
     "preview",
     "read",
     "render",
+    "render_labelled",
     "render_pairs",
+    "render_whole_pairs",
     "save_rows",
+    "text_ids",
 ]
 
 

@@ -11,17 +11,19 @@ from jupyter_ft.errors import DataError, did_you_mean
 from .checks import shown
 from .read import Source
 
-Format = Literal["messages", "prompt-completion", "text", "preference"]
+Format = Literal["messages", "prompt-completion", "text", "preference", "labelled"]
 
 FORMATS: dict[str, tuple[Format, ...]] = {
     "sft": ("messages", "prompt-completion", "text"),
     "dpo": ("preference",),
+    "reward": ("preference",),
+    "classification": ("labelled",),
 }
 """The formats of rows that each method learns from."""
 
 INPUT = "input"
 """What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
-OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "system")
+OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "system", "label")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
     "prompt": (
@@ -36,12 +38,19 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "chosen": ("chosen", "preferred", "winner", "better"),
     "rejected": ("rejected", "dispreferred", "loser", "worse"),
     "system": ("system", "system prompt", "system message"),
+    "label": (
+        *("label", "labels", "sentiment", "category", "class", "intent", "topic", "tag", "emotion", "target"),
+        *("rating", "stars", "label text"),
+    ),
 }
+_CLASSIFIED = ("sentence", "review", "tweet", "comment", "message", "document", "utterance", "headline")
+"""What a text with a label is called, where it is not called what `text` or `prompt` are."""
 _NEEDED: dict[Format, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion"),
     "text": ("text",),
     "preference": ("chosen", "rejected"),
+    "labelled": ("text", "label"),
 }
 _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "messages": ("system",),
@@ -51,6 +60,7 @@ _OPTIONAL: dict[Format, tuple[str, ...]] = {
 _MAP_LINES: dict[Format, str] = {
     "prompt-completion": "columns: {prompt: …, completion: …} or {text: …}",
     "preference": "columns: {prompt: …, chosen: …, rejected: …}",
+    "labelled": "columns: {text: …, label: …}",
 }
 
 
@@ -67,6 +77,8 @@ def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft"
     context = _alpaca(found["prompt"])
     if context:
         found["prompt"] = [column for column in found["prompt"] if column != context]
+    if method == "classification" and not found["text"]:
+        found["text"] = found["prompt"] or [c for c in theirs if c not in asked.values() and _plain(c) in _CLASSIFIED]
     kind = _format(found, asked, theirs, source.name, method)
     taken: dict[str, str] = {}
     for ours in (*_NEEDED[kind], *_OPTIONAL.get(kind, ())):

@@ -1,4 +1,4 @@
-"""From the user's columns to examples of one format: messages, prompt–completion, text or preference."""
+"""From the user's columns to examples of one format: messages, prompt–completion, text, preference or labelled."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .read import Source
 from .spool import Spool
 
 Example = dict[str, Any]
-"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`, or
-`{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow."""
+"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`,
+`{"text", "label"}`, or `{"prompt": [...], "chosen", "rejected"}`, where both answers follow the turns of the prompt."""
 
 _WORDS = {
     "messages": ("conversation", "conversations"),
     "prompt-completion": ("prompt–completion row", "prompt–completion rows"),
     "text": ("text", "texts"),
     "preference": ("choice between two answers", "choices between two answers"),
+    "labelled": ("text with its label", "texts with their labels"),
 }
 _FILL = "fill it in or delete the row"
 
@@ -125,6 +126,22 @@ def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"text": _filled(cells["text"], "text", notes)}
 
 
+def _labelled(cells: dict[str, object], notes: Counter[str]) -> Example:
+    return {"text": _filled(cells["text"], "text", notes), "label": _label(cells["label"])}
+
+
+def _label(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():  # whole numbers beside an empty cell
+        cell = int(cell)
+    if isinstance(cell, int):
+        return str(cell).lower()  # true and false, too
+    if isinstance(cell, str) and cell.strip():
+        return cell.strip()
+    if cell is None or isinstance(cell, str) or (isinstance(cell, float) and math.isnan(cell)):
+        raise RowError("no label", _FILL)
+    raise RowError(f"{kind_of(cell)} as label", "write a word, a whole number or true/false")
+
+
 def _system(cells: dict[str, object], notes: Counter[str]) -> str:
     cell = cells.get("system")
     return "" if cell is None else _text(cell, "system", notes)
@@ -153,4 +170,5 @@ _BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
     "prompt-completion": _pair,
     "text": _text_row,
     "preference": _preference,
+    "labelled": _labelled,
 }

@@ -14,9 +14,10 @@ from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
-from ..data import Examples, Format, Rendered, hold_out
-from ..errors import FineTuneError
+from ..data import Examples, Format, Rendered, hold_out, labels_of
+from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
+from ..heads import scoring_model
 from ..messages import (
     Applied,
     Crashed,
@@ -37,8 +38,9 @@ from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
+from ..sampling.judge import Judging
 from ..sampling.twin import FullTwin, Twin
-from ..weights import alpha_in, plain_name, read_weights
+from ..weights import alpha_in, labels_in, plain_name, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -54,6 +56,7 @@ class Job:
     chat: Chat
     resume: str | None = None
     _numbers: list[int] | None = None  # of the rows that were kept, from 1
+    _labels: tuple[str, ...] = ()  # of a classifier
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -85,14 +88,16 @@ class Job:
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
+        method = METHODS[self.recipe.method]
+        if not base.speaks and not method.scores:
+            kind = type(base.model).__name__
+            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
         rows, held_out = self._render(base)
         self._stop_early()
-        twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
-        method = METHODS[self.recipe.method]
+        twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge, labels=self._labels)
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
-            trainer = method.build(
-                base.shell(), base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out
-            )
+            model = scoring_model(base, self._labels) if method.scores else base.shell()
+            trainer = method.build(model, base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
@@ -114,6 +119,8 @@ class Job:
     def _render(self, base: Base) -> tuple[Any, Any]:
         recipe = self.recipe
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
+        if self.examples.format == "labelled":
+            self._labels = labels_of(train, apart)
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
@@ -130,6 +137,7 @@ class Job:
                 dropped=rendered.left_out,
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
+                labels=list(self._labels),
             )
         )
         if recipe.packing or recipe.held_out is not None or rendered.left_out > len(rendered.dropped):
@@ -144,9 +152,10 @@ class Job:
             examples,
             base.tokenizer,
             system=self.recipe.system,
-            max_length=self.recipe.max_length,
+            max_length=_most_tokens(base, self.recipe),
             progress=lambda done, total: self._progress(what, done, total),
             file=self.folder.rows.with_name(file),
+            **({"labels": self._labels} if self._labels else {}),
         )
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -232,22 +241,34 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         dtype=recipe.dtype,
         report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
     )
-    twin = _twin(base, recipe, trained_on, folder)
     checkpoint = folder.visit(step)
+    labels = labels_in(checkpoint) if trained_on == "labelled" else ()
+    twin = _twin(base, recipe, trained_on, folder, labels=labels)
     if isinstance(twin, FullTwin):
         twin.publish(step, {}, 0.0)
         twin.retire()
     else:
         stored = read_weights(checkpoint)
-        tensors = {name: stored[plain_name(name)] for name, p in twin.live.named_parameters() if "lora_" in name}
+        tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin
 
 
+def _most_tokens(base: Base, recipe: Recipe) -> int:
+    return min(recipe.max_length, base.longest or recipe.max_length)
+
+
 def _twin(
-    base: Base, recipe: Recipe, trained_on: Format, folder: RunFolder, nudge: Callable[[], None] = lambda: None
+    base: Base,
+    recipe: Recipe,
+    trained_on: Format,
+    folder: RunFolder,
+    nudge: Callable[[], None] = lambda: None,
+    *,
+    labels: tuple[str, ...],
 ) -> Twin | FullTwin:
-    if recipe.adapter.kind == "full":
-        return FullTwin(base, trained_on, folder.visit, nudge)
-    with LEASE, seeded_streams(recipe.seed):  # PEFT draws the adapter that the first publication overwrites
-        return Twin(base, recipe, trained_on, folder.visit)
+    judging = Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
+        if recipe.adapter.kind == "full":
+            return FullTwin(base, trained_on, folder.visit, nudge, judging)
+        return Twin(base, recipe, trained_on, folder.visit, judging)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from . import dpo, sft
+from . import classification, dpo, reward, sft
 from .method import Method
 
-METHODS: dict[str, Method] = {"sft": sft.METHOD, "dpo": dpo.METHOD}
+METHODS: dict[str, Method] = {
+    "sft": sft.METHOD,
+    "dpo": dpo.METHOD,
+    "reward": reward.METHOD,
+    "classification": classification.METHOD,
+}

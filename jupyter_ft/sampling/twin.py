@@ -19,9 +19,12 @@ from typing import Any
 import torch
 
 from ..data import Format
+from ..errors import Refused
+from ..heads import scoring_model
 from ..models import Base, with_adapter
 from ..recipe import Recipe
-from ..weights import alpha_in, put_weights, read_weights, set_alpha
+from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
+from .judge import Judging
 
 Tensors = dict[str, torch.Tensor]
 
@@ -29,23 +32,35 @@ Tensors = dict[str, torch.Tensor]
 class Voices:
     """What speaks for `base`, and for the checkpoints of a run; `Twin` and `FullTwin` add `live`.
 
-    `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are.
+    `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are. With `judging` they
+    do not speak but score.
     """
 
-    def __init__(self, base: Base, trained_on: Format, find: Callable[[int], Path]) -> None:
+    judging: Judging | None = None
+
+    def __init__(
+        self, base: Base, trained_on: Format, find: Callable[[int], Path], judging: Judging | None = None
+    ) -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
         self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
         self.base = base.shell()
+        self.judging = judging
         self._find = find
         self._past: Any = None  # made at the first visit
         self._visiting: int | None = None
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks for `base` (its step is 0), `live`, or the checkpoint of a step, and its step."""
+        if at == "base" and self.judging is not None:
+            raise Refused("base: its head is new and has learnt nothing; ask live, or a step")
         if at == "base":
             return self.base, 0
         return self.live_voice() if at == "live" else self._visit(int(at))
+
+    def shell(self) -> Any:
+        """A model over the base's storage, of the class that is trained."""
+        return self._keeps.shell() if self.judging is None else scoring_model(self._keeps, self.judging.labels)
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""
@@ -76,10 +91,18 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage."""
 
-    def __init__(self, base: Base, recipe: Recipe, trained_on: Format, find: Callable[[int], Path]) -> None:
-        super().__init__(base, trained_on, find)
-        self.live = with_adapter(base.shell(), recipe).eval().requires_grad_(False)
-        self._own = {name: p for name, p in self.live.named_parameters() if "lora_" in name}
+    def __init__(
+        self,
+        base: Base,
+        recipe: Recipe,
+        trained_on: Format,
+        find: Callable[[int], Path],
+        judging: Judging | None = None,
+    ) -> None:
+        super().__init__(base, trained_on, find, judging)
+        model = with_adapter(self.shell(), recipe)
+        self._own = trained_tensors(model)
+        self.live = model.eval().requires_grad_(False)
         for name, parameter in self._own.items():
             if name.rpartition(".lora_")[2].startswith("B"):
                 parameter.data.zero_()  # until the first publication the twin says what the base says
@@ -94,6 +117,11 @@ class Twin(Voices):
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
             self._published, self._alpha, self._fresh = step, alpha, True
+
+    @property
+    def trained(self) -> list[str]:
+        """The names of the tensors that a publication carries."""
+        return list(self._own)
 
     def retire(self) -> None:
         """No publication will come any more."""
@@ -121,10 +149,15 @@ class FullTwin(Voices):
     """
 
     def __init__(
-        self, base: Base, trained_on: Format, find: Callable[[int], Path], nudge: Callable[[], None] = lambda: None
+        self,
+        base: Base,
+        trained_on: Format,
+        find: Callable[[int], Path],
+        nudge: Callable[[], None] = lambda: None,
+        judging: Judging | None = None,
     ) -> None:
-        super().__init__(base, trained_on, find)
-        self.live = self.new_past()
+        super().__init__(base, trained_on, find, judging)
+        self.live = copy.deepcopy(self.shell()).eval().requires_grad_(False)
         self._own = dict(self.live.named_parameters())
         self._nudge = nudge
         self._changed = threading.Condition()
@@ -133,7 +166,7 @@ class FullTwin(Voices):
 
     def new_past(self) -> Any:
         """A whole copy of the base."""
-        return copy.deepcopy(self._keeps.model).eval().requires_grad_(False)
+        return copy.deepcopy(self.live)
 
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:
         """Copy the weights of `step` where a question waits for them (training thread)."""

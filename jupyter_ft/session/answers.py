@@ -40,7 +40,10 @@ class Receipt:
 
 
 class Reply(str):
-    """What the model said; also which weights said it (`at`, `step`) and how fast (`tokens_per_second`)."""
+    """What the model said; also which weights said it (`at`, `step`) and how fast (`tokens_per_second`).
+
+    `scores` are a classifier's probabilities by label, or the `score` of a reward model; of others empty.
+    """
 
     step: int
     at: str
@@ -48,11 +51,12 @@ class Reply(str):
     tokens_per_second: float
     first_token_seconds: float
     ended: str
+    scores: dict[str, float]
 
     @classmethod
     def of(cls, event: ReplyDone) -> Reply:
         """The reply that an event tells of."""
         reply = cls(event.text)
-        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
+        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended", "scores"):
             setattr(reply, name, getattr(event, name))
         return reply

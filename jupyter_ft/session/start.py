@@ -35,7 +35,9 @@ def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, E
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     examples = data_package.load(data, checked.columns, checked.held_out, method=checked.method)
-    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)  # errors, now
+    train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
+    if examples.format == "labelled":
+        data_package.labels_of(train, apart)  # errors, now
     return checked, examples
 
 
