@@ -250,23 +250,23 @@ def test_a_reward_model_scores_an_exchange(tune: Any, tiny_model: Path) -> None:
 def test_chatting_leaves_the_run_alone_and_speaks_for_a_step(tune: Any, asked: dict[str, Any]) -> None:
     from jupyter_ft.errors import Refused
 
-    asked = {**asked, "adapter": {"r": 4}, "epochs": 4, "checkpoint_steps": 3}
+    asked = {**asked, "adapter": {"r": 4}, "epochs": 4}
     quiet = finish(tune("quiet", **asked))
     session = tune("asked", **asked)
     question = [{"role": "user", "content": "Order 5: wonderful!"}]
-    session.wait(step=2, timeout=60)
+    session.wait(step=1, timeout=60)
     receipts = [session.ask(question) for _ in range(4)]
-    session.wait(step=7, timeout=60)
-    spoken = [receipt.answer for receipt in receipts if receipt.wait(30) or True]
+    step = session.pause().wait(30)
+    session.save().wait(30)
+    live, visited = session.chat(question), session.chat(question, at=session.step)
+    assert live.step == visited.step == session.step >= step
+    assert live.scores == visited.scores
+    session.resume().wait(30)
     assert finish(session) == quiet
-    assert all(answer.scores and answer.step >= 2 for answer in spoken)
-    visited = session.chat(question, at=3)
-    assert visited.step == 3
-    assert visited.scores != session.chat(question).scores
+    assert all(receipt.wait(30) >= 0 and receipt.answer.scores for receipt in receipts)
+    assert session.chat(question).scores != live.scores
     with pytest.raises(Refused, match="its head is new"):
         session.chat(question, at="base")
-    at_three = [answer.scores for answer in spoken if answer.step == 3]
-    assert all(scores == visited.scores for scores in at_three)
 
 
 def test_label_smoothing_is_live_and_comes_back(tune: Any) -> None:
