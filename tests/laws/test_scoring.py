@@ -133,6 +133,23 @@ def _as_documented(model: Path, asked: dict[str, Any], adapter: Any, folder: Pat
         )
 
 
+def test_an_encoder_equals_the_documented_trainer(tiny_bert: Path, tmp_path: Path) -> None:
+    """Dropout, and a pooler and a classifier that no file holds: the same draws in the same order."""
+    import jupyter_ft
+    from jupyter_ft.control.lease import Streams
+    from jupyter_ft.weights import trained_tensors
+
+    asked = {**CLASSIFY, "learning_rate": 1e-3}
+    settings = {key: value for key, value in asked.items() if key != "data"}
+    session = jupyter_ft.finetune(str(tiny_bert), TEXTS, "ours", dtype="float32", adapter="full", **settings)
+    ours, our_hash = finish(session)
+    trainer = _as_documented(tiny_bert, asked, "full", tmp_path / "bare")
+    Streams.seeded(42).put()
+    trainer.train()
+    assert ours == [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert our_hash == hash_of(trained_tensors(trainer.model))
+
+
 @ADAPTERS
 @BOTH
 def test_it_equals_the_documented_trainer(

@@ -19,7 +19,7 @@ def test_smollm2_tells_customers_from_agents() -> None:
     rows = [{"text": pair["Agent reply"], "label": "agent"} for pair in pairs]
     rows += [{"text": pair["Customer message"], "label": "customer"} for pair in pairs[::2]]  # uneven on purpose
     session = jupyter_ft.finetune(
-        "demo", rows, "who", method="sentiment", held_out=48, epochs=1, max_length=48, eval_steps=1000
+        "demo", rows, "who", method="sentiment", held_out=48, epochs=1, max_length=24, learning_rate=1e-3, eval_steps=99
     )
     session.wait(timeout=300)
     event = next(event for event in reversed(session.events) if event.kind == "eval")
