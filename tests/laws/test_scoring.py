@@ -231,6 +231,8 @@ def test_full_weights_are_a_classifier_that_can_be_loaded_and_tuned_again(tune: 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     import jupyter_ft
+    from jupyter_ft.heads import scoring_model
+    from jupyter_ft.models import POOL
 
     session = tune("whole", adapter="full", **{**CLASSIFY, "learning_rate": 1e-3}).wait(timeout=60)
     reply = session.chat("Order 5: wonderful!")
@@ -239,11 +241,16 @@ def test_full_weights_are_a_classifier_that_can_be_loaded_and_tuned_again(tune: 
     with torch.no_grad():
         chances = model(**tokenizer("Order 5: wonderful!", return_tensors="pt")).logits[0].softmax(-1)
     torch.testing.assert_close(torch.tensor(list(reply.scores.values())), chances)
+    base = POOL.get(str(folder), revision=None, dtype="float32", report=lambda *_: None)
+    learnt = model.score.weight
+    assert torch.equal(scoring_model(base, ["angry", "glad"]).score.weight, learnt)
+    for other in (["glad", "sad"], ["angry", "glad", "sad"], []):  # no head for these: a new one
+        fresh = scoring_model(base, other).score.weight
+        assert len(fresh) == max(1, len(other))
+        assert not torch.equal(fresh, learnt[: len(fresh)])
     settings = {**CLASSIFY, "dtype": "float32", "adapter": {"r": 4}, "epochs": 1}
     again = jupyter_ft.finetune(str(folder), settings.pop("data"), "again", **settings).wait(timeout=60)
-    assert losses(again)[0] < 0.8 * losses(session)[0]  # its head came along
-    reward = jupyter_ft.finetune(str(folder), PAIRS, "other", method="reward", dtype="float32", max_steps=1)
-    assert reward.wait(timeout=60).state == "finished"  # and where it does not fit, a new one
+    assert losses(again)[0] < losses(session)[0]
 
 
 def test_a_reward_model_scores_an_exchange(tune: Any, tiny_model: Path) -> None:

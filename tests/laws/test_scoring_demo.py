@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -13,24 +14,28 @@ TICKETS = Path(__file__).parents[2] / "examples" / "tickets.csv"
 @pytest.mark.slow
 def test_smollm2_tells_customers_from_agents() -> None:
     import jupyter_ft
+    from jupyter_ft.data import hold_out, load
 
     with TICKETS.open(newline="") as file:
         pairs = list(csv.DictReader(file))
-    rows = [{"text": pair["Agent reply"], "label": "agent"} for pair in pairs]
-    rows += [{"text": pair["Customer message"], "label": "customer"} for pair in pairs[::2]]  # uneven on purpose
-    session = jupyter_ft.finetune(
-        "demo", rows, "who", method="sentiment", held_out=48, epochs=1, max_length=24, learning_rate=1e-3, eval_steps=99
-    )
+    rows = [{"text": _first_sentence(pair["Agent reply"]), "label": "agent"} for pair in pairs]
+    rows += [{"text": _first_sentence(pair["Customer message"]), "label": "customer"} for pair in pairs[::2]]  # uneven
+    session = jupyter_ft.finetune("demo", rows, "who", method="sentiment", held_out=48, epochs=1, learning_rate=1e-3)
     session.wait(timeout=300)
     event = next(event for event in reversed(session.events) if event.kind == "eval")
     counts = event.confusion.counts
+    right = counts[0][0] + counts[1][1]
     majority = max(map(sum, counts)) / event.rows
-    accuracy = event.metrics["eval_accuracy"]
+    assert event.rows == 48
     assert 0.5 < majority < 0.8
-    assert accuracy >= majority + 0.15
+    assert event.metrics["eval_accuracy"] == pytest.approx(right / 48)
+    assert right / 48 >= majority + 0.15
     assert min(counts[at][at] / sum(counts[at]) for at in (0, 1)) > 0.5  # neither label is given up
-    asked = session.chat("My parcel never came. I want my money back!")
-    assert asked.startswith("customer ")
-    answered = session.chat("I'm sorry about that. Please send us your order number, and we will look into it.")
-    assert answered.startswith("agent ")
-    assert asked.scores["customer"] + asked.scores["agent"] == pytest.approx(1, abs=1e-5)
+    _, apart = hold_out(load(rows, {}, method="classification"), 48, {}, 42, "classification")
+    told = [session.chat(row["text"]).startswith(f"{row['label']} ") for row in apart.rows]
+    assert abs(sum(told) - right) <= 1  # in bfloat16 a row alone and one among others may part where both are near
+
+
+def _first_sentence(text: str) -> str:
+    """So that neither is known by its length."""
+    return re.split(r"(?<=[.?!]) ", text)[0]
