@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import chat, kernel, lab, scale, tokens
+from . import chat, data, kernel, lab, scale, tokens
 from .figures import report
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,6 +35,7 @@ def main() -> None:
     lab.measure(TICKETS)
     scale.measure()
     tokens.measure()
+    data.measure()
 
 
 # --- a step ---

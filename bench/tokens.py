@@ -41,16 +41,26 @@ def measure() -> None:
 def _measure(alone: Alone) -> None:
     from jupyter_ft.models import POOL
 
-    for dtype in ("bfloat16", "float32"):
+    dtypes = _dtypes()
+    for dtype in dtypes:
         base = POOL.get("demo", revision=None, dtype=dtype, report=lambda *_: None)
         heads(alone, f"SmolLM2 {dtype}, a quarter trained", base, dtype=dtype, share=0.25, aim="aim 1.8")
-        if dtype == "bfloat16":
+        if dtype == dtypes[0]:
             heads(alone, f"SmolLM2 {dtype}, all trained", base, dtype=dtype, share=1.0, aim="aim 1.5")
-            packing(alone, base)
+            packing(alone, base, dtype)
     small = random_model(base.tokenizer, **SMALL)
     heads(alone, "8 layers of 576, float32, a quarter trained", small, dtype="float32", share=0.25, aim="aim 2.5")
     heads(alone, "8 layers of 576, float32, all trained", small, dtype="float32", share=1.0, aim="aim 1.5")
     utilisation(alone, base.tokenizer)
+
+
+def _dtypes() -> tuple[str, ...]:
+    """What this machine computes in hardware, the one that `dtype: auto` takes first."""
+    import torch
+
+    from jupyter_ft.models import pick_device, pick_dtype
+
+    return ("bfloat16", "float32") if pick_dtype("auto", pick_device()) is torch.bfloat16 else ("float32",)
 
 
 def random_model(tokenizer: Any, dtype: str = "float32", **sizes: int) -> Any:
@@ -154,7 +164,7 @@ def heads(alone: Alone, what: str, base: Any, *, dtype: str, share: float, aim: 
 # --- packing ---
 
 
-def packing(alone: Alone, base: Any) -> None:
+def packing(alone: Alone, base: Any, dtype: str) -> None:
     """Packed against padded on lengths with a long tail (exponential, mean 68): tokens that are no padding a second."""
     import torch
 
@@ -168,7 +178,7 @@ def packing(alone: Alone, base: Any) -> None:
         "padding-free": {"trainer": {"padding_free": True}},
     }
     made = {
-        name: lambda asked=asked: window(base, data, dtype="bfloat16", **asked)  # type: ignore[misc]
+        name: lambda asked=asked: window(base, data, dtype=dtype, **asked)  # type: ignore[misc]
         for name, asked in sides.items()
     }
     found = {name: [each.rate for each in windows] for name, windows in alternate(alone, made, 3).items()}
@@ -187,7 +197,7 @@ def utilisation(alone: Alone, tokenizer: Any) -> None:
     sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 6}
     data = rows([256] * (4 * STEPS), 1.0)
     print("4 FLOPs per parameter of the base's linear layers and token, head included; attention, adapter left out")
-    for dtype in ("float32", "bfloat16"):
+    for dtype in _dtypes():
         base = random_model(tokenizer, dtype, **sizes)
         counted = sum(p.numel() for n, p in base.model.named_parameters() if p.ndim == 2)  # tied: the head, once
         product = _product(1024, sizes["hidden_size"], sizes["intermediate_size"], getattr(torch, dtype))

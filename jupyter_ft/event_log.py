@@ -1,6 +1,6 @@
 """The append-only log of a run: one writer's events in order, any number of readers that each keep a cursor.
 
-Steps go to `steps.Steps`, so that a long run stays small in memory; everything else is kept as a list.
+Steps go to `steps.Steps` and everything else to `events.Events`, so that a long run stays small in memory.
 On disk an event is a line of JSON, a step a row of a binary file in `steps/` beside it; a torn last line or row, left
 by a killed process, is dropped on reading. (Older logs have their steps as lines too, and are read all the same.)
 """
@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import BinaryIO, Literal, TextIO
 
 from pydantic import ValidationError
 
+from .events import Events, Kind
 from .messages import Answer, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
 from .picture import Floats as Floats  # noqa: PLC0414 - who reads a log names what is in it
 from .steps import BASE_COLUMNS, TIME, Steps
 
 Which = Literal["all", "picture", "none"]
 """Of the steps: all; at most some tens of thousands, with every peak and step that is not finite; or none."""
+
+BLOCK = 65536  # bytes looked through at a time for the last whole line
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,38 @@ def _row(event: StepDone) -> dict[str, float]:
     return {**event.metrics, **row, "tokens_per_second": per_second, TIME: event.time}
 
 
+def _read(path: Path, size: int) -> Iterator[Event]:
+    """The events in the first `size` bytes; a line that is torn, or from a newer version, is passed over."""
+    with path.open("rb") as lines:
+        for line in lines:
+            size -= len(line)
+            if size < 0 or not line.endswith(b"\n"):
+                return
+            with suppress(ValidationError):
+                yield event_from(line)
+
+
+def _torn(file: BinaryIO, size: int) -> int:
+    """Bytes after the last whole line."""
+    for back in range(BLOCK, size + BLOCK, BLOCK):
+        start = max(0, size - back)
+        file.seek(start)
+        found = file.read(size - start).rfind(b"\n")
+        if found >= 0:
+            return size - start - found - 1
+    return size
+
+
 class EventLog:
     """The events of one run, in memory and (where `path` is given) on disk. Safe to use from any thread."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._steps = Steps()
-        self._events: list[Event | None] = []
+        self._path = path
+        self._events = Events(bounded=path is not None)
         self._parts: dict[str, list[int]] = {}
         self._answers: dict[str, Answer] = {}
-        self._progress = ("", 0)  # what goes on, and the index of how far it is
+        self._progress = ("", 0)  # what goes on, and the number of how far it is
         self._era = 0
         self._changed = threading.Condition()
         self._file: TextIO | None = None
@@ -70,18 +97,11 @@ class EventLog:
         """Keep what the file holds; an unfinished last line is cut off, so that the next has a line of its own."""
         if not path.exists():
             return
-        whole = 0
-        with path.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                try:
-                    self._keep(event_from(line))
-                except ValidationError:  # torn, or from a newer version
-                    continue
-        if whole < path.stat().st_size:
-            os.truncate(path, whole)
+        for event in _read(path, path.stat().st_size):
+            self._keep(event)
+        with path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.truncate(size - _torn(file, size))
 
     def append(self, event: Event) -> None:
         """Record `event`, write it where it is durable, and wake whoever waits."""
@@ -108,21 +128,24 @@ class EventLog:
         if isinstance(event, Resumed):
             self._steps.truncate(event.step)
             self._era += 1
+        number = self._events.add(event)
         if isinstance(event, ReplyPart):
-            self._parts.setdefault(event.command, []).append(len(self._events))
+            self._parts.setdefault(event.command, []).append(number)
         if isinstance(event, Progress):  # of one thing only the last counts
             if self._progress[0] == event.what:
-                self._events[self._progress[1]] = None
-            self._progress = (event.what, len(self._events))
+                self._events.forget(self._progress[1])
+            self._progress = (event.what, number)
         if isinstance(event, Answer):
             self._answers[event.command] = event
         if isinstance(event, ReplyDone):  # the whole text is here, its parts need no longer be kept
-            for index in self._parts.pop(event.command, ()):
-                self._events[index] = None
-        self._events.append(event)
+            for part in self._parts.pop(event.command, ()):
+                self._events.forget(part)
 
     def read(self, cursor: Cursor | None = None, steps: Which = "all") -> tuple[News, Cursor]:
-        """What is new since `cursor` (from the start for None), and the cursor for the next call."""
+        """What is new since `cursor` (from the start for None), and the cursor for the next call.
+
+        Of events that came in their thousands by themselves the older ones are thinned; `history` has them all.
+        """
         cursor = cursor or Cursor()
         with self._changed:
             restart = cursor.era != self._era
@@ -133,16 +156,29 @@ class EventLog:
                 else self._steps.since(first)
                 if steps == "all"
                 else self._steps.pictured(first),
-                events=[event for event in self._events[cursor.events :] if event is not None],
+                events=self._events.since(cursor.events),
                 restart=restart,
             )
             return news, self.end
+
+    def history(self) -> list[Event]:
+        """Every event but the steps; where memory has only some of them, those that the disk has."""
+        with self._changed:
+            if self._events.whole or self._path is None:
+                return self._events.since(0)
+            size = self._path.stat().st_size
+        return [event for event in _read(self._path, size) if not isinstance(event, StepDone)]
+
+    def newest(self, kind: type[Kind]) -> Kind | None:
+        """The last event of a kind, or None."""
+        with self._changed:
+            return self._events.newest(kind)
 
     @property
     def end(self) -> Cursor:
         """The cursor of a reader that wants only what comes from now on."""
         with self._changed:
-            return Cursor(self._steps.rows, len(self._events), self._era)
+            return Cursor(self._steps.rows, self._events.count, self._era)
 
     @property
     def last_row(self) -> dict[str, float]:

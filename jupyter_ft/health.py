@@ -67,7 +67,7 @@ class _Seen:
     before: float = math.inf  # the highest loss before a rise
     steps: int = 0
     skipped: int = 0
-    evaluations: list[tuple[int, float, int]] = field(default_factory=list)  # step, eval_loss, best step
+    evaluations: list[tuple[int, float, int]] = field(default_factory=list)  # the last: step, eval_loss, best step
     least_gap: float = math.inf
     saved: int = 0
     concerns: dict[str, _Concern] = field(default_factory=dict)
@@ -232,11 +232,9 @@ class Watch:
         if not math.isfinite(loss):
             seen.concerns["eval"] = _Concern("amber", step, f"eval_loss is {loss:g} at step {step}")
             return
-        past = [*seen.evaluations, (step, loss, best)]
-        seen.evaluations = past
+        seen.evaluations = last = [*seen.evaluations, (step, loss, best)][-EVAL_RISES - 1 :]
         for key in ("eval", "gap"):
             seen.concerns.pop(key, None)
-        last = past[-EVAL_RISES - 1 :]
         rising = all(one[1] < two[1] for one, two in pairwise(last))
         if len(last) > EVAL_RISES and rising and loss > last[0][1] * (1 + EVAL_RISE):
             said = f"held-out loss has risen three times since step {last[0][0]}; best is step {best}"

@@ -198,6 +198,14 @@ class Advice(_Said):
     cell: str
 
 
+def rows_text(rows: list[int]) -> str:
+    """` (rows 3, 9 and 12 more)`; nothing where none are known."""
+    if not rows:
+        return ""
+    more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
+    return f" ({'row' if len(rows) == 1 else 'rows'} {', '.join(map(str, rows[:12]))}{more})"
+
+
 class Health(_Event):
     """The state of the run in one line, when it changes. `rows` (from 1) are those behind it, where known."""
 
@@ -208,6 +216,15 @@ class Health(_Event):
     rows: list[int] = Field(default_factory=list)
     advice: list[Advice] = Field(default_factory=list)
 
+    def __str__(self) -> str:
+        rows = (
+            f" (rows {', '.join(map(str, self.rows[:12]))}{', …' if len(self.rows) > 12 else ''})" if self.rows else ""
+        )
+        todo = "".join(f"\n  {advice.label}: {advice.cell}" for advice in self.advice)
+        return f"{self.level}: {self.said}{rows}{todo}"
+
+    __repr__ = __str__  # it is looked at in notebooks
+
 
 class MemoryShort(_Event):
     """Memory ran out at this step; the same rows go on in micro-batches of `micro_batch`, or (0) the run pauses."""
@@ -215,6 +232,13 @@ class MemoryShort(_Event):
     kind: Literal["memory-short"] = "memory-short"
     step: int
     micro_batch: int
+    said: str
+
+
+class ChatWaits(_Event):
+    """Chat has no weights of its own, and `said` is why: a reply is spoken between two steps, and the run waits."""
+
+    kind: Literal["chat-waits"] = "chat-waits"
     said: str
 
 
@@ -251,13 +275,14 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder."""
+    """A complete checkpoint is published in the run folder; `kept` are the steps that have one now (None: not told)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
     path: str
     bytes: int
     seconds: float
+    kept: list[int] | None = None
 
 
 class SaveFailed(_Event):
@@ -296,6 +321,7 @@ class ReplyStarted(_Event):
     at: str
     step: int
     prompt: str
+    between_steps: bool = False
 
 
 class ReplyPart(_Event):
@@ -308,7 +334,7 @@ class ReplyPart(_Event):
 
 
 class ReplyDone(_Event):
-    """A whole reply. `ended` is `eos`, `length` or `stopped`.
+    """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken.
 
     Of a model that scores, `scores` are what it gave: the probability of each label, or the `score` of a reward model;
     `tokens` are then those that it read.
@@ -326,6 +352,7 @@ class ReplyDone(_Event):
     tokens_per_second: float
     first_token_seconds: float
     ended: str
+    between_steps: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
 
 
@@ -338,6 +365,7 @@ Event = (
     | EvalDone
     | Health
     | MemoryShort
+    | ChatWaits
     | Resumed
     | Applied
     | Refused

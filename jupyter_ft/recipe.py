@@ -1,7 +1,4 @@
-"""What a run is asked to be: a `Recipe`, frozen at the start, and the `Hyperparameters` inside it, live to the end.
-
-The metadata of each field (unit, bounds, scale, help) drives validation, the panel's controls, completion and the docs.
-"""
+"""What a run is asked to be: a `Recipe`, frozen at the start, and the `Hyperparameters` inside it, live to the end."""
 
 from __future__ import annotations
 
@@ -9,180 +6,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
-
-Schedule = Literal["linear", "cosine", "constant"]
-
-
-def _live(unit: str = "", scale: str = "linear", **more: Any) -> dict[str, Any]:
-    return {"unit": unit, "scale": scale, "live": True, **more}
+from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Hyperparameters(_Part):
-    """What may change mid-run; each field takes effect at the next optimizer step."""
-
-    FULL_RATE: ClassVar[float | None] = None  # the learning rate of full weights, where it is another
-
-    learning_rate: float = Field(
-        2e-4,
-        gt=0,
-        le=1,
-        description="Step size of the optimizer",
-        json_schema_extra=_live(scale="log", low=1e-6, high=1e-2),
-    )
-    schedule: Schedule = Field(
-        "linear", description="How the learning rate falls after the warm-up", json_schema_extra=_live()
-    )
-    warmup_steps: int = Field(
-        0,
-        ge=0,
-        le=10**6,
-        description="Steps over which the learning rate rises",
-        json_schema_extra=_live("steps", high=100),
-    )
-    weight_decay: float = Field(
-        0.0, ge=0, le=1, description="Decoupled weight decay (AdamW)", json_schema_extra=_live(high=0.3)
-    )
-    max_grad_norm: float = Field(
-        1.0, ge=0, le=1e6, description="Gradients are clipped to this norm; 0: never", json_schema_extra=_live(high=10)
-    )
-    batch_size: int = Field(
-        8, ge=1, le=65536, description="Rows in a micro-batch, per device", json_schema_extra=_live("rows", high=64)
-    )
-    accumulation: int = Field(
-        1, ge=1, le=65536, description="Micro-batches in an optimizer step", json_schema_extra=_live("batches", high=64)
-    )
-    epochs: float = Field(
-        1.0, gt=0, le=10**6, description="Passes over the data", json_schema_extra=_live("epochs", high=20)
-    )
-    max_steps: int | None = Field(
-        None, ge=1, le=10**9, description="Optimizer steps in all; overrides epochs", json_schema_extra=_live("steps")
-    )
-    checkpoint_steps: int | None = Field(
-        None,
-        ge=1,
-        le=10**9,
-        description="Steps between checkpoints; none: every 60 s or 10 % of the run, whichever is first",
-        json_schema_extra=_live("steps"),
-    )
-
-    eval_steps: int | None = Field(
-        None,
-        ge=1,
-        le=10**9,
-        description="Steps between evaluations on the held-out rows; none: ten in the run",
-        json_schema_extra=_live("steps"),
-    )
-    early_stopping_patience: int | None = Field(
-        None,
-        ge=1,
-        le=10**6,
-        description="Evaluations in a row without a better eval_loss after which the run stops; none: never",
-        json_schema_extra=_live("evaluations", high=20),
-    )
-    alpha: float = Field(
-        32.0,
-        gt=0,
-        le=10**4,
-        description="Scale of the adapter: its update is multiplied by alpha / r",
-        json_schema_extra=_live(scale="log", low=1, high=256),
-    )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="Dropout on the adapter's input", json_schema_extra=_live(high=0.5)
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: object) -> object:
-        if isinstance(value, bool):  # pydantic would take it for 1 or 0
-            raise ValueError("a number, not true or false")
-        return value
-
-
-class SftHyperparameters(Hyperparameters):
-    """Supervised tuning has no live fields of its own."""
-
-
-class DpoHyperparameters(Hyperparameters):
-    """Those of direct preference optimisation (arXiv 2305.18290)."""
-
-    learning_rate: float = Field(
-        5e-5,
-        gt=0,
-        le=1,
-        description="Step size of the optimizer",
-        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
-    )
-    beta: float = Field(
-        0.1,
-        gt=0,
-        le=100,
-        description="How closely the answers stay to the reference's (equation 7); larger: closer",
-        json_schema_extra=_live(scale="log", low=0.01, high=1),
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of the choices taken to be wrong", json_schema_extra=_live(high=0.4)
-    )
-
-
-class ClassificationHyperparameters(Hyperparameters):
-    """Those of classification. With full weights the learning rate is `FULL_RATE` where none is given."""
-
-    FULL_RATE: ClassVar[float | None] = 2e-5
-    epochs: float = Field(
-        3.0, gt=0, le=10**6, description="Passes over the data", json_schema_extra=_live("epochs", high=20)
-    )
-    label_smoothing: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of a row's label that is spread over all labels (arXiv 1512.00567)",
-        json_schema_extra=_live(high=0.4),
-    )
-
-
-class RewardHyperparameters(Hyperparameters):
-    """Those of a reward model. With full weights the learning rate is `FULL_RATE` where none is given."""
-
-    FULL_RATE: ClassVar[float | None] = 1e-5
-    center_rewards_coefficient: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Pull of the two scores' sum towards 0 (arXiv 2312.09244, equation 2); 0: none, 0.01 is usual",
-        json_schema_extra=_live(high=0.1),
-    )
-
-
-HF_SCHEDULES: dict[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-"""Our words for a schedule, and transformers'."""
-
-METHODS: dict[str, type[Hyperparameters]] = {
-    "sft": SftHyperparameters,
-    "dpo": DpoHyperparameters,
-    "reward": RewardHyperparameters,
-    "classification": ClassificationHyperparameters,
-    "attached": Hyperparameters,
-}
-METHOD_WORDS = {
-    "supervised": "sft",
-    "preference": "dpo",
-    "reward-model": "reward",
-    "classify": "classification",
-    "sentiment": "classification",
-}
-PACKED = ("sft",)
-"""Methods whose short rows may be put into one."""
-
-
-class Adapter(_Part):
+class Adapter(Part):
     """What is trained: a low-rank adapter (LoRA, arXiv 2106.09685), `W + (alpha / r) B A` on each target layer, or
     with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`."""
 
@@ -191,18 +22,20 @@ class Adapter(_Part):
     targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "reward", "classification", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "attached"] = Field(
         "sft",
         description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
-        "reward to score answers from such choices, classification (or: sentiment) from texts with labels; "
+        "kto from answers rated one by one, cpt (or: self-supervised) from raw text, reward to score answers from "
+        "choices between two, classification (or: sentiment) from texts with labels; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     data: str = Field("", description="Where the rows came from")
+    start_from: str | None = Field(None, description="Weights of another run to go on from: RUN, RUN@best or RUN@STEP")
     columns: dict[str, str] = Field(default_factory=dict, description="Our column names mapped to theirs")
     held_out: float | str | None = Field(
         None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
@@ -251,6 +84,7 @@ ALIASES = {
     "lr_scheduler_type": "schedule",
     "save_steps": "checkpoint_steps",
     "model_name_or_path": "model",
+    "from": "start_from",
     "max_seq_length": "max_length",
     "r": "adapter.r",
     "lora_r": "adapter.r",
@@ -267,7 +101,7 @@ TRAINER_KEYS_TAKEN = {
     **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
-    **{name: name for name in ("beta", "label_smoothing", "center_rewards_coefficient")},
+    **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",

@@ -2,6 +2,7 @@
 
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
+                start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 
 A checkpoint is written beside its place, flushed to disk, described by a manifest of sizes and SHA-256, and published
@@ -17,19 +18,22 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from .alone import alone_in
 from .errors import CheckpointError, RunFolderError
 from .recipe import Recipe
 
 KEEP = 3  # resumable checkpoints kept in a run
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _STEP = re.compile(r"step-(\d{6,})")
+OPTIMIZER, STREAMS, STATE = "optimizer.safetensors", "random.safetensors", "training.json"
+FOR_RESUMPTION = (OPTIMIZER, STREAMS, STATE, "manifest.json")
+"""The files of a checkpoint that are not the weights."""
 _RESERVED = {"con", "prn", "aux", "nul"}  # no folder of Windows
 _ADDRESSES = {"base", "live", "best", "last"}
 
@@ -65,6 +69,7 @@ class RunFolder:
         self.path = path
         self.events = path / "events.jsonl"
         self.rows = path / "data" / "rows.jsonl"
+        self.start = path / "start"
         self.adapter = path / "adapter"
         self.model = path / "model"
         self._locked = False
@@ -120,32 +125,14 @@ class RunFolder:
     def lock(self) -> None:
         """Become the one writer; a lock whose process is gone is taken over. `RunFolderError` where it is alive."""
         me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": _boot_id()}
-        file = self.path / "lock"
-        fresh = self.path / f".lock-{uuid.uuid4().hex[:8]}"
-        fresh.write_text(json.dumps(me))
-        try:
-            for _ in range(2):
-                try:
-                    _link(fresh, file)
-                except FileExistsError:
-                    self._take_over(file)
-                else:
-                    self._locked = True
-                    self._sweep()
-                    return
-            raise RunFolderError(f"{file} cannot be taken")
-        finally:
-            fresh.unlink(missing_ok=True)
-
-    def _take_over(self, file: Path) -> None:
-        holder = self.holder()
-        if holder is not None:
-            where = "this kernel" if holder == os.getpid() else f"process {holder}"
-            raise RunFolderError(f"run '{self.name}' is in use by {where}; stop it there first")
-        with suppress(FileNotFoundError):  # of two that take over, one renames and the other finds nothing
-            stale = file.with_name(f".stale-{uuid.uuid4().hex[:8]}")
-            file.rename(stale)
-            stale.unlink()
+        with alone_in(self.path):  # between looking who holds it and taking it, nobody else does either
+            holder = self.holder()
+            if holder is not None:
+                where = "this kernel" if holder == os.getpid() else f"process {holder}"
+                raise RunFolderError(f"run '{self.name}' is in use by {where}; stop it there first")
+            _write_durably(self.path / "lock", json.dumps(me).encode())
+        self._locked = True
+        self._sweep()
 
     def _sweep(self) -> None:
         """Remove what processes that were killed while saving left behind."""
@@ -233,6 +220,14 @@ class RunFolder:
                 shutil.rmtree(self.checkpoint(later), ignore_errors=True)
 
 
+def copy_weights(checkpoint: Path, folder: Path) -> None:
+    """What of a checkpoint is the result (the weights, not what resumption needs), copied. Raises `OSError`."""
+    folder.mkdir(exist_ok=True)
+    for file in checkpoint.iterdir():
+        if file.name not in FOR_RESUMPTION:
+            shutil.copy(file, folder / file.name)
+
+
 def verify(checkpoint: Path) -> None:
     """Check every file against the manifest; `CheckpointError` names the first that is missing or altered."""
     try:
@@ -253,20 +248,6 @@ def verify(checkpoint: Path) -> None:
             raise CheckpointError(f"{checkpoint.name}: {name[:80]} is missing or cannot be read") from None
         if not good:
             raise CheckpointError(f"{checkpoint.name}: {name[:80]} is truncated or altered")
-
-
-def _link(fresh: Path, file: Path) -> None:
-    """`fresh` under the name `file`, whole or not at all: nobody reads half a lock. `FileExistsError` where one is.
-
-    A file system without hard links (exFAT, some network and FUSE mounts) gets an exclusive file instead.
-    """
-    try:
-        os.link(fresh, file)
-    except FileExistsError:
-        raise
-    except OSError:
-        with file.open("xb") as lock:
-            lock.write(fresh.read_bytes())
 
 
 def _seal(staging: Path, step: int) -> int:

@@ -21,6 +21,8 @@ _CONFIGS = {
     "dpo": ("trl/trainer/dpo_config.py", "DPOConfig"),
     "reward": ("trl/trainer/reward_config.py", "RewardConfig"),
     "classification": ("transformers/training_args.py", "TrainingArguments"),
+    "kto": ("trl/trainer/kto_config.py", "KTOConfig"),
+    "cpt": ("trl/trainer/sft_config.py", "SFTConfig"),
 }
 _BASES = {"_BaseConfig": "trl/trainer/base_config.py", "TrainingArguments": "transformers/training_args.py"}
 

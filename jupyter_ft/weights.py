@@ -27,15 +27,19 @@ _NAME = "default"  # PEFT's name of the adapter
 Tensors = Mapping[str, torch.Tensor]
 
 
-def to_train(model: Any, recipe: Recipe) -> Any:
+def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
     """The model that a trainer is given: `model` under a fresh adapter, or a copy of it in float32, all trainable.
 
-    Full weights are trained in float32 whatever the base is in: an update is too small for bfloat16 to hold.
+    Full weights are trained in float32 whatever the base is in: an update is too small for bfloat16 to hold. `start`
+    holds the weights of another run to begin with.
     """
     if recipe.adapter.kind == "lora":
-        return with_adapter(model, recipe)
-    own = copy.deepcopy(model).float().requires_grad_(True)
-    own.config.dtype = torch.float32
+        own = with_adapter(model, recipe)
+    else:
+        own = copy.deepcopy(model).float().requires_grad_(True)
+        own.config.dtype = torch.float32
+    if start is not None:
+        put_weights(own, read_weights(start))
     return own
 
 

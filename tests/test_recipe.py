@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jupyter_ft.errors import RecipeError
-from jupyter_ft.recipe import Hyperparameters, SftHyperparameters, change, controls, parse_recipe
+from jupyter_ft.hyperparameters import Hyperparameters, SftHyperparameters
+from jupyter_ft.recipe import change, controls, parse_recipe
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"learing_rate": 1e-4}, "did you mean 'learning_rate'"),
@@ -38,7 +39,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": "many"}, "seed = 'many': should be a whole number"),
     ({"packing": 7}, "packing = 7: should be true or false"),
     ({"zzzz": 1}, "unknown key 'zzzz'; there are: method, model, "),
-    ({"method": "superviced"}, "method = 'superviced': should be 'sft', 'dpo', 'reward'"),
+    ({"method": "superviced"}, "method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'"),
     ({"dtype": "float8"}, "dtype = 'float8'"),
     ({"trainer": {"learning_rate": 1}}, "trainer.learning_rate: write it as learning_rate"),
     ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import stat
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +134,74 @@ def test_the_lock_of_a_dead_process_is_taken_over() -> None:
     assert run.holder() is None
     run.lock()
     assert run.holder() == os.getpid()
+
+
+ROUNDS, RACERS = 150, 3
+
+
+def race(root: Path, start: Any, won: Any) -> None:
+    """In a process of its own: try for each of the folders in the same instant as the others."""
+    for number in range(ROUNDS):
+        start.wait(60)
+        try:
+            RunFolder(root / str(number)).lock()
+        except RunFolderError:
+            continue
+        won.put(number)
+    start.wait(60)  # who has won stays alive until all have tried
+
+
+def test_of_those_that_take_over_a_lock_in_the_same_instant_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a test with an IPython before this one leaves a main module that new processes cannot be told of
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    gone = {"pid": 2**22 + 1, "started": 0.0, "boot": "another"}
+    for number in range(ROUNDS):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "lock").write_text(json.dumps(gone))
+    spawn = multiprocessing.get_context("spawn")
+    start, won = spawn.Barrier(RACERS), spawn.Queue()
+    racers = [spawn.Process(target=race, args=(tmp_path, start, won)) for _ in range(RACERS)]
+    for racer in racers:
+        racer.start()
+    winners = [won.get(timeout=60) for _ in range(ROUNDS)]
+    for racer in racers:
+        racer.join(60)
+    assert won.empty()
+    assert sorted(winners) == list(range(ROUNDS))
+
+
+def test_a_file_system_without_locks_is_locked_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    real = fcntl.flock
+
+    def only_files(handle: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(95, "Operation not supported")
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", only_files)
+    monkeypatch.setenv("JUPYTER_FT_CACHE", str(tmp_path / "cache"))
+    run = RunFolder.create("support")
+    run.lock()
+    said: list[str] = []
+    (stand_in,) = (tmp_path / "cache" / "locks").iterdir()
+    with stand_in.open("w") as theirs:
+        real(theirs, fcntl.LOCK_EX)
+        refused = threading.Thread(target=lambda: said.append(refusal(run.path)))
+        refused.start()
+        refused.join(0.3)
+        assert not said
+    refused.join(60)
+    assert "in use by this kernel" in said[0]
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder(path).lock()
+    return str(caught.value)
 
 
 def test_a_taken_name_a_missing_run_and_a_foreign_folder_are_told_apart(runs: Path) -> None:

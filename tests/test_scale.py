@@ -7,14 +7,17 @@ import math
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jupyter_ft import events
 from jupyter_ft.event_log import EventLog
-from jupyter_ft.messages import Resumed, StateChanged, StepDone
+from jupyter_ft.health import Watch
+from jupyter_ft.messages import Applied, EvalDone, Event, Health, Resumed, StateChanged, StepDone, StepRefused
 from jupyter_ft.picture import MOST_ROWS
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder
@@ -22,6 +25,7 @@ from jupyter_ft.steps import BASE_COLUMNS, NEWEST, Steps
 from jupyter_ft.ui.figure import figure
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.telling import STORY_ROWS, View
+from jupyter_ft.ui.watched import past_of
 
 sys.path.insert(0, str(Path(__file__).parent / "ui"))
 from small_run import SmallRun
@@ -119,6 +123,57 @@ def test_asking_for_the_state_of_a_long_run_copies_nothing_of_it(million: Path) 
     assert peak(ask) < MB / 2
     assert session.metrics["loss"][SPIKE] == 77.0
     assert len(session.metrics) == MILLION
+
+
+MANY = 24_000
+
+
+def along_the_way(number: int) -> list[Event]:
+    """What a run says by itself at each of very many steps; the best evaluation is a twelfth of the way."""
+    best = min(number, MANY // 12)
+    return [
+        EvalDone(
+            step=number, metrics={"eval_loss": 1 + abs(number - MANY // 12) / MANY}, best_step=best, rows=9, seconds=1
+        ),
+        StepRefused(step=number, loss=math.nan, grad_norm=math.nan, rows=[number % 50]),
+        Health(step=number, level="amber", said=f"step {number} was not finite"),
+    ]
+
+
+def test_what_comes_along_by_itself_does_not_grow_in_memory_and_is_all_on_disk(tmp_path: Path) -> None:
+    from jupyter_ft.session import Session
+
+    log, held = EventLog(tmp_path / "events.jsonl"), []
+    watch, edit = Watch("run"), Applied(command="c", verb="set", step=3, changes={"learning_rate": (1e-3, 1e-4)})
+    log.append(edit)
+    tracemalloc.start()
+    for number in range(1, MANY + 1):
+        for event in along_the_way(number):
+            log.append(event)
+        if number % (MANY // 6) == 0:
+            watch.look(log)
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] < 1.5 * held[0]
+    assert max(held) < 10 * MB
+    log.close()
+
+    again = EventLog(tmp_path / "events.jsonl")
+    session = Session(parse_recipe({}), RunFolder(tmp_path), again, None)
+    assert session.best_step == MANY // 12
+    assert session.changes == [edit]
+    assert session.health.step == MANY
+    everything = session.events
+    assert len(everything) == 3 * MANY + 1
+    assert [event.step for event in everything if isinstance(event, EvalDone)] == list(range(1, MANY + 1))
+    run = SmallRun(log=again, step=MANY)
+    past = past_of(run)
+    for kept in (past.evals, past.refused, past.notices):
+        assert len(kept) <= 2 * events.NEWEST + 1
+        assert (kept[0].step, kept[-1].step) == (1, MANY)
+        assert max(b.step - a.step for a, b in pairwise(kept)) <= 4 * MANY / events.NEWEST
+    assert f"lowest 1 at step {MANY // 12}" in record_text(run)
+    assert peak(lambda: again.read(again.end)) < MB / 10
 
 
 def test_neither_a_spike_nor_what_is_not_finite_is_smoothed_away(million: Path) -> None:

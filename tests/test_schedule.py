@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jupyter_ft.control.schedule import Anchor, decay_progress
-from jupyter_ft.recipe import Schedule
+from jupyter_ft.hyperparameters import Schedule
 
 
 def test_it_starts_at_the_rate_that_was_set_and_ends_at_zero() -> None:

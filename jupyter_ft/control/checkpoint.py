@@ -7,7 +7,6 @@ has made its optimizer and scheduler; `resume_from_checkpoint` is never used (it
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
 from ..messages import Applied, Refused, Set
+from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
-
-OPTIMIZER = "optimizer.safetensors"
-STREAMS = "random.safetensors"
-STATE = "training.json"
-
-
-def copy_result(checkpoint: Path, folder: Path) -> None:
-    """What of a checkpoint is the result (the weights, not what resumption needs), copied. Raises `OSError`."""
-    folder.mkdir(exist_ok=True)
-    for file in checkpoint.iterdir():
-        if file.name not in (OPTIMIZER, STREAMS, STATE, "manifest.json"):
-            shutil.copy(file, folder / file.name)
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
@@ -67,8 +55,19 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "python": streams.python,
+        "own": port.own_state(),
     }
-    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(state, default=_plain), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's or torch's among what a user's callback has logged; of anything else its text."""
+    return (
+        value.item()
+        if isinstance(value, np.generic | torch.Tensor)
+        and (value.size == 1 if isinstance(value, np.generic) else value.numel() == 1)
+        else str(value)
+    )
 
 
 def restore_checkpoint(port: Port, folder: Path) -> None:
@@ -98,6 +97,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer._globalstep_last_logged = trainer._initial_global_step = state["step"]
     port.edits.restore(state["edits"])
     port.evaluation.restore(state.get("evaluation"))
+    port.restore_own(state.get("own") or {})
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]

@@ -14,11 +14,12 @@ import torch
 from pydantic import JsonValue
 
 from ..errors import RecipeError
-from ..recipe import ALIASES, HF_SCHEDULES, Hyperparameters, Schedule, change
+from ..hyperparameters import HF_SCHEDULES, AnySchedule, Hyperparameters
+from ..recipe import ALIASES, change
 from ..weights import lora_layers, set_alpha, set_dropout
 from .cursor import RowCursor
 from .lease import Turn
-from .schedule import Anchor, decay_progress
+from .schedule import Anchor, Curve, decay_progress, falls
 
 Changes = dict[str, tuple[JsonValue, JsonValue]]
 _HORIZON = {"batch_size", "accumulation", "epochs", "max_steps"}
@@ -36,12 +37,13 @@ class LiveEdits:
         own: Mapping[str, Callable[[Any, Any], None]] = MappingProxyType({}),
     ) -> None:
         self._trainer = trainer
-        self._own = own  # what a change of a method's own field means to its trainer
+        self._setters = own  # what a change of a method's own field means to its trainer
         self._turn = turn
         self._cursor = cursor
         self.now = asked
         self.anchor: Anchor | None = None
-        self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))  # in force until there is an anchor
+        self.plain: tuple[AnySchedule, int, int]  # shape, warm-up, total: in force until there is an anchor
+        self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))
         self._ratios: list[float] = []
 
     # --- how long the run is ---
@@ -61,6 +63,9 @@ class LiveEdits:
         new = change(self.now, changes)
         done = self._trainer.state.global_step
         names = [name for name in type(new).model_fields if name in _resolved(changes)]
+        if "learning_rate" in names and new.schedule == "trainer" and not falls(self._own(), self._progress()):
+            new = change(new, {"schedule": "constant"})
+            names.append("schedule")
         self._check_warmup(names)
         self._check_there(names)
         if "epochs" in names and new.max_steps is not None:
@@ -106,20 +111,29 @@ class LiveEdits:
 
     def _edit_own(self, names: Iterable[str]) -> None:
         for name in names:
-            if name in self._own:
-                self._own[name](self._trainer, getattr(self.now, name))
+            if name in self._setters:
+                self._setters[name](self._trainer, getattr(self.now, name))
 
     def _reschedule(self, names: list[str], total: int) -> None:
-        at = self._trainer.lr_scheduler.last_epoch
-        _, warmup, old_total = self.plain
+        at, warmup = self._trainer.lr_scheduler.last_epoch, self.plain[1]
         if "learning_rate" in names or (_touches(names) and (self.anchor is not None or at >= warmup)):
             rate = self.now.learning_rate if "learning_rate" in names else self.current_rate()
-            progress = self.anchor.progress_at(at) if self.anchor else decay_progress(at, warmup, old_total)
-            self.anchor = Anchor(self.now.schedule, at, total, progress, rate)
+            self.anchor = Anchor(self.now.schedule, at, total, self._progress(), rate, self._own())
             self.install()
         elif _touches(names):  # still warming up, at the rate that was asked: only what comes after it changes
             self.plain = (self.now.schedule, self.now.warmup_steps, total)
             self.install()
+
+    def _progress(self) -> float:
+        """The share of the decay that is done."""
+        at, (_, warmup, total) = self._trainer.lr_scheduler.last_epoch, self.plain
+        return self.anchor.progress_at(at) if self.anchor else decay_progress(at, warmup, total)
+
+    def _own(self) -> Curve:
+        """The shape of the schedule that the trainer was built with."""
+        _, warmup, total = self.plain
+        height = hf_lambda("trainer", warmup, total, self._trainer.args)
+        return lambda p: height(warmup + p * (total - warmup))
 
     # --- the scheduler ---
 
@@ -132,7 +146,7 @@ class LiveEdits:
         scheduler, groups = self._trainer.lr_scheduler, self._trainer.optimizer.param_groups
         if self.anchor is None:
             shape, warmup, total = self.plain
-            scheduler.lr_lambdas = [hf_lambda(shape, warmup, total)] * len(groups)
+            scheduler.lr_lambdas = [hf_lambda(shape, warmup, total, self._trainer.args)] * len(groups)
         else:
             if not self._ratios:
                 first = groups[0]["initial_lr"]
@@ -159,15 +173,15 @@ class LiveEdits:
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what `state()` described; the optimizer's own state comes separately."""
         self.now = type(self.now).model_validate(state["hyperparameters"])
-        self.anchor = Anchor(**state["anchor"]) if state["anchor"] else None
         shape, warmup, total = state["plain"]
         self.plain = (shape, int(warmup), int(total))
+        self.anchor = Anchor(**state["anchor"], own=self._own()) if state["anchor"] else None
         scheduler = self._trainer.lr_scheduler
         scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["step_count"]
         self._trainer.args.max_grad_norm = self.now.max_grad_norm
         if lora_layers(self._trainer.model):
             self._edit_adapter(("alpha", "dropout"))
-        self._edit_own(self._own)
+        self._edit_own(self._setters)
         self.install()
 
 
@@ -179,11 +193,21 @@ def _resolved(changes: Mapping[str, Any]) -> set[str]:
     return {ALIASES.get(key, key) for key in changes}
 
 
-def hf_lambda(shape: Schedule, warmup: int, total: int) -> Callable[[int], float]:
-    """transformers' own multiplier for a schedule, as a function of the steps done."""
+def hf_lambda(shape: AnySchedule, warmup: int, total: int, args: Any) -> Callable[[float], float]:
+    """transformers' own multiplier for a schedule, as a function of the steps done; `args` say what `trainer` is.
+
+    Raises what transformers raises where `lr_scheduler_kwargs` do not fit.
+    """
     from transformers import get_scheduler
 
-    throwaway = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = get_scheduler(HF_SCHEDULES[shape], throwaway, num_warmup_steps=warmup, num_training_steps=total)
-    multiplier: Callable[[int], float] = scheduler.lr_lambdas[0]
+    own = shape == "trainer"
+    throwaway = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate if own else 1.0)
+    scheduler = get_scheduler(
+        args.lr_scheduler_type if own else HF_SCHEDULES[shape],
+        throwaway,
+        num_warmup_steps=warmup,
+        num_training_steps=total,
+        scheduler_specific_kwargs=(args.lr_scheduler_kwargs or {}) if own else {},
+    )
+    multiplier: Callable[[float], float] = scheduler.lr_lambdas[0]
     return multiplier

@@ -36,10 +36,13 @@ class Obedience:
 
     def at_boundary(self) -> bool:
         """Do what was asked; wait while paused. False where the run is to end here."""
+        hooks = self._port.hooks
+        hooks.speak(self._port.step)
         self._do(self._inbox.take())
         while self.paused and not self.stopping and self.freeing is None:
             self._do(self._inbox.take(wait=True))
-            self._port.hooks.publish(self._port.step)  # chat may have asked for it
+            hooks.publish(self._port.step)  # chat may have asked for it
+            hooks.speak(self._port.step)
         due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
         self.scheduled = [edit for edit in self.scheduled if edit not in due]
         if self.stopping or self.freeing is not None:

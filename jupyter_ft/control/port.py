@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from ..event_log import EventLog
 from ..health import Watch
+from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
-from ..recipe import Hyperparameters
 from .cursor import RowCursor
 from .edits import LiveEdits
 from .evaluation import Evaluation
@@ -44,15 +44,17 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
-    `name` is the run's, for advice; `numbers` are the rows as the user counts them, where that is not 1, 2, 3, …
-    (empty: not known). `live` says what a change of a method's own field means to its trainer.
+    `speak(step)` answers questions with the live model; the turn is given up meanwhile. `name` is the run's, for
+    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0);
+    `live` says what a change of a method's own field means to its trainer.
     """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    speak: Callable[[int], None] = lambda step: None
     name: str = "run"
-    numbers: Sequence[int] | None = None
+    behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
 
 
@@ -110,6 +112,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Optimizer steps done."""
         return int(self.trainer.state.global_step)
 
+    def own_state(self) -> dict[str, Any]:
+        """What this kind of port adds to a checkpoint."""
+        return {}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """Put back what `own_state()` described (empty: a checkpoint of before there was one)."""
+
     # --- the frame ---
 
     def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:
@@ -159,9 +168,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
-        numbers = self.hooks.numbers
-        if numbers is None or numbers:
-            self._rows = [numbers[row] if numbers else row + 1 for batch in self.batches for row in batch]
+        self._rows = [number for batch in self.batches for row in batch for number in self.hooks.behind(row)]
         parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()

@@ -54,8 +54,9 @@ class ServingInbox(Inbox):
             self._serve()
             with self._changed:
                 if wait:
-                    self._changed.wait_for(lambda: bool(self._waiting or self._calls))
+                    self._changed.wait_for(lambda: bool(self._waiting or self._calls) or self._nudged)
                 if not self._calls:
+                    self._nudged = False
                     taken, self._waiting = self._waiting, []
                     return taken
 

@@ -5,24 +5,27 @@ Importing this imports neither torch nor transformers nor pandas; a tokenizer co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from .columns import Format
 from .formats import Example, Examples, normalise
-from .held_out import hold_out, of_same_format
+from .held_out import elsewhere, hold_out, of_same_format
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
-from .read import Source, read
+from .rated import render_rated
+from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
+from .windows import render_windows
 
 __all__ = [
     "Example",
     "Examples",
     "Format",
     "Rendered",
+    "Report",
     "Source",
     "TokenRow",
     "chat_ids",
@@ -38,7 +41,9 @@ __all__ = [
     "render",
     "render_labelled",
     "render_pairs",
+    "render_rated",
     "render_whole_pairs",
+    "render_windows",
     "save_rows",
     "text_ids",
 ]
@@ -48,19 +53,21 @@ def load(
     data: object,
     columns: Mapping[str, str],
     held_out: float | str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Report | None = None,
     method: str = "sft",
 ) -> Examples:
     """The examples in `data` for `method`; `columns` maps our names to theirs.
 
-    Where `held_out` names a split of the data set, its rows come along in `beside`. `progress(rows)` is called now and
-    then while rows are read. Raises `DataError` as `read` and `normalise` do.
+    Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress` is told
+    now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
     """
     source = read(data, progress)
-    examples = normalise(source, columns, method)
-    if not isinstance(held_out, str) or held_out not in source.splits:
+    examples = normalise(source, columns, progress, method)
+    if not isinstance(held_out, str):
         return examples
-    beside = normalise(read(source.splits[held_out], progress), columns, method)
+    if held_out not in source.splits:
+        return replace(examples, beside={held_out: elsewhere(examples, held_out, columns, progress, method)})
+    beside = normalise(read(source.splits[held_out], progress), columns, progress, method)
     beside = of_same_format(replace(beside, name=f"{source.name}, {held_out}"), examples, held_out)
     used = tuple(note for note in examples.notes if "held_out: " not in note)
     return replace(examples, notes=used, beside={held_out: beside})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -11,19 +11,25 @@ from jupyter_ft.errors import DataError, did_you_mean
 from .checks import shown
 from .read import Source
 
-Format = Literal["messages", "prompt-completion", "text", "preference", "labelled"]
+Format = Literal[
+    "messages", "prompt-completion", "text", "preference", "unpaired-preference", "unpaired-messages", "labelled"
+]
 
 FORMATS: dict[str, tuple[Format, ...]] = {
     "sft": ("messages", "prompt-completion", "text"),
     "dpo": ("preference",),
     "reward": ("preference",),
     "classification": ("labelled",),
+    "kto": ("unpaired-preference", "unpaired-messages", "preference"),
+    "cpt": ("text",),
 }
 """The formats of rows that each method learns from."""
 
 INPUT = "input"
 """What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
-OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "system", "label")
+PART = "part"
+"""Which passage of a document it is, in rows of raw text."""
+OURS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "label", "system")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
     "prompt": (
@@ -37,12 +43,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "content", "body"),
     "chosen": ("chosen", "preferred", "winner", "better"),
     "rejected": ("rejected", "dispreferred", "loser", "worse"),
+    "label": ("label", "rating", "feedback", "thumbs", "thumb", "vote", "liked", "good", "is good", "desirable"),
     "system": ("system", "system prompt", "system message"),
-    "label": (
-        *("label", "labels", "sentiment", "category", "class", "intent", "topic", "tag", "emotion", "target"),
-        *("rating", "stars", "label text"),
-    ),
 }
+_CLASSES = (
+    *("label", "labels", "sentiment", "category", "class", "intent", "topic", "tag", "emotion", "target"),
+    *("rating", "stars", "label text"),
+)
+"""What the label of a text is called, which a classifier learns."""
 _CLASSIFIED = ("sentence", "review", "tweet", "comment", "message", "document", "utterance", "headline")
 """What a text with a label is called, where it is not called what `text` or `prompt` are."""
 _NEEDED: dict[Format, tuple[str, ...]] = {
@@ -50,18 +58,33 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
     "prompt-completion": ("prompt", "completion"),
     "text": ("text",),
     "preference": ("chosen", "rejected"),
+    "unpaired-preference": ("prompt", "completion", "label"),
+    "unpaired-messages": ("messages", "label"),
     "labelled": ("text", "label"),
 }
 _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "messages": ("system",),
     "prompt-completion": ("system",),
     "preference": ("prompt", "system"),  # the prompt may be inside of both conversations
+    "unpaired-preference": ("system",),
+    "unpaired-messages": ("system",),
 }
 _MAP_LINES: dict[Format, str] = {
     "prompt-completion": "columns: {prompt: …, completion: …} or {text: …}",
     "preference": "columns: {prompt: …, chosen: …, rejected: …}",
+    "unpaired-preference": "columns: {prompt: …, completion: …, label: …}",
+    "text": "columns: {text: …}",
     "labelled": "columns: {text: …, label: …}",
 }
+_FOR: dict[Format, str] = {
+    "unpaired-preference": "rated answers; method: kto learns from them",
+    "unpaired-messages": "rated answers; method: kto learns from them",
+    "labelled": "texts with labels; method: classification learns from them",
+    "messages": "conversations; method: supervised learns from them",
+    "prompt-completion": "prompts with answers; method: supervised learns from them",
+    "text": "texts; method: self-supervised learns from them",
+}
+"""What rows hold that another method learns from."""
 
 
 def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft") -> tuple[Format, dict[str, str]]:
@@ -73,12 +96,16 @@ def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft"
     """
     theirs = list(source.columns)
     _check_asked(asked, theirs, source.name)
+    if source.raw:
+        _check_raw(source.name, method)
+        return "text", {"text": "text", PART: "part"}
     found = {ours: _candidates(ours, theirs, asked) for ours in OURS}
     context = _alpaca(found["prompt"])
     if context:
         found["prompt"] = [column for column in found["prompt"] if column != context]
-    if method == "classification" and not found["text"]:
-        found["text"] = found["prompt"] or [c for c in theirs if c not in asked.values() and _plain(c) in _CLASSIFIED]
+    if method == "classification":
+        found["label"] = _candidates("label", theirs, asked, _CLASSES)
+        found["text"] = found["text"] or found["prompt"] or _candidates("text", theirs, asked, _CLASSIFIED)
     kind = _format(found, asked, theirs, source.name, method)
     taken: dict[str, str] = {}
     for ours in (*_NEEDED[kind], *_OPTIONAL.get(kind, ())):
@@ -88,6 +115,14 @@ def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft"
         if found[ours]:
             taken[ours] = found[ours][0]
     return kind, taken | ({INPUT: context} if context and kind == "prompt-completion" else {})
+
+
+def _check_raw(name: str, method: str) -> None:
+    if method != "cpt":  # supervised tuning would cut a document off at max_length
+        line = next(_MAP_LINES[kind] for kind in FORMATS[method] if kind in _MAP_LINES)
+        raise DataError(
+            f"{name} is raw text, which method: self-supervised learns from; {method} takes a table with {line}"
+        )
 
 
 def _alpaca(prompts: list[str]) -> str:
@@ -111,12 +146,12 @@ def _nearest(wrong: str, theirs: list[str]) -> str:
     return f"; did you mean '{by_case[near[0]]}'?" if near else "; name one that is there"
 
 
-def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str]) -> list[str]:
+def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str], names: Sequence[str] = ()) -> list[str]:
     if ours in asked:
         return [asked[ours]]
     free = [column for column in theirs if column not in asked.values()]
     exact = [column for column in free if column.strip().lower() == ours]
-    return exact or [column for column in free if _plain(column) in _NAMES[ours]]
+    return exact or [column for column in free if _plain(column) in (names or _NAMES[ours])]
 
 
 def _plain(column: str) -> str:
@@ -127,6 +162,8 @@ def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[
     every: list[Format] = [kind for kind, needed in _NEEDED.items() if all(found[ours] for ours in needed)]
     whole = [kind for kind in every if kind in FORMATS[method]]
     meant = [kind for kind in FORMATS[method] if any(ours in asked for ours in _NEEDED[kind])]
+    fitting = [kind for kind in meant if {*asked} <= {*_NEEDED[kind], *_OPTIONAL.get(kind, ())}]
+    meant = [kind for kind in fitting if kind in whole][:1] or fitting[:1] or meant
     line = next(_MAP_LINES[kind] for kind in (*meant, *FORMATS[method]) if kind in _MAP_LINES)
     if len(meant) > 1:
         raise DataError(f"columns: {' and '.join(asked)} belong to different formats; keep one ({line})")
@@ -140,6 +177,9 @@ def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[
         raise DataError(f"{name} has both messages and prompt–completion columns; write {fix}")
     if "preference" in every and "preference" not in FORMATS[method]:
         raise DataError(f"{name} holds choices between two answers; method: dpo learns from them{_list(theirs)}")
+    meant_for = next((_FOR[kind] for kind in _FOR if kind in every), "")
+    if not whole and meant_for:
+        raise DataError(f"{name} holds {meant_for}, or for {method} write {line}{_list(theirs)}")
     if not whole:
         what = "no column is known by its name" if not every else f"its rows are not what {method} learns from"
         raise DataError(f"{name}: {what}; write {line}{_list(theirs)}")

@@ -61,6 +61,21 @@ def two_answers(prompt: object, answers: Mapping[str, object]) -> tuple[list[Tur
     return before, told[0][0]["content"], told[1][0]["content"]
 
 
+def rated_answer(prompt: object, completion: object, messages: object = None) -> tuple[list[Turn], str]:
+    """The turns before an answer, and the answer: `prompt` and `completion`, or the last turn of `messages`.
+
+    Prompt and completion may each be a text or a list of turns. Raises `RowError` as `conversation` does, and where
+    nothing was asked or the answer is not one turn by the assistant.
+    """
+    turns = conversation(messages)[0] if messages is not None else [*_asked(prompt), *_answer(completion, "completion")]
+    before, last = turns[:-1], turns[-1]
+    if last["role"] != "assistant":
+        raise RowError("a last turn that is no answer", "end it with the answer that is rated")
+    if not before:
+        raise RowError("no prompt", "fill it in or delete the row")
+    return before, last["content"]
+
+
 def _asked(prompt: object) -> list[Turn]:
     if prompt is None or prompt in ([], (), ""):
         return []

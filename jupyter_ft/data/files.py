@@ -86,7 +86,8 @@ def _not_utf8(path: Path, error: UnicodeDecodeError, line: int, before: int) -> 
     return DataError(f"{path.name}, line {line}: byte {at} (0x{byte:02x}) is not UTF-8; save it as UTF-8")
 
 
-def _text(path: Path, newline: str) -> IO[str]:
+def opened_text(path: Path, newline: str | None) -> IO[str]:
+    """The file opened as UTF-8 text, unzipped where it is gzipped; `newline` as for `open`."""
     if path.suffix.lower() == ".gz":
         return cast(IO[str], gzip.open(path, "rt", encoding="utf-8-sig", newline=newline))
     return path.open(encoding="utf-8-sig", newline=newline)
@@ -118,7 +119,7 @@ def _table(path: Path, delimiter: str) -> Found:
 
 
 def _records(path: Path, delimiter: str) -> Generator[tuple[int, list[str | None]]]:
-    with _text(path, newline="") as file:
+    with opened_text(path, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         while True:
             line = reader.line_num + 1
@@ -161,7 +162,7 @@ def _delimiter(path: Path) -> str:
 
 def rows_of_json_lines(path: Path) -> Found:
     """Rows of JSON Lines: one object on each line; blank lines are passed over."""
-    with _text(path, newline="\n") as file:  # U+2028 is allowed inside a JSON string
+    with opened_text(path, newline="\n") as file:  # U+2028 is allowed inside a JSON string
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{path.name}, line {number}"
@@ -187,7 +188,7 @@ def rows_of_json(path: Path) -> Found:
     """Rows of one JSON document: a list of objects, or `{"data": [...]}`."""
     name = path.name
     try:
-        with _text(path, newline="") as file:
+        with opened_text(path, newline="") as file:
             document = _parse(file.read(), name)
     except json.JSONDecodeError as error:
         fix = "name the file .jsonl if each line is an object" if error.msg == "Extra data" else "correct it there"

@@ -1,4 +1,4 @@
-"""From the user's columns to examples of one format: messages, prompt–completion, text, preference or labelled."""
+"""From the user's columns to examples of one format: messages, prompt–completion, text, preference, rated, labelled."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
 from .checks import kind_of
-from .columns import INPUT, Format, choose_columns
-from .conversations import RowError, conversation, two_answers
-from .read import Source
+from .columns import INPUT, PART, Format, choose_columns
+from .conversations import RowError, conversation, rated_answer, two_answers
+from .ratings import is_good
+from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
 
 Example = dict[str, Any]
 """`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`,
-`{"text", "label"}`, or `{"prompt": [...], "chosen", "rejected"}`, where both answers follow the turns of the prompt."""
+`{"text", "label"}`, `{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow, or
+`{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it."""
 
 _WORDS = {
     "messages": ("conversation", "conversations"),
     "prompt-completion": ("prompt–completion row", "prompt–completion rows"),
     "text": ("text", "texts"),
     "preference": ("choice between two answers", "choices between two answers"),
+    "unpaired-preference": ("rated answer", "rated answers"),
+    "unpaired-messages": ("rated conversation", "rated conversations"),
     "labelled": ("text with its label", "texts with their labels"),
 }
 _FILL = "fill it in or delete the row"
@@ -36,8 +43,8 @@ class Examples:
     """Rows of one format, ready to be rendered.
 
     `said` is the sentence for the user, with the columns that were taken; `notes` are what they may want to know.
-    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the split that is
-    held out, where one is.
+    `name`, `fingerprint` (of the rows as they were found) and `path` are the source's. `beside` holds the data that are
+    held out, where they are not of the rows. `numbers` are those of the rows (from 1) where they are a part of them.
     """
 
     rows: Spool
@@ -48,9 +55,12 @@ class Examples:
     fingerprint: str
     path: str | list[str] | None
     beside: Mapping[str, Examples] = field(default_factory=dict)
+    numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
 
-def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -> Examples:
+def normalise(
+    source: Source, columns: Mapping[str, str], progress: Report | None = None, method: str = "sft"
+) -> Examples:
     """The rows of `source` in the format that their columns tell, for `method`; `columns` maps our names to theirs.
 
     Exact repeats are kept and noted. Raises `DataError` for a column that is missing or ambiguous, and for rows that
@@ -62,6 +72,8 @@ def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -
     bad: list[tuple[int, RowError]] = []
     alike = 0
     for index, row in enumerate(source.rows):
+        if progress and index % REPORT_EVERY == 0:
+            progress("checking", index)
         try:
             rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
         except RowError as reason:
@@ -70,16 +82,24 @@ def normalise(source: Source, columns: Mapping[str, str], method: str = "sft") -
     if bad:
         raise DataError(_complaint(source, *bad[0], alike))
     notes["the same as an earlier row (kept)"] = len(rows) - rows.distinct()
+    noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
     prompt = " + ".join(repr(taken[ours]) for ours in ("prompt", INPUT) if ours in taken)
     named = ", ".join(
         f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}" for ours, theirs in taken.items() if ours != INPUT
     )
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
-    noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
+    if source.raw:
+        said, noted = _documents(source), noted + ((source.note,) if source.note else ())
     free = [split for split in HELD_OUT_SPLITS if split in source.splits]
     if free:
         noted += (f"the data set has a split '{free[0]}', which is not used; held_out: {free[0]} evaluates on it",)
     return Examples(rows, kind, said, noted, source.name, source.fingerprint, source.path)
+
+
+def _documents(source: Source) -> str:
+    count = len(source.files) or 1
+    passages = f", read in {len(source.rows):,} passages" if len(source.rows) > count else ""
+    return f"{count:,} document{'s' * (count > 1)} from {source.name}{passages}"
 
 
 def _complaint(source: Source, index: int, first: RowError, alike: int) -> str:
@@ -122,8 +142,17 @@ def _preference(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
+def _rated(cells: dict[str, object], notes: Counter[str]) -> Example:
+    system = _system(cells, notes)
+    prompt, answer = rated_answer(cells.get("prompt"), cells.get("completion"), cells.get("messages"))
+    if system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": system}, *prompt]
+    return {"prompt": prompt, "completion": answer, "label": is_good(cells["label"])}
+
+
 def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
-    return {"text": _filled(cells["text"], "text", notes)}
+    text = {"text": _filled(cells["text"], "text", notes)}
+    return text | {PART: cells[PART]} if cells.get(PART) else text
 
 
 def _labelled(cells: dict[str, object], notes: Counter[str]) -> Example:
@@ -170,5 +199,7 @@ _BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
     "prompt-completion": _pair,
     "text": _text_row,
     "preference": _preference,
+    "unpaired-preference": _rated,
+    "unpaired-messages": _rated,
     "labelled": _labelled,
 }

@@ -12,7 +12,7 @@ import numpy as np
 from jupyter_ft.errors import DataError
 
 from .formats import Examples, normalise
-from .read import read
+from .read import Report, read
 
 
 def hold_out(
@@ -28,7 +28,7 @@ def hold_out(
     if held_out is None:
         return examples, None
     if isinstance(held_out, str):
-        return examples, _elsewhere(examples, held_out, columns, method)
+        return examples, examples.beside.get(held_out) or elsewhere(examples, held_out, columns, method=method)
     total = len(examples.rows)
     wanted = max(1, round(held_out * total)) if held_out < 1 else int(held_out)
     asked = f"held_out: {held_out:g}"
@@ -43,8 +43,10 @@ def hold_out(
     said = f"{_rows(len(test))} of {total:,} held out from {examples.name} (seed {seed})"
     if repeats:
         said += f"; {repeats:,} {'repeats' if repeats > 1 else 'repeat'} of another row kept on its side"
-    kept, apart = (examples.rows.subset(map(int, side)) for side in (train, test))
-    return replace(examples, rows=kept), replace(examples, rows=apart, said=said, notes=())
+    kept, apart = (
+        replace(examples, rows=examples.rows.subset(map(int, side)), numbers=side + 1) for side in (train, test)
+    )
+    return kept, replace(apart, said=said, notes=())
 
 
 def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], int]:
@@ -66,11 +68,16 @@ def _chosen(examples: Examples, wanted: int, seed: int) -> tuple[np.ndarray[tupl
     return drawn[group], len(keys) - len(sizes)
 
 
-def _elsewhere(examples: Examples, name: str, columns: Mapping[str, str], method: str) -> Examples:
-    if name in examples.beside:
-        return examples.beside[name]
+def elsewhere(
+    examples: Examples,
+    name: str,
+    columns: Mapping[str, str],
+    progress: Report | None = None,
+    method: str = "sft",
+) -> Examples:
+    """The rows of other data that are held out. Raises `DataError` as `read` does, or where their format is another."""
     try:
-        found = normalise(read(name), columns, method)
+        found = normalise(read(name, progress), columns, progress, method)
     except DataError as error:
         raise DataError(f"held_out: {error}") from None
     return of_same_format(found, examples, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from jupyter_ft.errors import DataError
 from .checks import shown
 from .formats import Example, Examples
 from .layout import Tokenizer
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, rows_in_words
+from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
 from .tokens import TokenFile
 
 UNEVEN = 3  # times as many rows of one label as of another, from which on it is said
@@ -78,27 +79,30 @@ def render_labelled(
     total, number_of = len(examples.rows), {label: number for number, label in enumerate(labels)}
     every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     counts, dropped, left_out, truncated, tokens = Counter[str](), list[tuple[int, str]](), 0, 0, 0
-    with nullcontext(list[Any]()) if file is None else TokenFile(file, ("input_ids",), ("labels",)) as rows:
-        numbered = enumerate(examples.rows, 1)
-        while some := list(islice(numbered, TOGETHER)):
+    kept, found, done = array("I"), numbered(examples), 0
+    with nullcontext(list[Any]()) if file is None else TokenFile(file, ("input_ids",), numbers=("labels",)) as rows:
+        while some := list(islice(found, TOGETHER)):
             for (number, example), ids, cut in zip(some, *_ids(some, tokenizer, max_length), strict=True):
                 if not ids:
                     left_out += 1
                     dropped += [(number, "no token is left of its text")][: MOST_REASONS - len(dropped)]
                     continue
                 rows.append({"input_ids": ids, "labels": number_of[example["label"]]})
+                kept.append(number)
                 counts[example["label"]] += 1
                 truncated, tokens = truncated + cut, tokens + len(ids)
-            done = some[-1][0]
+            done += len(some)
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
         if not len(rows):
-            raise DataError(f"{examples.name}: no row of {total:,} can be trained (row 1: {dropped[0][1]})")
+            raise DataError(
+                f"{examples.name}: no row of {total:,} can be trained (row {dropped[0][0]}: {dropped[0][1]})"
+            )
     said = [f"{rows_in_words(len(rows))}, {tokens:,} tokens; {_counted(counts, labels)}"]
     said += [f"{rows_in_words(truncated)} cut at max_length {max_length}"] * bool(truncated)
     said += [f"{rows_in_words(left_out)} left out (no token is left of the text)"] * bool(left_out)
     ready = rows if isinstance(rows, list) else rows.dataset()
-    return Rendered(ready, dropped, left_out, truncated, tokens, tokens, "; ".join(said))
+    return Rendered(ready, kept, dropped, left_out, truncated, tokens, tokens, "; ".join(said))
 
 
 def _ids(some: list[tuple[int, Example]], tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], list[bool]]:

@@ -23,6 +23,7 @@ class Tokenizer(Protocol):
     chat_template: Any
     bos_token_id: int | None
     eos_token: str | None
+    added_tokens_decoder: Any
 
     def __call__(self, text: Any, **options: Any) -> Any:
         """Token ids for a text, or for each text of a list."""

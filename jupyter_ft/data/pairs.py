@@ -6,6 +6,7 @@ are written as one text, and the answers begin where their ids part from those o
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from typing import Any
 from jupyter_ft.errors import DataError
 
 from .conversations import Turn
+from .edges import common_beginning
 from .formats import Example, Examples
 from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, write
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, common_beginning, rows_in_words
+from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
 from .tokens import TokenFile
+from .writer import Writer
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 WHOLE = ("chosen_ids", "rejected_ids")
@@ -33,6 +36,7 @@ class _Tally:
 
     rows: list[PairRow] | TokenFile
     max_length: int
+    numbers: array[int] = field(default_factory=lambda: array("I"))
     dropped: list[tuple[int, str]] = field(default_factory=list)
     left_out: int = 0
     truncated: int = 0
@@ -51,6 +55,7 @@ class _Tally:
             return
         kept = [min(answer, self.max_length - prompt) for answer in answers]
         self.rows.append(row)
+        self.numbers.append(number)
         self.truncated += kept != answers
         self.trained += sum(kept)
         self.tokens += 2 * prompt + sum(kept)
@@ -66,6 +71,7 @@ class _Whole(_Tally):
             self.drop(number, f"longer than max_length {self.max_length} ({longest} tokens)")
             return
         self.rows.append(whole)
+        self.numbers.append(number)
         self.tokens += sum(map(len, whole.values()))
         self.trained = self.tokens
 
@@ -85,17 +91,16 @@ def render_pairs(
     Rows are not cut: TRL's collator cuts prompt and answer together to `max_length` tokens, which are what is counted.
     With `whole`, `chosen_ids` and `rejected_ids` are those of the whole conversations, and longer ones are left out.
     """
-    total = len(examples.rows)
+    total, done = len(examples.rows), 0
     every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening = [] if tokenizer.chat_template else first_ids(tokenizer)
     columns, kind = (WHOLE, _Whole) if whole else (COLUMNS, _Tally)
     with nullcontext(list[PairRow]()) if file is None else TokenFile(file, columns) as rows:
-        tally = kind(rows, max_length)
-        numbered = enumerate(examples.rows, 1)
-        while some := list(islice(numbered, TOGETHER)):
-            for number, row in _tokenised(some, tally, tokenizer, system):
+        tally, writer, found = kind(rows, max_length), Writer(tokenizer), numbered(examples)
+        while some := list(islice(found, TOGETHER)):
+            for number, row in _tokenised(some, tally, writer, system):
                 tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
-            done = some[-1][0]
+            done += len(some)
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
         if not len(rows):
@@ -126,24 +131,25 @@ def judged_ids(tokenizer: Tokenizer, messages: Sequence[Turn]) -> list[int]:
 
 
 def _tokenised(
-    some: list[tuple[int, Example]], tally: _Tally, tokenizer: Tokenizer, system: str | None
+    some: list[tuple[int, Example]], tally: _Tally, writer: Writer, system: str | None
 ) -> Iterator[tuple[int, PairRow]]:
     """The rows that the chat template can write, tokenised together; the others are dropped."""
     numbers, texts = [], []
     for number, example in some:
         try:
-            texts += _texts(example, tokenizer, system)
+            texts += _texts(example, writer, system)
             numbers.append(number)
         except LayoutError as reason:
             tally.drop(number, str(reason))
-    ids = iter(encode(tokenizer, texts)) if texts else iter(())
+    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
     for number, (prompt, chosen, rejected) in zip(numbers, zip(ids, ids, ids, strict=True), strict=True):
         start = min(common_beginning(prompt, chosen), common_beginning(prompt, rejected))
         yield number, {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
 
 
-def _texts(example: Example, tokenizer: Tokenizer, system: str | None) -> list[str]:
+def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
     """The prompt as text, and with each of the answers."""
+    tokenizer = writer.tokenizer
     asked: list[Turn] = example["prompt"]
     if system and asked[0]["role"] != "system":
         asked = [{"role": "system", "content": system}, *asked]
@@ -152,8 +158,8 @@ def _texts(example: Example, tokenizer: Tokenizer, system: str | None) -> list[s
         return [prompt, *(prompt + example[name] + end for name in ("chosen", "rejected"))]
     answered = [[*asked, {"role": "assistant", "content": example[name]}] for name in ("chosen", "rejected")]
     return [
-        write(tokenizer, asked, answer_next=True),
-        *(write(tokenizer, turns, answer_next=False) for turns in answered),
+        writer.write(asked, answer_next=True),
+        *(writer.write(turns, answer_next=False) for turns in answered),
     ]
 
 
@@ -166,4 +172,5 @@ def _concluded(tally: _Tally, rows: Sequence[Any]) -> Rendered:
     if tally.left_out:
         number, reason = tally.dropped[0]
         said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
-    return Rendered(rows, tally.dropped, tally.left_out, tally.truncated, tally.tokens, tally.trained, "; ".join(said))
+    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
+    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from glob import glob, has_magic
 from hashlib import sha256
@@ -18,6 +18,7 @@ from jupyter_ft.errors import DataError, did_you_mean
 
 from .arrow import from_hub, is_dataset, is_dataset_dict, pick_split, rows_of_dataset, rows_of_parquet
 from .checks import Row, canonical, check_row, place, shown
+from .documents import MANY, PASSAGE, TEXT_SUFFIXES, WHOLE, is_text, rows_of_text, text_files
 from .files import READERS, check_text
 from .spool import Spool
 
@@ -25,14 +26,15 @@ DEMOS = {"support": "tech_support.yml"}
 DEMO_COLUMNS = ("Customer message", "Agent reply")
 """The demo's columns are those of `examples/tickets.csv`, so that the same recipe runs on both."""
 
-SUFFIXES = (*READERS, ".parquet")
+SUFFIXES = (*READERS, ".parquet", *TEXT_SUFFIXES)
 _READABLE = (
-    "give a CSV, JSON Lines or Parquet file (or several), a hub id, a datasets.Dataset, a list of dicts or a DataFrame"
+    "give a CSV, JSON Lines, Parquet or text file (or several), a folder of text, a hub id, a datasets.Dataset, "
+    "a list of dicts or a DataFrame"
 )
-_REPORT_EVERY = 2000  # rows
+REPORT_EVERY = 200  # rows
 
-Report = Callable[[int], None]
-"""Told now and then how many rows have been read."""
+Report = Callable[[str, int], None]
+"""Told now and then what is done with the rows (reading, checking) and with how many it is done."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Source:
     order, whatever the order of columns. `path` (a list for several files) is absolute, `demo:NAME` or `hub:ID`, and
     None when the rows cannot be read again. `lines` holds the line (from 1) at which each row begins, for files
     with lines. `files` are the names of several files, each with the number of its first row. `splits` are the other
-    splits of a data set that has them.
+    splits of a data set that has them. `raw`: the rows are passages of text files, see `rows_of_text`. `note` is what
+    the user may want to know.
     """
 
     rows: Sequence[Row]
@@ -54,6 +57,8 @@ class Source:
     columns: tuple[str, ...]
     files: tuple[tuple[int, str], ...] = ()
     splits: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    raw: bool = False
+    note: str = ""
 
     def place(self, index: int) -> str:
         """Where row `index` (from 0) is, in the words of a message."""
@@ -66,11 +71,11 @@ class Source:
 def read(data: object, progress: Report | None = None) -> Source:
     """The rows of `data`.
 
-    That is a path (.csv .tsv .jsonl .ndjson .json, each also .gz, or .parquet), several (a list, a glob, or with commas
-    between; of the same columns), a hub id (`OWNER/NAME` or `OWNER/NAME:SPLIT`), `demo:support`, a `datasets.Dataset`
-    or `DatasetDict`, a list of dicts or a pandas DataFrame. Files and data sets are read row by row onto the disk, in
-    memory that does not grow with them, but for .json. Raises `DataError`, one line with the file, the line or row
-    (from 1) and the fix.
+    That is a path (.csv .tsv .jsonl .ndjson .json .txt .md, each also .gz, or .parquet), several (a list, a glob, or
+    with commas between; of the same columns), a folder of text (.txt and .md files in it and below), a hub id
+    (`OWNER/NAME` or `OWNER/NAME:SPLIT`), `demo:support`, a `datasets.Dataset` or `DatasetDict`, a list of dicts or a
+    pandas DataFrame. Files and data sets are read row by row onto the disk, in memory that does not grow with them, but
+    for .json. Raises `DataError`, one line with the file, the line or row (from 1) and the fix.
     """
     if isinstance(data, Source):
         return data
@@ -121,8 +126,8 @@ def _spooled(
                 spool.append_line(written)
                 lines.append(line)
                 own.update(dict.fromkeys(row))
-                if progress and len(spool) % _REPORT_EVERY == 0:
-                    progress(len(spool))
+                if progress and len(spool) % REPORT_EVERY == 0:
+                    progress("reading", len(spool))
         if len(spool) == first:
             raise DataError(f"{name} has no rows; give at least one")
         _check_same_columns(columns, own, name, files)
@@ -162,10 +167,8 @@ def _read_named(name: str, progress: Report | None) -> Source:
     if colon and kind in {"feedback", "http", "https", "hf", "s3", "gs"}:
         raise DataError(f"not readable yet: {name}; {_READABLE}")
     path = Path(name).expanduser()
-    if path.is_dir():
-        raise DataError(f"{name} is a folder; name a file in it{_listed(path)}")
     if path.exists():
-        return _read_files([path], progress)
+        return _read_folder(path, progress) if path.is_dir() else _read_files([path], progress)
     if has_magic(name):
         found = sorted(Path(item) for item in glob(str(path), recursive=True) if Path(item).is_file())
         if not found:
@@ -203,15 +206,39 @@ def _read_splits(
     return Source(source.rows, name, source.fingerprint, path, None, source.columns, splits=others)
 
 
+def _read_folder(folder: Path, progress: Report | None) -> Source:
+    paths, others = text_files(folder)
+    if not paths:
+        what = "has no text in it (.txt .md)" if any(folder.iterdir()) else "is an empty folder"
+        raise DataError(f"{folder} {what}; name a file{_listed(folder)}")
+    named = [(path.relative_to(folder).as_posix(), path) for path in paths]
+    found = _read_texts(named, str(folder.resolve()), progress)
+    note = f"files in {folder.name} that are left out: {others}" if others else ""
+    return replace(found, name=folder.resolve().name, note=note)
+
+
+def _read_texts(named: Sequence[tuple[str, Path]], again: str | list[str], progress: Report | None) -> Source:
+    most = WHOLE if len(named) >= MANY else PASSAGE
+    return replace(
+        _spooled(((name, rows_of_text(path, at, most)) for at, (name, path) in enumerate(named)), again, progress),
+        raw=True,
+    )
+
+
 def _read_files(names: Sequence[str | Path], progress: Report | None) -> Source:
     paths = [Path(str(name).strip()).expanduser() for name in names]
     for path in paths:
         if path.is_dir() or not path.exists():
             raise DataError(f"{path} is a folder; name files" if path.is_dir() else _missing(str(path), path))
-    again = [str(path.resolve()) for path in paths]
-    return _spooled(
-        ((path.name, _rows_of_file(path)) for path in paths), again if len(again) > 1 else again[0], progress
-    )
+    resolved = [str(path.resolve()) for path in paths]
+    again = resolved if len(resolved) > 1 else resolved[0]
+    texts = [path for path in paths if is_text(path)]
+    if texts and len(texts) < len(paths):
+        other = next(path for path in paths if path not in texts)
+        raise DataError(f"{texts[0].name} is raw text and {other.name} is not; give files of one kind")
+    if texts:
+        return _read_texts([(path.name, path) for path in paths], again, progress)
+    return _spooled(((path.name, _rows_of_file(path)) for path in paths), again, progress)
 
 
 def _rows_of_file(path: Path) -> Generator[tuple[int, Row]]:

@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, groupby, islice, pairwise
+from functools import partial
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,10 +26,12 @@ import numpy as np
 
 from jupyter_ft.errors import DataError
 
+from .edges import EdgeFinder
 from .formats import Example, Examples
-from .layout import Layout, LayoutError, Tokenizer, encode, first_ids
+from .layout import Layout, LayoutError, Tokenizer, first_ids
 from .spans import lay_out
 from .tokens import TokenFile
+from .writer import Writer
 
 UNTRAINED = -100
 """The label of a token that is not trained; the loss of torch and transformers leaves it out."""
@@ -50,12 +53,13 @@ class TokenRow(TypedDict):
 class Rendered:
     """What the model is trained on, and the sentence about it.
 
-    `rows` are a list, or a `datasets.Dataset` over a file. `left_out` rows are not among them; `dropped` holds the
-    number of each (from 1, among the examples) and why, for the first thousand. `truncated` rows were cut to
-    `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept.
+    `rows` are a list, or a `datasets.Dataset` over a file; `numbers` are theirs as the user counts them (from 1).
+    `left_out` rows are not among them; `dropped` holds the number of each and why, for the first thousand. `truncated`
+    rows were cut to `max_length`; `tokens` and `trained_tokens` are sums over the rows that are kept.
     """
 
     rows: Sequence[TokenRow]
+    numbers: array[int]
     dropped: list[tuple[int, str]]
     left_out: int
     truncated: int
@@ -70,6 +74,7 @@ class _Tally:
 
     max_length: int
     rows: list[TokenRow] | TokenFile
+    numbers: array[int] = field(default_factory=lambda: array("I"))
     dropped: list[tuple[int, str]] = field(default_factory=list)
     left_out: int = 0
     lengths: array[int] = field(default_factory=lambda: array("Q"))  # of all that could be written, before cutting
@@ -91,6 +96,7 @@ class _Tally:
             self.drop(number, f"its answer begins beyond max_length {self.max_length} ({length} tokens)")
             return
         self.rows.append(cut)
+        self.numbers.append(number)
         self.tokens += len(cut["input_ids"])
         self.trained += trained
         self.truncated += length > self.max_length
@@ -114,18 +120,25 @@ def render(
     """
     total = len(examples.rows)
     every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
-    opening = first_ids(tokenizer)
+    finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
+    written = partial(lay_out, writer=Writer(tokenizer), system=system)
     with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
         tally = _Tally(max_length, rows)
-        numbered = enumerate(examples.rows, 1)
-        while some := list(islice(numbered, TOGETHER)):
-            _add_all(some, tally, tokenizer, system, opening)
-            done = some[-1][0]
+        found, done = numbered(examples), 0
+        while some := list(islice(found, TOGETHER)):
+            _add_all(some, tally, written, finder, opening)
+            done += len(some)
             if progress and (done % every == 0 or done == total):
                 progress(done, total)
         if not len(rows):
             raise DataError(_nothing_left(tally, examples))
     return _concluded(tally, rows if isinstance(rows, list) else rows.dataset(), examples, tokenizer)
+
+
+def numbered(examples: Examples) -> Iterator[tuple[int, Example]]:
+    """The rows, each with its number as the user counts them (from 1)."""
+    numbers = range(1, len(examples.rows) + 1) if examples.numbers is None else map(int, examples.numbers)
+    return zip(numbers, examples.rows, strict=True)
 
 
 @dataclass(frozen=True)
@@ -141,23 +154,32 @@ class _Cut:
 
     @property
     def edges(self) -> list[int]:
-        return sorted({0, len(self.text), *chain.from_iterable(self.spans)})
+        """Where its spans begin and end, inside it."""
+        return sorted({*chain.from_iterable(self.spans)} - {0, len(self.text)})
 
 
 def _add_all(
-    some: list[tuple[int, Example]], tally: _Tally, tokenizer: Tokenizer, system: str | None, opening: list[int]
+    some: list[tuple[int, Example]],
+    tally: _Tally,
+    written: Callable[[Example], Layout],
+    finder: EdgeFinder,
+    opening: list[int],
 ) -> None:
     """Lay out and tokenise some rows together, which is several times as fast as one by one."""
     held: list[_Cut] = []
+    characters = 0
     for number, example in some:
         try:
-            held.append(_cut(number, lay_out(example, tokenizer, system), tally.max_length))
+            held.append(_cut(number, written(example), tally.max_length))
         except LayoutError as reason:
-            _tokenise(held, tally, tokenizer, opening)
+            _tokenise(held, tally, finder, opening)
             tally.drop(number, str(reason))
-        if sum(len(cut.text) for cut in held) > _MOST_CHARACTERS:
-            _tokenise(held, tally, tokenizer, opening)
-    _tokenise(held, tally, tokenizer, opening)
+            continue
+        characters += len(held[-1].text)
+        if characters > _MOST_CHARACTERS:
+            _tokenise(held, tally, finder, opening)
+            characters = 0
+    _tokenise(held, tally, finder, opening)
 
 
 def _cut(number: int, layout: Layout, max_length: int) -> _Cut:
@@ -166,15 +188,13 @@ def _cut(number: int, layout: Layout, max_length: int) -> _Cut:
     return _Cut(number, text, spans, len(layout.text), layout.templated, layout.note)
 
 
-def _tokenise(held: list[_Cut], tally: _Tally, tokenizer: Tokenizer, opening: list[int]) -> None:
+def _tokenise(held: list[_Cut], tally: _Tally, finder: EdgeFinder, opening: list[int]) -> None:
     """Tokenise what is held, and empty it."""
     if not held:
         return
-    texts = [[cut.text, *(cut.text[one:two] for one, two in pairwise(cut.edges))] for cut in held]
-    encoded = iter(encode(tokenizer, [*chain.from_iterable(texts)]))
-    for cut, own in zip(held, texts, strict=True):
-        ids, *pieces = islice(encoded, len(own))
-        row, length = _token_row(cut, ids, _edges(cut, ids, pieces, tokenizer), opening)
+    found = finder.tokenise([cut.text for cut in held], [cut.edges for cut in held])
+    for cut, (ids, token_at) in zip(held, found, strict=True):
+        row, length = _token_row(cut, ids, token_at | {0: 0, len(cut.text): len(ids)}, opening)
         tally.add(cut.number, row, length, cut.note)
     held.clear()
 
@@ -190,31 +210,6 @@ def _token_row(cut: _Cut, ids: list[int], token_at: dict[int, int], opening: lis
     return TokenRow(input_ids=ids, labels=labels), len(ids) * cut.whole // max(len(cut.text), 1)
 
 
-def _edges(cut: _Cut, ids: list[int], pieces: list[list[int]], tokenizer: Tokenizer) -> dict[int, int]:
-    """The token of `ids`, those of the text, at which each character of its edges (0 and the end among them) stands.
-
-    Where the pieces between the edges have the ids of the whole, they tell; else the ids of each beginning do, by where
-    they part from those of the whole (a token that lies across an edge counts as after it).
-    """
-    edges = cut.edges
-    if [*chain.from_iterable(pieces)] == ids:
-        return dict(zip(edges, accumulate(map(len, pieces), initial=0), strict=True))
-    beginnings = encode(tokenizer, [cut.text[:edge] for edge in edges[1:-1]]) if edges[1:-1] else []
-    inner = [common_beginning(beginning, ids) for beginning in beginnings]
-    return dict(zip(edges, [0, *inner, len(ids)], strict=True))
-
-
-def common_beginning(some: list[int], other: list[int]) -> int:
-    """How many tokens two rows share from the start.
-
-    Not the length of the shorter: the last token before an edge may be merged with what follows it.
-    """
-    for at, (one, two) in enumerate(zip(some, other, strict=False)):
-        if one != two:
-            return at
-    return min(len(some), len(other))
-
-
 def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, tokenizer: Tokenizer) -> Rendered:
     what = "every token" if examples.format == "text" else "the answers alone"
     said = [f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
@@ -225,13 +220,15 @@ def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, toke
         said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
     said += [f"{rows_in_words(count)}: {note}" for note, count in tally.notes.items() if count]
     said += _about_layout(examples, tokenizer)
-    return Rendered(rows, tally.dropped, tally.left_out, tally.truncated, tally.tokens, tally.trained, "; ".join(said))
+    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
+    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))
 
 
 def _nothing_left(tally: _Tally, examples: Examples) -> str:
     count = len(examples.rows)
     if not tally.lengths:
-        return f"{examples.name}: no row of {count:,} can be trained (row 1: {tally.dropped[0][1]}); change the rows"
+        number, reason = tally.dropped[0]
+        return f"{examples.name}: no row of {count:,} can be trained (row {number}: {reason}); change the rows"
     middle = int(np.median(np.frombuffer(tally.lengths, np.uint64)))
     return (
         f"{examples.name}: nothing is left to train in {rows_in_words(count)}, because max_length {tally.max_length} "

@@ -35,7 +35,9 @@ def save_rows(examples: Examples, path: str | Path) -> None:
 
 
 def _lines(examples: Examples) -> Iterator[str]:
-    header = {f.name: getattr(examples, f.name) for f in fields(examples) if f.name not in {"rows", "beside"}}
+    header = {
+        f.name: getattr(examples, f.name) for f in fields(examples) if f.name not in {"rows", "beside", "numbers"}
+    }
     header = {_MARK: _VERSION, "rows": len(examples.rows), **header, "beside": list(examples.beside)}
     yield json.dumps(header)
     yield from map(json.dumps, examples.rows)

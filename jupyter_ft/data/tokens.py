@@ -18,27 +18,30 @@ class TokenFile:
     """
 
     def __init__(
-        self, path: Path, columns: Sequence[str] = ("input_ids", "labels"), numbers: Sequence[str] = ()
+        self,
+        path: Path,
+        columns: Sequence[str] = ("input_ids", "labels"),
+        flags: Sequence[str] = (),
+        numbers: Sequence[str] = (),
     ) -> None:
         import pyarrow
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
         ids = pyarrow.list_(pyarrow.int32())
-        whole = [(name, pyarrow.int64()) for name in numbers]
-        self._schema = pyarrow.schema([*((name, ids) for name in columns), *whole])
+        kinds = ((columns, ids), (flags, pyarrow.bool_()), (numbers, pyarrow.int64()))
+        self._schema = pyarrow.schema([(name, kind) for names, kind in kinds for name in names])
         self._file = pyarrow.OSFile(str(self._partial), "wb")
         self._writer = pyarrow.ipc.new_stream(self._file, self._schema)
-        self._held: dict[str, list[Any]] = {name: [] for name in (*columns, *numbers)}
-        self._counted = columns[-1]
+        self._columns, self._held = columns, dict[str, list[Any]]({name: [] for name in self._schema.names})
         self._held_tokens, self._rows = 0, 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Put `row`, token ids by column (one number in each of `numbers`), at the end."""
+        """Put `row`, token ids (a truth value where it is a flag, else one number) by column, at the end."""
         for name, held in self._held.items():
             held.append(row[name])
         self._rows += 1
-        self._held_tokens += len(row[self._counted])
+        self._held_tokens += len(row[self._columns[-1]])
         if self._held_tokens >= _BATCH_TOKENS:
             self._flush()
 

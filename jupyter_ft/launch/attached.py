@@ -6,6 +6,7 @@ import gc
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,25 +15,29 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ..control.accelerated import States, give_back, own_state
+from ..control.edits import hf_lambda
 from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
 from ..control.served import Served, ServingInbox
 from ..errors import FineTuneError, Refused
+from ..hyperparameters import AnySchedule
 from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
-from ..recipe import Recipe, Schedule, parse_recipe
-from ..sampling.attached_twin import AttachedTwin
+from ..recipe import Recipe, parse_recipe
+from ..sampling.twin import Voices
 from ..weights import write_weights
 from .running import Running, one_line
 
 HISTORY = 100_000  # entries of `trainer.state.log_history` that are kept
-_SCHEDULES: dict[str, Schedule] = {
+_SCHEDULES: dict[str, AnySchedule] = {  # the others are `trainer`: left alone
     "linear": "linear",
     "cosine": "cosine",
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
+_BY_LOSS = ("reduce_lr_on_plateau", "greedy")
 _BATCHES = ("get_train_dataloader", "get_batch_samples", "set_initial_training_values")
+_KEPT = ("num_input_tokens_seen", "best_metric", "best_global_step", "best_model_checkpoint")
 _PRINTING = (PrinterCallback, ProgressCallback, NotebookProgressCallback)
 
 
@@ -44,15 +49,28 @@ def check(trainer: Any) -> None:
         raise Refused("attach: this trainer already has a session")
     if trainer.is_in_train or trainer.state.global_step > 0:
         raise Refused("attach: this trainer is training or has trained; build it again and attach it first")
-    reason = _unfit(trainer)
+    reason = _unfit(trainer) or _no_schedule(trainer.args)
     if reason:
         raise Refused(f"attach: {reason}")
+
+
+def _no_schedule(args: Any) -> str:
+    """Why transformers will not make the schedule, where its settings are incomplete."""
+    try:
+        hf_lambda("trainer", 1, 2, args)
+    except (TypeError, ValueError) as error:
+        return f"the schedule '{_shape(args)}' cannot be made: {one_line(error)}; set lr_scheduler_kwargs"
+    return ""
+
+
+def _shape(args: Any) -> str:
+    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
 
 
 def _unfit(trainer: Any) -> str:
     """The first reason against it, or nothing."""
     args, rows = trainer.args, trainer.train_dataset
-    shape = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    shape = _shape(args)
     own = [name for name in _BATCHES if getattr(type(trainer), name) is not getattr(Trainer, name)]
     counted = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
     several = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or args.world_size > 1
@@ -64,11 +82,11 @@ def _unfit(trainer: Any) -> str:
         "model_init rebuilds the model when it trains; build it before": trainer.model_init is not None,
         "auto_find_batch_size starts over in the middle; set the batch size": args.auto_find_batch_size,
         f"{type(trainer).__name__} makes its own batches ({', '.join(own)})": bool(own),
-        f"the schedule '{shape}' is not supported; use {', '.join(_SCHEDULES)}": shape not in _SCHEDULES,
+        f"the schedule '{shape}' follows the losses and keeps its state to itself; use one that follows the steps, "
+        "such as cosine_with_min_lr": shape in _BY_LOSS,
         "a scheduler of one's own is not supported; leave it to lr_scheduler_type": trainer.lr_scheduler is not None,
         "train_sampling_strategy batch_rebalance makes its own batches": args.train_sampling_strategy
         == "batch_rebalance",
-        "lr_scheduler_kwargs are not supported": bool(args.lr_scheduler_kwargs),
         "dataloader_drop_last leaves no batch of so few rows": counted and _rows(trainer) == 0,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
@@ -77,12 +95,14 @@ def _unfit(trainer: Any) -> str:
 def recipe_of(trainer: Any) -> Recipe:
     """What the trainer was asked to be, in our words. Raises `RecipeError` where a value is out of range."""
     args, model = trainer.args, trainer.model
-    shape = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    shape = _shape(args)
     rows = _rows(trainer)
     batches = -(-rows // args.per_device_train_batch_size)
     total = args.max_steps if args.max_steps > 0 else None
     updates = -(-batches // args.gradient_accumulation_steps)
     warmup = 0 if shape == "constant" else args.get_warmup_steps(total or -int(-args.num_train_epochs * updates // 1))
+    kwargs = args.lr_scheduler_kwargs or {}
+    schedule = "trainer" if kwargs else _SCHEDULES.get(shape, "trainer")
     asked: dict[str, Any] = {
         "method": "attached",
         "model": str(getattr(model.config, "_name_or_path", "") or type(model).__name__),
@@ -90,7 +110,8 @@ def recipe_of(trainer: Any) -> Recipe:
         "adapter": _adapter(model),
         "seed": args.seed,
         "learning_rate": args.learning_rate,
-        "schedule": _SCHEDULES[shape],
+        "schedule": schedule,
+        "trainer": {"own_schedule": {"type": shape} | kwargs} if schedule == "trainer" else {},
         "warmup_steps": int(warmup),
         "weight_decay": args.weight_decay,
         "max_grad_norm": args.max_grad_norm or 0.0,
@@ -138,6 +159,18 @@ class AttachedPort(Port):
         super().on_log(args, state, control, logs, **more)
         state.log_history[:] = history
 
+    def own_state(self) -> dict[str, Any]:
+        """What transformers keeps of a run in its own checkpoints, less the summary of a part that was stopped."""
+        state = self.trainer.state
+        kept = {name: getattr(state, name) for name in _KEPT}
+        history = [entry for entry in state.log_history if "train_runtime" not in entry]
+        return kept | {"log_history": history, "total_flos": state.total_flos + self.trainer.current_flos}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """The history goes on, as with `resume_from_checkpoint`."""
+        for name, value in state.items():
+            setattr(self.trainer.state, name, value)
+
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Tell of the user's own evaluation."""
         self.report_step()
@@ -156,7 +189,7 @@ class AttachedRun(Running):
     inbox: ServingInbox
     output: Any = None
 
-    def __init__(self, trainer: Any, twin: AttachedTwin | None, recipe: Recipe, **rest: Any) -> None:
+    def __init__(self, trainer: Any, twin: Voices | None, recipe: Recipe, **rest: Any) -> None:
         super().__init__(trainer, cast(Any, twin), recipe, **rest)
         self._voices = twin
 
@@ -207,6 +240,8 @@ class AttachedRun(Running):
                 self.chat.begin(self._voices, self.folder.name)
 
         hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
+        if self._voices is not None:
+            hooks.speak = partial(self._voices.speak, model=trainer.model)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
@@ -221,6 +256,8 @@ class AttachedRun(Running):
                 turn.give()
             return self._finish(port)
         finally:
+            if self._voices is not None:
+                self._voices.retire()
             port.report_step()
             port.obedience.refuse_rest("the run is over")
             port.detach()

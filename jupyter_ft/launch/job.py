@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..control.accelerated import own_state
-from ..control.checkpoint import copy_result
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
@@ -20,6 +21,7 @@ from ..event_log import EventLog
 from ..heads import scoring_model
 from ..messages import (
     Applied,
+    ChatWaits,
     Crashed,
     DataReady,
     ForTrainer,
@@ -36,17 +38,22 @@ from ..methods import METHODS, loss_head
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
-from ..runs import RunFolder
+from ..runs import RunFolder, copy_weights
+from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
 from ..sampling.judge import Judging
-from ..sampling.twin import FullTwin, Twin
+from ..sampling.room import no_room
+from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, read_weights
 from .running import Freed, Running, one_line
 
 
 @dataclass
 class Job:
-    """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint."""
+    """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint.
+
+    `room`: bytes that the weights and chat's copy of them may take (None: what is free).
+    """
 
     recipe: Recipe
     examples: Examples
@@ -55,7 +62,7 @@ class Job:
     inbox: Inbox
     chat: Chat
     resume: str | None = None
-    _numbers: list[int] | None = None  # of the rows that were kept, from 1
+    room: int | None = None
     _labels: tuple[str, ...] = ()  # of a classifier
 
     def run(self) -> StateChanged:
@@ -92,20 +99,44 @@ class Job:
         if not base.speaks and not method.scores:
             kind = type(base.model).__name__
             raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
-        rows, held_out = self._render(base)
+        rows, held_out, behind = self._render(base)
         self._stop_early()
-        twin = _twin(base, self.recipe, self.examples.format, self.folder, self.inbox.nudge, labels=self._labels)
+        twin = self._choose_voices(base)
+        if twin.waits:
+            self.log.append(ChatWaits(said=chat_waits(twin)))
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
-            model = scoring_model(base, self._labels) if method.scores else base.shell()
-            trainer = method.build(model, base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out)
+            trainer = method.build(
+                scoring_model(base, self._labels) if method.scores else base.shell(),
+                base.new_tokenizer(),
+                self.recipe,
+                rows,
+                self.folder.path,
+                held_out=held_out,
+                start=self.folder.start if self.folder.start.is_dir() else None,
+            )
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.numbers, running.setters = self._numbers, method.live
+        running.behind, running.setters = behind, method.live
         try:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
+
+    def _choose_voices(self, base: Base) -> Voices:
+        """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.
+
+        The trainer will take 16 bytes a weight: itself in float32, its gradient and Adam's two moments.
+        """
+        trained_on, find, nudge = self.examples.format, self.folder.visit, self.inbox.nudge
+        if self.recipe.adapter.kind == "full":
+            weights = list(base.model.parameters())
+            copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
+            why = no_room(copy, 16 * count, weights[0].device, self.room)
+            if why:
+                judging = _judging(base, self.recipe, self._labels)
+                return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
+        return _twin(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -116,7 +147,8 @@ class Job:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
         raise _StoppedEarly
 
-    def _render(self, base: Base) -> tuple[Any, Any]:
+    def _render(self, base: Base) -> tuple[Any, Any, Callable[[int], list[int]]]:
+        """The rows to train on and to evaluate on, and which of the user's rows (from 1) are behind one of them."""
         recipe = self.recipe
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
         if self.examples.format == "labelled":
@@ -124,9 +156,9 @@ class Job:
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
-        said = rendered.said
+        said, numbers, inside = rendered.said, np.frombuffer(rendered.numbers, np.uint32), None
         if recipe.packing:
-            rows, packed = pack(rows, recipe.max_length)
+            rows, packed, inside = pack(rows, recipe.max_length)
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
@@ -140,12 +172,12 @@ class Job:
                 labels=list(self._labels),
             )
         )
-        if recipe.packing or recipe.held_out is not None or rendered.left_out > len(rendered.dropped):
-            self._numbers = []  # a row of the trainer is not one of the user's, or it is not known which
-        elif rendered.dropped:
-            dropped = {number for number, _ in rendered.dropped}
-            self._numbers = [n for n in range(1, len(self.examples.rows) + 1) if n not in dropped]
-        return rows, held_out.rows if held_out else None
+
+        def behind(row: int) -> list[int]:
+            found: list[int] = numbers[[row] if inside is None else inside[row]].tolist()
+            return found
+
+        return rows, held_out.rows if held_out else None, behind
 
     def _rendered(self, examples: Examples, base: Base, what: str, file: str) -> Rendered:
         return METHODS[self.recipe.method].render(
@@ -173,7 +205,8 @@ class Job:
         held: list[ForTrainer] = []
         waiting: deque[ForTrainer] = deque()
         while True:
-            waiting.extend(() if waiting else self.inbox.take(wait=True))
+            while not waiting:  # a nudge of the chat thread brings nothing
+                waiting.extend(self.inbox.take(wait=True))
             command = waiting.popleft()
             if isinstance(command, Set):  # answered by the step that it is made at
                 held.append(command)
@@ -193,6 +226,7 @@ class Job:
 
     def _go_on(self, command: Resume) -> StateChanged | Freed:
         self.resume = command.id
+        self.chat.rest("")  # questions wait for the new voices from now on
         return self._train()
 
     def _stop_freed(self, command: Stop, freed: Freed) -> StateChanged:
@@ -200,7 +234,7 @@ class Job:
         note = ""
         try:
             result = self.folder.model if self.recipe.adapter.kind == "full" else self.folder.adapter
-            copy_result(self.folder.checkpoint(freed.step), result)
+            copy_weights(self.folder.checkpoint(freed.step), result)
         except OSError as error:
             note = f"the result could not be written ({one_line(error)}); make room and resume"
         return StateChanged(state="stopped", step=freed.step, total_steps=freed.total_steps, note=note)
@@ -254,6 +288,15 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
     return twin
 
 
+def chat_waits(voices: Voices) -> str:
+    """The sentence for people where a run waits for its replies."""
+    return f"no copy of the weights for chat ({voices.waits}): the run waits, between two steps, while it answers"
+
+
+def _judging(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
+    return Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+
+
 def _most_tokens(base: Base, recipe: Recipe) -> int:
     return min(recipe.max_length, base.longest or recipe.max_length)
 
@@ -267,7 +310,7 @@ def _twin(
     *,
     labels: tuple[str, ...],
 ) -> Twin | FullTwin:
-    judging = Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+    judging = _judging(base, recipe, labels)
     with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
         if recipe.adapter.kind == "full":
             return FullTwin(base, trained_on, folder.visit, nudge, judging)

@@ -20,7 +20,7 @@ from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.twin import FullTwin, Twin
+from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
 
 
@@ -39,7 +39,7 @@ class Running:
     def __init__(
         self,
         trainer: Any,
-        twin: Twin | FullTwin,
+        twin: Voices,
         recipe: Recipe,
         *,
         folder: RunFolder,
@@ -50,7 +50,7 @@ class Running:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
-        self.numbers: list[int] | None = None  # of the trained rows as the user counts them, where some were left out
+        self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -67,9 +67,8 @@ class Running:
             self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
-        hooks = Hooks(
-            publish, lambda step: self._save(port, step), name=self.folder.name, numbers=self.numbers, live=self.setters
-        )
+        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
+        hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
@@ -122,7 +121,8 @@ class Running:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
         seconds = time.perf_counter() - began
-        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds))
+        kept = self.folder.checkpoints()
+        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds, kept=kept))
 
     def _finish(self, port: Port) -> StateChanged:
         state: RunState = "stopped" if port.obedience.stopping else "finished"

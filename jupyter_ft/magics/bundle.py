@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from jupyter_ft.errors import FineTuneError, RunFolderError
 from jupyter_ft.messages import (
     Applied,
+    ChatWaits,
     CheckpointSaved,
     Crashed,
     DataReady,
@@ -44,7 +45,7 @@ from jupyter_ft.ui.report import without_secrets
 
 LEFT_OUT = "(left out)"
 KEPT = (
-    *(StateChanged, DataReady, StepDone, StepRefused, EvalDone, Health, MemoryShort, Resumed),
+    *(StateChanged, DataReady, StepDone, StepRefused, EvalDone, Health, MemoryShort, ChatWaits, Resumed),
     *(Applied, Refused, CheckpointSaved, SaveFailed, Logged, Crashed),
 )
 """What is kept of a log; an event of another kind is not, whatever it will be."""
@@ -132,7 +133,8 @@ class Private:
         try:
             if not _at_hand(folder, about):
                 return cls(said, complete=False)
-            rows = rows_of(folder, parse_recipe(asked)).rows
+            examples = rows_of(folder, parse_recipe(asked))
+            rows = [row for part in (examples, *examples.beside.values()) for row in part.rows]
         except (FineTuneError, OSError, KeyError, TypeError, ValueError):
             return cls(said, complete=False)
         return cls([*said, *_strings(rows)], complete=True)

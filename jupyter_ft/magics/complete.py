@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from jupyter_ft.recipe import Hyperparameters
+from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.session import sessions
 
 from .chat import GRAMMAR as CHAT

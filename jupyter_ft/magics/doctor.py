@@ -194,7 +194,7 @@ def device_of(torch: Any) -> dict[str, Any]:
         return {"kind": "cuda", "name": torch.cuda.get_device_name(), "free": free, "total": total, "bf16": bf16}
     if torch.backends.mps.is_available():
         return {"kind": "mps", "name": "Apple GPU (mps)", "bf16": False}
-    return {"kind": "cpu", "name": f"CPU, {torch.get_num_threads()} threads"}
+    return {"kind": "cpu", "name": f"CPU, {(n := torch.get_num_threads())} thread{'s' * (n > 1)}"}
 
 
 def _ask_another_process() -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from jupyter_ft.errors import FineTuneError, RecipeError, TrainingFailed
-from jupyter_ft.recipe import ALIASES, FIXED_NAMES, METHODS, Recipe
+from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
+from jupyter_ft.hyperparameters import METHODS
+from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
-from jupyter_ft.session import Session, finetune
-from jupyter_ft.session.start import free_name, plan, refuse_live
+from jupyter_ft.session import Session
+from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.views import panel_of
 from jupyter_ft.ui.watched import shown
@@ -20,12 +23,13 @@ from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_he
 from .notebook import Place, bind, check_free, data_of, model_of, one_line, say, show_html, variable_of
 
 GRAMMAR = Grammar(
-    usage="%%finetune NAME [key=value …] --model M --data D [--resume | --replace] [--dry-run] [--wait | --no-wait]"
-    " [--out VAR]",
+    usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace] [--dry-run]"
+    " [--wait | --no-wait] [--out VAR]",
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.",
     options=(
         Option("--model", "demo, a local folder, or a hub id", "M"),
-        Option("--data", "a CSV or JSON Lines file, a notebook variable, or demo:support", "D"),
+        Option("--data", "a CSV, JSON Lines or text file, a folder of text, a notebook variable, or demo:support", "D"),
+        Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
         Option("--dry-run", "check everything and say what would run; start nothing"),
@@ -55,23 +59,42 @@ def run(shell: Any, first_line: str, text: str) -> None:
         return
     line, asked, body = _read(words, text)
     name = check_name(line.words[0])
-    model = model_of(shell, line.options.get("--model", asked.pop("model", "demo")))
+    model = line.options.get("--model", asked.pop("model", None))
+    model = None if model is None else model_of(shell, model)
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
-    if not isinstance(model, str):
+    if not isinstance(model, str | None):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
+    place = Place.of(shell)
     try:
         variables = _variables(shell, name, line.options.get("--out"))
         if "--dry-run" in line.switches:
             refuse_live(name, replace="--replace" in line.switches)
-            say(_told(*plan(model, data, asked), name))
+        with reading(place) as progress:
+            planned = plan(model, data, asked, progress)
+        if "--dry-run" in line.switches:
+            say(_told(planned, name))
             return
-        switches = {word: f"--{word}" in line.switches for word in ("replace", "resume")}
-        session = finetune(model, data, name, **switches, **asked)
+        replace, resume = (f"--{word}" in line.switches for word in ("replace", "resume"))
+        session = begin(name, planned, replace=replace, resume=resume)
     except RecipeError as error:
         raise RecipeError(body.place(str(error))) from None
     for variable in variables:
         bind(shell, variable, session)
-    _show_start(session, Place.of(shell), line.switches)
+    _show_start(session, place, line.switches)
+
+
+@contextmanager
+def reading(place: Place) -> Iterator[ReadingLine | None]:
+    """Count the rows in the cell while they are read; nobody looks at a headless one. Ctrl-C is a red line."""
+    line, whole = None if place.headless else ReadingLine(rich=place.rich), False
+    try:
+        yield line
+        whole = True
+    except KeyboardInterrupt:
+        raise DataError(f"interrupted{line.where if line else ''}; nothing was started, run the cell again") from None
+    finally:
+        if line is not None:
+            line.end(whole=whole)
 
 
 def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
@@ -90,9 +113,11 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
                 "the name is the first word of the first line" if key == "name" else "write --out VAR on the first line"
             )
             raise RecipeError(f"'{key}' is no key of a recipe; {hint}")
-    for key in ("model", "data"):
+    for key in ("model", "data", "from"):
         if key in line.pairs and f"--{key}" in line.options:
             raise RecipeError(f"{key}= and --{key} are both on the line; keep one")
+    if "--from" in line.options:
+        line.pairs["start_from"] = line.options["--from"]
     given = line.pairs | {key: line.options[f"--{key}"] for key in ("model", "data") if f"--{key}" in line.options}
     left = _less(body.values, given)
     asked = {"model" if ALIASES.get(key) == "model" else key: value for key, value in {**left, **line.pairs}.items()}
@@ -126,22 +151,31 @@ def _variables(shell: Any, name: str, out: str | None) -> list[str]:
     return list(dict.fromkeys([own, out]))
 
 
-def _told(recipe: Recipe, examples: Any, name: str) -> str:
+def _told(planned: Plan, name: str) -> str:
     """What a dry run says."""
+    recipe, examples, parent = planned
     live = recipe.hyperparameters
-    per_epoch = math.ceil(len(examples.rows) / (live.batch_size * live.accumulation))
-    total = live.max_steps or math.ceil(per_epoch * live.epochs)
     given = {**_differing(recipe), **_differing(live)}
     lines = [
         f"{free_name(name)} would start in {runs_root()}; nothing was started",
-        f"  model   {recipe.model}",
+        f"  model   {recipe.model}" + (f", from {parent.name} at step {parent.step}" if parent else ""),
         f"  data    {one_line(examples.said)}",
         *(f"  note    {one_line(note)}" for note in examples.notes),
-        f"  steps   {total} ({per_epoch} an epoch, {live.batch_size} × {live.accumulation} rows each)",
+        f"  steps   {_steps(recipe, examples)}",
         "  recipe  "
         + (", ".join(f"{key}: {one_line(shown(value))}" for key, value in given.items()) or "all defaults"),
     ]
     return "\n".join(lines)
+
+
+def _steps(recipe: Recipe, examples: Any) -> str:
+    live = recipe.hyperparameters
+    each = f"{live.batch_size} × {live.accumulation}"
+    if recipe.method == "cpt":
+        return f"{live.max_steps or 'known when the text is in tokens'} ({each} windows of {recipe.max_length} each)"
+    two_each = recipe.method == "kto" and examples.format == "preference"
+    per_epoch = math.ceil(len(examples.rows) * (2 if two_each else 1) / (live.batch_size * live.accumulation))
+    return f"{live.max_steps or math.ceil(per_epoch * live.epochs)} ({per_epoch} an epoch, {each} rows each)"
 
 
 def _differing(part: Any) -> dict[str, Any]:

@@ -1,21 +1,40 @@
-"""`%ft logs`: what a run printed and logged, as plain text."""
+"""`%ft logs`: what happened in a run and what it printed, as plain text, as in the panel's Log tab."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jupyter_ft.errors import RecipeError, did_you_mean
-from jupyter_ft.messages import Crashed, Event, Logged
+from jupyter_ft.messages import (
+    Applied,
+    CheckpointSaved,
+    Crashed,
+    DataReady,
+    EvalDone,
+    Event,
+    Health,
+    Logged,
+    MemoryShort,
+    Refused,
+    Resumed,
+    SaveFailed,
+    StateChanged,
+    StepRefused,
+    rows_text,
+)
 from jupyter_ft.session import Session
-from jupyter_ft.ui.watched import printable
+from jupyter_ft.ui.record import with_step
+from jupyter_ft.ui.watched import change_text, printable, shown
 
 from .line import Line
 from .notebook import say, session_of
 
 TAIL = 50
 LEVELS = {"debug": 0, "info": 1, "out": 1, "warning": 2, "error": 3}
+_HEALTH = {"green": "info", "amber": "warning", "red": "error"}
 _UNKNOWN = 1  # a level that somebody's logger made up
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
 
@@ -47,11 +66,33 @@ def log_lines(session: Session, level: str = "info") -> list[str]:
 
 
 def _told(event: Event) -> tuple[str, str] | None:
-    if isinstance(event, Logged):
-        return event.level, event.text
-    if isinstance(event, Crashed):
-        return "error", event.traceback or event.error
-    return None
+    """The level and the words of an event; None for what is told elsewhere (progress, replies)."""
+    said = _TELLERS.get(type(event))
+    return None if said is None else said(event)
+
+
+_TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
+    Logged: lambda e: (e.level, e.text),
+    Crashed: lambda e: ("error", e.traceback or e.error),
+    DataReady: lambda e: ("info", e.said),
+    StateChanged: lambda e: ("info", e.state + (f": {e.note}" if e.note else f" at step {e.step}")),
+    Resumed: lambda e: ("info", f"goes on from the checkpoint of step {e.step}"),
+    Applied: lambda e: ("info", f"{e.verb} applied at step {e.step}{': ' * bool(e.changes)}{change_text(e)}"),
+    Refused: lambda e: ("warning", f"{e.verb} refused: {e.reason}"),
+    EvalDone: lambda e: ("info", f"step {e.step}: held-out loss {_eval_loss(e)}; best is step {e.best_step}"),
+    CheckpointSaved: lambda e: ("info", f"checkpoint of step {e.step} saved"),
+    SaveFailed: lambda e: ("error", f"no checkpoint of step {e.step}: {e.reason}"),
+    StepRefused: lambda e: (
+        "warning",
+        f"step {e.step} was not finite and was kept from the weights{rows_text(e.rows)}",
+    ),
+    Health: lambda e: (_HEALTH[e.level], f"{e.level}: {with_step(e)}{rows_text(e.rows)}"),
+    MemoryShort: lambda e: ("warning", with_step(e)),
+}
+
+
+def _eval_loss(event: EvalDone) -> str:
+    return shown(event.metrics.get("eval_loss"))
 
 
 def harmless(text: str) -> str:

@@ -32,10 +32,12 @@ def one_red_line() -> Iterator[None]:
     """
     try:
         yield
+        return
     except FineTuneError as error:
-        raise UsageError(one_line(str(error))) from None
+        said = str(error)
     except ValidationError as error:
-        raise UsageError(one_line(first_complaint(error))) from None
+        said = first_complaint(error)
+    raise UsageError(one_line(said))  # out here, so that the notebook does not keep what the error was raised among
 
 
 def one_line(text: str) -> str:
@@ -118,8 +120,10 @@ def bind(shell: Any, variable: str, value: object) -> None:
 
 
 def data_of(shell: Any, named: object) -> object:
-    """What `--data` or `data:` names: a file if there is one, else the notebook variable of that name, else itself."""
-    if not isinstance(named, str) or not named.isidentifier() or Path(named).exists():
+    """What `--data` or `data:` names: a file, else the notebook variable of that name, else a folder, else itself."""
+    if not isinstance(named, str) or not named.isidentifier() or Path(named).is_file():
+        return named
+    if named not in shell.user_ns and Path(named).is_dir():
         return named
     if named not in shell.user_ns:
         names = [name for name in shell.user_ns if not name.startswith("_")]

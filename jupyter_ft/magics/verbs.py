@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
+from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
-from jupyter_ft.recipe import ALIASES, METHODS, change
+from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, open_run, sessions
 from jupyter_ft.ui.views import in_a_kernel
@@ -232,7 +233,7 @@ VERBS: dict[str, Verb] = {
     ),
     "logs": _verb(
         "logs [NAME] [--tail N] [--level LEVEL]",
-        "What a run printed and logged.",
+        "What happened in a run and what it printed, as in the panel's Log tab.",
         logs.run,
         options=(
             Option("--tail", f"the last N lines; else {logs.TAIL}", "N"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import classification, dpo, reward, sft
+from . import classification, cpt, dpo, kto, reward, sft
 from .method import Method
 
 METHODS: dict[str, Method] = {
@@ -10,4 +10,6 @@ METHODS: dict[str, Method] = {
     "dpo": dpo.METHOD,
     "reward": reward.METHOD,
     "classification": classification.METHOD,
+    "kto": kto.METHOD,
+    "cpt": cpt.METHOD,
 }

@@ -12,7 +12,8 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
 from ..data import render_labelled
-from ..recipe import ClassificationHyperparameters, Recipe
+from ..hyperparameters import ClassificationHyperparameters
+from ..recipe import Recipe
 from ..weights import to_train
 from .method import Method, arguments, dataset, hush
 
@@ -20,7 +21,16 @@ TOLD_ONE_BY_ONE = 30
 """With more labels than this an evaluation tells neither the recall of each nor the confusion matrix."""
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None) -> Trainer:
+def build(
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    rows: Any,
+    folder: Path,
+    *,
+    held_out: Any = None,
+    start: Path | None = None,
+) -> Trainer:
     """A trainer of `model` (a score for each label) over `rows` (`input_ids`, `labels`) that has not begun.
 
     Raises `RecipeError` where transformers does not take what is under `trainer:`.
@@ -43,7 +53,7 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
         return cross_entropy(logits, labels.view(-1), reduction="sum") / items
 
     trainer = Trainer(
-        model=to_train(model, recipe),
+        model=to_train(model, recipe, start),
         args=config,
         train_dataset=dataset(rows),
         eval_dataset=dataset(held_out) if held_out is not None else None,

@@ -5,20 +5,31 @@ The reference is what the run began with: TRL copies the adapter that it is give
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from trl import DPOConfig, DPOTrainer
 
 from ..data import render_pairs
-from ..recipe import DpoHyperparameters, Recipe
-from ..weights import to_train
+from ..hyperparameters import DpoHyperparameters
+from ..recipe import Recipe
+from ..weights import put_weights, read_weights, to_train
 from .method import Method, arguments, dataset, hush, no_telemetry
 
 _SAMPLE = {"prompt": "a", "chosen": "b", "rejected": "c"}  # TRL tokenises what it is built with
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None) -> DPOTrainer:
+def build(
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    rows: Any,
+    folder: Path,
+    *,
+    held_out: Any = None,
+    start: Path | None = None,
+) -> DPOTrainer:
     """A trainer over `rows` (`prompt_ids`, `chosen_ids`, `rejected_ids`) that has not begun.
 
     Raises `RecipeError` where TRL does not take what is under `trainer:`.
@@ -30,8 +41,8 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
     full = recipe.adapter.kind == "full"
     with no_telemetry():
         trainer = DPOTrainer(
-            model=to_train(model, recipe),
-            ref_model=model if full else None,  # else a copy of the adapter, under the same base
+            model=to_train(model, recipe, start),
+            ref_model=reference(model, start) if full else None,  # else a copy of the adapter, under the same base
             args=config,
             train_dataset=dataset([_SAMPLE]),
             processing_class=tokenizer,
@@ -40,6 +51,15 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
     trainer.train_dataset = dataset(rows)
     trainer.eval_dataset = dataset(held_out) if held_out is not None else None
     return trainer
+
+
+def reference(model: Any, start: Path | None) -> Any:
+    """The base, or where the run starts from other full weights, a copy of it with those."""
+    if start is None:
+        return model
+    reference = copy.deepcopy(model)
+    put_weights(reference, read_weights(start))
+    return reference
 
 
 METHOD = Method(

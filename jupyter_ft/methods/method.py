@@ -17,7 +17,8 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from ..data import Rendered
 from ..errors import RecipeError
-from ..recipe import HF_SCHEDULES, Recipe
+from ..hyperparameters import HF_SCHEDULES
+from ..recipe import Recipe
 
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
@@ -29,10 +30,10 @@ class Method:
     """A way of training.
 
     `render(examples, tokenizer, system=…, max_length=…, progress=…, file=…)` gives the rows for
-    `build(model, tokenizer, recipe, rows, folder, held_out=…)`, which gives a trainer that has not begun. `live` says
-    what a change of each live field of its own means to that trainer. `headline` are the metrics to look at first.
-    With `scores` the model is one that scores (`heads.scoring_model`), whose labels the rows tell: `render` is given
-    `labels=…` where they have some.
+    `build(model, tokenizer, recipe, rows, folder, held_out=…, start=…)`, which gives a trainer that has not begun;
+    `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
+    its own means to that trainer. `headline` are the metrics to look at first. With `scores` the model is one that
+    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some.
     """
 
     render: Callable[..., Rendered]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from trl import pack_dataset
 
 from ..data.render import UNTRAINED
@@ -23,28 +26,32 @@ SHORTEST = 256
 Row = dict[str, Any]
 
 
-def pack(rows: Sequence[Any], max_length: int) -> tuple[list[Row], str]:
-    """`rows` (`input_ids`, `labels`) packed whole, with `seq_lengths` besides, and the sentence about it.
+def pack(rows: Sequence[Any], max_length: int) -> tuple[list[Row], str, list[NDArray[np.int64]]]:
+    """`rows` (`input_ids`, `labels`) packed whole, with `seq_lengths` besides, the sentence about it, and which.
 
-    A packed row is as long as the longest row, `SHORTEST` tokens at least and `max_length` at most. The first token of
-    each row has no label, since what precedes it is another row. The same rows give the same packed rows.
-    Raises `ValueError` for a row that is longer than `max_length`.
+    Those are the rows (from 0) in each packed row, in their order there. A packed row is as long as the longest row,
+    `SHORTEST` tokens at least and `max_length` at most. The first token of each row has no label, since what precedes
+    it is another row. The same rows give the same packed rows. Raises `ValueError` for a row longer than `max_length`.
     """
     longest = max(len(row["input_ids"]) for row in rows)
     if longest > max_length:
         raise ValueError(f"a row of {longest} tokens is longer than max_length {max_length}")
     length = min(max_length, max(longest, SHORTEST))
-    stream = Dataset.from_list([{name: row[name] for name in ("input_ids", "labels")} for row in rows])
+    # the first label is of no use, so it carries the number of its row
+    stream = Dataset.from_list(
+        [{"input_ids": row["input_ids"], "labels": [at, *row["labels"][1:]]} for at, row in enumerate(rows)]
+    )
     # as a stream: packing a `Dataset` shows a progress bar and writes a cache
     packed = list(pack_dataset(stream.to_iterable_dataset(), length, "bfd", {"batch_size": None}))
+    inside: list[NDArray[np.int64]] = []
     for row in packed:
-        start = 0
-        for part in row["seq_lengths"]:
+        starts = [0, *accumulate(row["seq_lengths"][:-1])]
+        inside.append(np.array([row["labels"][start] for start in starts]))
+        for start in starts:
             row["labels"][start] = UNTRAINED
-            start += part
     filled = sum(len(row["input_ids"]) for row in packed) / (length * len(packed))
     said = f"packed into {len(packed):,} row{'s' * (len(packed) > 1)} of up to {length} tokens ({filled:.0%} full)"
-    return packed, said
+    return packed, said, inside
 
 
 def is_packed(rows: Sequence[Any]) -> bool:

@@ -8,13 +8,21 @@ from typing import Any
 from trl import RewardConfig, RewardTrainer
 
 from ..data import render_whole_pairs
-from ..recipe import Recipe, RewardHyperparameters
+from ..hyperparameters import RewardHyperparameters
+from ..recipe import Recipe
 from ..weights import to_train
 from .method import Method, arguments, dataset, hush, no_telemetry
 
 
 def build(
-    model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    rows: Any,
+    folder: Path,
+    *,
+    held_out: Any = None,
+    start: Path | None = None,
 ) -> RewardTrainer:
     """A trainer of `model` (one score) over `rows` (`chosen_ids`, `rejected_ids`) that has not begun.
 
@@ -26,7 +34,7 @@ def build(
     config = arguments(RewardConfig, recipe, folder, model, **own)  # the rows are chosen already
     with no_telemetry():
         trainer = RewardTrainer(
-            model=to_train(model, recipe),
+            model=to_train(model, recipe, start),
             args=config,
             train_dataset=dataset(rows),
             eval_dataset=dataset(held_out) if held_out is not None else None,

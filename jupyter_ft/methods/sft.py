@@ -15,7 +15,16 @@ from .method import Method, arguments, dataset, hush, no_telemetry
 from .packing import PackedCollator, check_blocks, is_packed
 
 
-def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *, held_out: Any = None) -> SFTTrainer:
+def build(
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    rows: Any,
+    folder: Path,
+    *,
+    held_out: Any = None,
+    start: Path | None = None,
+) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`; packed or not), with no printing callback, that has not begun.
 
     `rows` are a list or a `datasets.Dataset`, which is used as it is. `held_out` rows are for its `evaluate`; they are
@@ -26,7 +35,7 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
     config = arguments(SFTConfig, recipe, folder, model, **own)
     with no_telemetry():
         trainer = SFTTrainer(
-            model=to_train(model, recipe),
+            model=to_train(model, recipe, start),
             args=config,
             train_dataset=dataset(rows),
             eval_dataset=dataset(held_out) if held_out is not None else None,

@@ -7,8 +7,11 @@ whether it was made before or after a trainer was built.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
+import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from peft import PeftModel
 from ..data import Format
 from ..errors import Refused
 from ..weights import set_alpha
+from .at_boundary import AttachedAtBoundary, parts_of, peel
+from .room import no_room
 from .twin import Voices
 
 PATCHED_METHODS = ("forward", "generate", "save_pretrained")
@@ -28,9 +33,7 @@ class AttachedTwin(Voices):
 
     def __init__(self, model: Any, tokenizer: Any, find: Callable[[int], Path]) -> None:
         self.trained_on: Format = "messages"
-        self.tokenizer = copy.deepcopy(tokenizer)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.tokenizer = tokenizer
         self.live = _shell(model, [t for t in _tensors(model) if not t.requires_grad]).eval().requires_grad_(False)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         self._own = {name: p for name, p in self.live.named_parameters() if name in trained}
@@ -78,20 +81,71 @@ def why_silent(model: Any, tokenizer: Any) -> str:
         return f"a {type(model).__name__} does not generate text"
     if not hasattr(tokenizer, "decode") or not hasattr(tokenizer, "eos_token"):
         return "the trainer has no tokenizer: build it with processing_class=tokenizer to chat"
-    needed = 2 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    device = next(model.parameters()).device
-    room = _room(device)
-    if needed > room:
-        return f"a copy of the trained weights takes {needed / 1e9:.1f} GB and {device} has {room / 1e9:.1f} GB left"
     return ""
 
 
-def _room(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
+def voices_for(
+    model: Any, tokenizer: Any, find: Callable[[int], Path], nudge: Callable[[], None], room: int | None = None
+) -> AttachedTwin | AttachedAtBoundary:
+    """The voices of a model that is about to be trained: a twin, or where nothing can be shared the model itself.
 
-    return int(psutil.virtual_memory().available)
+    The copies are two (one speaks, one is published to); training will take the gradients and Adam's two moments.
+    `room`: as for `no_room`.
+    """
+    own = copy.deepcopy(tokenizer)
+    if own.pad_token is None:
+        own.pad_token = own.eos_token
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    why = no_room(2 * trained, 3 * trained, next(model.parameters()).device, room)
+    if not why and any(_patched(part) for part in parts_of(model)):
+        why = "its forward was replaced"
+    if not why:
+        try:
+            twin = AttachedTwin(model, own, find)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's modules say to being copied
+            why = f"its modules cannot be copied ({next(iter(str(error).strip().splitlines()), type(error).__name__)})"
+        else:
+            if not _reaches(twin.live, model):
+                return twin
+            why = "a copy would reach back into it"
+    return AttachedAtBoundary(model, own, nudge, why)
+
+
+def _patched(part: Any) -> bool:
+    """Whether its `forward` is neither its class's nor one that we know how to take off."""
+    before = dict(vars(part))
+    try:
+        peel(part)
+        forward = vars(part).get("forward")
+    finally:
+        vars(part).update(before)
+    return forward is not None and getattr(forward, "__func__", None) is not type(part).forward
+
+
+def _reaches(voice: Any, live: Any) -> bool:
+    """Whether a hook or a method of a module of `voice` holds on to a module of `live`."""
+    theirs, seen = {id(module) for module in live.modules()}, set[int]()
+    todo = [value for module in voice.modules() for value in vars(module).values()]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in theirs:
+            return True
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            todo += thing.values()
+        elif isinstance(thing, list | tuple | set):
+            todo += thing
+        elif isinstance(thing, types.MethodType):
+            todo += [thing.__self__, thing.__func__]
+        elif isinstance(thing, functools.partial):
+            todo += [thing.func, *thing.args, *thing.keywords.values()]
+        elif isinstance(thing, types.FunctionType):
+            for cell in thing.__closure__ or ():
+                with suppress(ValueError):  # an empty one
+                    todo.append(cell.cell_contents)
+    return False
 
 
 def _tensors(model: Any) -> list[torch.Tensor]:

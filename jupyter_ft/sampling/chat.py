@@ -20,13 +20,16 @@ PART_SECONDS = 0.1  # text is told of at most this often
 
 
 class Voices(Protocol):
-    """Who speaks: a tokenizer, and for `live`, `base` or a step's number the model and its step."""
+    """Who speaks: a tokenizer, and what does something with the model of `live`, `base` or a step's number.
+
+    `do` gets the model, its step, and whether the run waits for it between two steps.
+    """
 
     tokenizer: Any
     trained_on: Format
     judging: Judging | None  # how they score, where they do not speak
 
-    def voice(self, at: str) -> tuple[Any, int]: ...  # noqa: D102
+    def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None: ...  # noqa: D102
 
 
 class Chat:
@@ -150,27 +153,31 @@ class Chat:
                     self._answer(command, asked, voices)
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
-        from .threads import sparing
+        def speak(model: Any, step: int, between: bool) -> None:
+            self._speak(command, asked, voices, model, {"step": step, "between_steps": between})
 
         try:
-            model, step = voices.voice(command.at)
-            messages = with_system(command.messages, self._system)
-            shared = {
-                "command": command.id,
-                "turn": command.turn,
-                "thread": command.thread,
-                "at": command.at,
-                "step": step,
-                "prompt": command.messages[-1]["content"],
-            }
-            self._log.append(ReplyStarted.model_validate(shared))
-            waited = time.perf_counter() - asked
-            with sparing(self._beside()):
-                say = self._spoken if voices.judging is None else self._judged
-                answer = say(command, messages, model, voices, waited)
-            self._log.append(ReplyDone.model_validate(shared | answer))
+            voices.use(command.at, speak)
         except Exception as error:  # noqa: BLE001 - a failing reply is an answer too, and the thread must go on
             self._refuse(command, str(error) or type(error).__name__)
+
+    def _speak(self, command: Ask, asked: float, voices: Voices, model: Any, voice: dict[str, Any]) -> None:
+        from .threads import sparing
+
+        messages = with_system(command.messages, self._system)
+        shared = voice | {
+            "command": command.id,
+            "turn": command.turn,
+            "thread": command.thread,
+            "at": command.at,
+            "prompt": command.messages[-1]["content"],
+        }
+        self._log.append(ReplyStarted.model_validate(shared))
+        waited = time.perf_counter() - asked
+        with sparing(self._beside() and not voice["between_steps"]):
+            say = self._spoken if voices.judging is None else self._judged
+            answer = say(command, messages, model, voices, waited)
+        self._log.append(ReplyDone.model_validate(shared | answer))
 
     def _spoken(
         self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float

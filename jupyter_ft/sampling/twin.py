@@ -30,13 +30,14 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Voices:
-    """What speaks for `base`, and for the checkpoints of a run; `Twin` and `FullTwin` add `live`.
+    """What speaks for `base`, and for the checkpoints of a run; who inherits it adds `live`.
 
     `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are. With `judging` they
     do not speak but score.
     """
 
     judging: Judging | None = None
+    waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
     def __init__(
         self, base: Base, trained_on: Format, find: Callable[[int], Path], judging: Judging | None = None
@@ -58,9 +59,31 @@ class Voices:
             return self.base, 0
         return self.live_voice() if at == "live" else self._visit(int(at))
 
+    def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None:
+        """Have `do(model, step, between)` speak for `at`; `between`: the run waits for it, between two steps."""
+        model, step = self.voice(at)
+        do(model, step, False)
+
+    # --- told by the training thread ---
+
+    def publish(self, step: int, trained: Tensors, alpha: float) -> None:
+        """The weights of `step` are there."""
+        raise NotImplementedError
+
+    def speak(self, step: int, model: Any) -> None:
+        """Between two steps: answer here what waits for the trainer's own model. Nothing does."""
+
+    def retire(self) -> None:
+        """No publication will come any more."""
+
+    # --- the models ---
+
     def shell(self) -> Any:
-        """A model over the base's storage, of the class that is trained."""
-        return self._keeps.shell() if self.judging is None else scoring_model(self._keeps, self.judging.labels)
+        """A model over the base's storage, of the class that is trained; a head in it is not drawn from the user's."""
+        if self.judging is None:
+            return self._keeps.shell()
+        with torch.random.fork_rng(devices=[]):
+            return scoring_model(self._keeps, self.judging.labels)
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""
@@ -122,9 +145,6 @@ class Twin(Voices):
     def trained(self) -> list[str]:
         """The names of the tensors that a publication carries."""
         return list(self._own)
-
-    def retire(self) -> None:
-        """No publication will come any more."""
 
     def live_voice(self) -> tuple[Any, int]:
         """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""

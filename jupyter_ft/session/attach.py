@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Refused, RunFolderError
 from ..event_log import EventLog
 from ..launch.thread import start
-from ..messages import Resume, StateChanged
+from ..messages import ChatWaits, Resume, StateChanged
 from ..recipe import Recipe
 from ..runs import RunFolder, check_name
 from .handle import Session
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 SERVED = ("evaluate", "predict", "save_model")
 SERVED_BY_MODEL = ("save_pretrained", "generate")
+
+
+class StillTraining(KeyboardInterrupt):
+    """Ctrl-C in `trainer.train()`: the cell ends, the run goes on. A notebook shows its one line."""
+
+    def __init__(self, session: Session) -> None:
+        of = f" of {session.total_steps}" if session.total_steps else ""
+        super().__init__(
+            f"{session.name} goes on training (step {session.step}{of}): trainer.train() waits for it again, "
+            f"%ft stop {session.name} ends it"
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
 class Attached(Session):
@@ -44,18 +58,21 @@ def _wait_for_cell(gate: threading.Event | None) -> None:
         gate.wait(1.0)  # the cell returns first, then the run speaks
 
 
-def attach(trainer: Any, name: str = "attached", *, resume: bool = False) -> Session:
+def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: int | None = None) -> Session:
     """Train `trainer` (a `transformers.Trainer` or TRL's) in the background and return its `Session` at once.
 
     `trainer.train()` then waits for the run and returns its `TrainOutput`; `evaluate`, `predict`, `save_model`,
     `model.save_pretrained` and `model.generate` are served between two steps. `resume` goes on with the run of that
-    name, with a trainer that is built the same way. Raises `Refused`, `RecipeError` or `RunFolderError`.
+    name, with a trainer that is built the same way. `room`: bytes for chat's copies of the trained weights and what
+    training will take beside them (None: what is free); where it is too little, the run waits while a reply is spoken.
+    Raises `Refused`, `RecipeError` or `RunFolderError`.
     """
     from ..control.accelerated import take_over
     from ..control.lease import Streams
     from ..control.served import Served, ServingInbox
     from ..launch.attached import AttachedRun, check, recipe_of
-    from ..sampling.attached_twin import AttachedTwin, why_silent
+    from ..launch.job import chat_waits
+    from ..sampling.attached_twin import voices_for, why_silent
 
     wanted = check_name(name)
     check(trainer)
@@ -63,19 +80,22 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False) -> Ses
     refuse_live(wanted, replace=False)
     silent = why_silent(trainer.model, trainer.processing_class)
     session = _go_on(wanted, recipe) if resume else _create(wanted, recipe)
-    find = session.run_folder.visit
-    twin = None if silent else AttachedTwin(trainer.model, trainer.processing_class, find)
+    inbox, command, voices = ServingInbox(), Resume(), None
     if silent:
         session._chat.close(f"chat: {silent}")
-    inbox, command = ServingInbox(), Resume()
+    else:
+        find = session.run_folder.visit
+        voices = voices_for(trainer.model, trainer.processing_class, find, inbox.nudge, room)
     run = AttachedRun(
-        trainer, twin, session.recipe, folder=session.run_folder, log=session.log, inbox=inbox, chat=session._chat
+        trainer, voices, session.recipe, folder=session.run_folder, log=session.log, inbox=inbox, chat=session._chat
     )
     original, served = trainer.train, Served(inbox)
     _serve(trainer, served)
     vars(trainer)["train"] = _waiting(session, run)
     run.prepare(take_over(), served, Streams.now(), original)
     session.begin(run, command.id if resume else None)
+    if voices is not None and voices.waits:
+        session.log.append(ChatWaits(said=chat_waits(voices)))
     return session
 
 
@@ -96,7 +116,10 @@ def _waiting(session: Session, run: AttachedRun) -> Any:
             raise Refused(f"train: '{session.name}' is training already; to go on with a run: attach(…, resume=True)")
         if threading.current_thread().name == f"jupyter-ft {session.name}":
             raise Refused("train: called from within the training")
-        session.wait()
+        try:
+            session.wait()
+        except KeyboardInterrupt:
+            raise StillTraining(session) from None
         return run.output
 
     return train

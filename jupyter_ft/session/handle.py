@@ -13,6 +13,7 @@ from ..control.inbox import Inbox
 from ..data import Examples
 from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
+from ..hyperparameters import Hyperparameters
 from ..launch.thread import start
 from ..messages import (
     OVER,
@@ -35,7 +36,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..recipe import Hyperparameters, Recipe, as_plain, change, first_complaint
+from ..recipe import Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .answers import Receipt
@@ -170,16 +171,15 @@ class Session(Talking):
     @property
     def events(self) -> list[Event]:
         """Everything that happened but the steps (those are `metrics`)."""
-        return self.log.read(steps="none")[0].events
+        return self.log.history()
 
     @property
     def metrics(self) -> pd.DataFrame:
         """One row an optimizer step, indexed by `step`; `eval_loss` and the like where it was evaluated."""
         import pandas as pd
 
-        news = self.log.read()[0]
-        steps = pd.DataFrame(news.steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in news.events if isinstance(event, EvalDone)}
+        steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
+        evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
         return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
 
     def show(self) -> None:
@@ -285,6 +285,7 @@ class Session(Talking):
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
         if self.state not in OVER:
+            self._chat.close("the session is closed")  # first: the run may wait for a reply
             self.stop()
             self.wait_until_over()
         self._closed = True
@@ -310,8 +311,8 @@ class Session(Talking):
 
     # --- running ---
 
-    def launch(self, resume: str | None = None) -> None:
-        """Start the run in the background; `resume` is the id of the command that asked to go on."""
+    def launch(self, resume: str | None = None, room: int | None = None) -> None:
+        """Start the run in the background; `resume` is the id of the command that asked to go on, `room` `Job`'s."""
         if self._examples is None:
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
@@ -325,7 +326,7 @@ class Session(Talking):
                 from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
             except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
                 return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
-            return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume).run()
+            return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
         start(run, self.name, self.log, after=self._after_the_end)

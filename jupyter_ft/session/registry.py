@@ -83,6 +83,7 @@ sessions = Sessions()
 def _leave() -> None:
     """Ask what still runs to stop, for at most 1.5 s: a kernel has 2.5 s to go. Checkpoints are what is relied on."""
     for session in sessions.live:
+        session.hang_up("the kernel ends")
         session.stop()
     deadline = time.monotonic() + 1.5
     for session in sessions.values():

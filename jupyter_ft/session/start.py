@@ -7,38 +7,62 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import data as data_package
 from .._version import __version__
-from ..data import Examples
+from ..data import Examples, Report
 from ..errors import DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
-from ..recipe import Recipe, parse_recipe
-from ..runs import RunFolder, check_name, runs_root
+from ..recipe import ALIASES, Recipe, parse_recipe
+from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..trainer_fields import check_trainer_fields
 from .handle import Session
 from .registry import sessions
+from .stages import Parent, find_parent
 
 
-def plan(model: str, data: object, recipe: Mapping[str, Any]) -> tuple[Recipe, Examples]:
-    """The checked recipe and rows of a run that is not started. Raises as `finetune` does; loads nothing."""
+class Plan(NamedTuple):
+    """A run that is not started: what it is asked to be, its rows, and the run whose weights it starts from."""
+
+    recipe: Recipe
+    examples: Examples
+    parent: Parent | None
+
+
+def plan(model: str | None, data: object, recipe: Mapping[str, Any], progress: Report | None = None) -> Plan:
+    """What `finetune` would start; `progress` is told how far the rows are.
+
+    Raises as it does. Loads nothing, and leaves nothing behind where it is interrupted.
+    """
+    parent, recipe = _beneath(model, recipe)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    checked = parse_recipe({"model": model, "data": named if data is not None else "", **recipe})
+    checked = parse_recipe({**recipe, "data": named if data is not None else ""})
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns, checked.held_out, method=checked.method)
+    examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
-    return checked, examples
+    return Plan(checked, examples, parent)
+
+
+def _beneath(model: str | None, recipe: Mapping[str, Any]) -> tuple[Parent | None, dict[str, Any]]:
+    """The run to start from, where one is named, and the whole recipe, with what it has of that."""
+    asked = {ALIASES.get(key, key) if key in ("from", "model_name_or_path") else key: v for key, v in recipe.items()}
+    asked = asked if model is None else {"model": model, **asked}
+    address = asked.get("start_from")
+    if address is None:
+        return None, {"model": "demo", **asked}
+    parent = find_parent(str(address))
+    return parent, parent.beneath(asked)
 
 
 def check_model(model: str) -> None:
@@ -59,7 +83,7 @@ def check_model(model: str) -> None:
 
 
 def finetune(
-    model: str = "demo",
+    model: str | None = None,
     data: object = None,
     name: str | None = None,
     *,
@@ -67,23 +91,30 @@ def finetune(
     resume: bool = False,
     **recipe: Any,
 ) -> Session:
-    """Start a run in the background and return its `Session` at once.
+    """Start a run in the background and return its `Session` as soon as the rows are read.
 
-    `data`: a path (CSV, JSON Lines, Parquet) or several, a hub id, a `datasets.Dataset` or `DatasetDict`, a list of
-    dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live `Hyperparameters`, aliases
-    included. `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
-    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    `model`: `demo` (what it is where nothing is given), a folder or a hub id. `start_from`: weights of another run to
+    begin with (`support`, `support@best`, `support@40`); what is not given is then as it was there.
+
+    `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
+    `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
+    `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name; `replace` stops a
+    live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     wanted = check_name("run" if name is None else name)
-    checked, examples = plan(model, data, recipe)
+    return begin(wanted, plan(model, data, recipe), replace=replace, resume=resume)
+
+
+def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session:
+    """Start what was planned, under the name `wanted`, or go on with it. Raises `RecipeError` or `RunFolderError`."""
     for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
     if resume:
-        return _continue(wanted, checked)
-    session = _create(wanted, checked, examples)
+        return _continue(wanted, planned.recipe)
+    session = _create(wanted, planned)
     session.launch()
     return session
 
@@ -99,11 +130,17 @@ def refuse_live(wanted: str, *, replace: bool) -> list[Session]:
     return live
 
 
-def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
+def _create(wanted: str, planned: Plan) -> Session:
+    recipe, examples, parent = planned
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
-        folder.write_recipe(recipe, about_run({k: getattr(examples, k) for k in _OF_DATA}))
+        held_out = {name: beside.fingerprint for name, beside in examples.beside.items()}
+        about = about_run({k: getattr(examples, k) for k in _OF_DATA} | {"held_out": held_out})
+        if parent is not None:
+            about["parent"] = parent.about()
+            copy_weights(parent.folder, folder.start)  # the parent may go, or go on
+        folder.write_recipe(recipe, about)
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
@@ -115,7 +152,8 @@ def _create(wanted: str, recipe: Recipe, examples: Examples) -> Session:
         if isinstance(error, OSError) and not isinstance(error, RunFolderError):
             raise RunFolderError(f"{folder.path} cannot be written: {error.strerror or error}") from None
         raise
-    for note in (examples.said, *examples.notes):
+    began = [f"starts from {parent.name} at step {parent.step} ({parent.recipe.method})"] if parent else []
+    for note in (*began, examples.said, *examples.notes):
         session.log.append(Logged(level="info", text=note))
     return session
 
@@ -214,7 +252,7 @@ def open_run(name_or_dir: str | Path) -> Session:
 
 
 def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
-    """The rows of a past run. `DataError` where the source has changed or is gone."""
+    """The rows of a past run, and those it holds out. `DataError` where a source has changed or is gone."""
     if folder.rows.exists():
         return data_package.load_rows(folder.rows)
     _, about = folder.read_recipe()
@@ -223,8 +261,10 @@ def rows_of(folder: RunFolder, recipe: Recipe) -> Examples:
         examples = data_package.load(known["path"], recipe.columns, recipe.held_out, method=recipe.method)
     except DataError as error:
         raise DataError(f"the rows of '{folder.name}' cannot be read again: {error}") from None
-    if examples.fingerprint != known["fingerprint"]:
-        raise DataError(
-            f"{known['path']} has changed since '{folder.name}' began; put the old file back or start a new run"
-        )
+    fingerprints = {known["path"]: (examples.fingerprint, known["fingerprint"])}
+    for name, before in known.get("held_out", {}).items():
+        fingerprints[f"held_out: {name}"] = examples.beside[name].fingerprint, before
+    for name, (now, before) in fingerprints.items():
+        if now != before:
+            raise DataError(f"{name} has changed since '{folder.name}' began; put the old file back or start a new run")
     return examples

@@ -113,8 +113,8 @@ class Talking:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
-        evaluated = [event for event in self.log.read(steps="none")[0].events if isinstance(event, EvalDone)]
-        return evaluated[-1].best_step if evaluated else None
+        last = self.log.newest(EvalDone)
+        return last.best_step if last is not None else None
 
     def _ensure_voices(self) -> None:
         if self._chat.ready or self._finding_voices or self.state not in OVER:

@@ -3,6 +3,8 @@
 A front end that has the widget's mime type draws the widget or an error in its place, never the HTML beside it. So the
 record is a second output. In JupyterLab and Notebook 7 the record's own stylesheet hides it while the panel above
 lives, and hides what is left of a panel that does not; elsewhere it is a folded line until the run is over.
+A page that was loaded anew does not know the display id of an output; there the panel is told of each new `version`,
+and puts it into the notebook itself (panel/keeper.ts).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import uuid
 from typing import Any
 
 from IPython.display import DisplayHandle, display
@@ -47,6 +50,9 @@ class Below:
         self._handles: list[DisplayHandle] = []
         self._told: Cursor | None = None
         self._at = float("-inf")
+        self.key = uuid.uuid4().hex[:12]  # by which a view finds it in the notebook
+        self.version = 0
+        self.latest: dict[str, Any] = {}
         self._busy = threading.Lock()  # a view that polls is served on its own thread, beside the pump's
 
     def show(self) -> None:
@@ -84,8 +90,11 @@ class Below:
 
     def bundle(self) -> dict[str, Any]:
         """The output as it should be now."""
-        html = folded_record(self._session, unfolded=not _cannot_hide() or self._session.state in OVER)
-        return {"text/plain": record_text(self._session), "text/html": _ONE_OF_TWO + html}
+        self.version += 1
+        unfolded = not _cannot_hide() or self._session.state in OVER
+        html = folded_record(self._session, unfolded=unfolded, mark=f"{self.key} {self.version}")
+        self.latest = {"text/plain": record_text(self._session), "text/html": _ONE_OF_TWO + html}
+        return self.latest
 
 
 def _cannot_hide() -> bool:

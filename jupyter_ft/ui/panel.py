@@ -18,7 +18,7 @@ from jupyter_ft.recipe import first_complaint
 from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
-from jupyter_ft.ui.telling import PROTOCOL, View
+from jupyter_ft.ui.telling import PROTOCOL, Message, View
 from jupyter_ft.ui.watched import Watched
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
@@ -35,8 +35,9 @@ def _built(name: str) -> str:
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
-    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `here` (still open), `bye`, and
-    `command`. Handlers validate and put the command in the session's inbox; they may run on any thread.
+    Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
+    `here` (still open), `bye`, and `command`. Handlers validate and put the command in the session's inbox; they may
+    run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -65,15 +66,21 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         sent = 0
         with self._lock:
             for view in self._views.values():
-                if not view.pull and view.due(now):
+                if view.pull or not view.due(now):
+                    continue
+                if view.keeps and view.cursor is not None and view.record < self._below.version:
+                    view.told = now
+                    sent += self._deliver(view.record_message(self._session, self._below.version, key=self._below.key))
+                else:
                     sent += self._send_next(view, now)
         self._below.keep(now)
         return sent
 
     def _send_next(self, view: View, now: float) -> int:
         message = view.next_message(self._session, now)
-        if message is None:
-            return 0
+        return 0 if message is None else self._deliver(message)
+
+    def _deliver(self, message: Message) -> int:
         self.send(message.content, buffers=message.buffers)
         free_replies(self.comm)
         return 1
@@ -88,7 +95,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             view = self._view(content["view"][:64], now)
             match content.get("t"):
                 case "hello":
-                    view.cursor, view.pull = None, False
+                    view.cursor, view.pull, view.record = None, False, 0
+                    view.keeps = content.get("keeps") is True
                 case "poll":
                     if content.get("seq") != view.seq:
                         view.cursor = None  # something was lost on the way
@@ -96,6 +104,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                     if not self._send_next(view, now):
                         self.send({"v": PROTOCOL, "t": "beat", "to": view.id, "seq": view.seq, **self._where()})
                         free_replies(self.comm)
+                case "record":
+                    below = self._below
+                    self._deliver(view.record_message(self._session, below.version, key=below.key, data=below.latest))
                 case "bye":
                     del self._views[view.id]
         if view.pull:

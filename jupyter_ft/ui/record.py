@@ -6,6 +6,7 @@ are rendered from markdown with HTML off and then sanitised.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html import escape
 
@@ -58,13 +59,12 @@ def record_html(session: Watched) -> str:
     return f"<style>{STYLE}</style><div class='jft-record'>{title}{_body(session, past)}</div>"
 
 
-def folded_record(session: Watched, *, unfolded: bool) -> str:
-    """The record under a line that can be clicked open, for where something better stands above it."""
+def folded_record(session: Watched, *, unfolded: bool, mark: str) -> str:
+    """The record under a line that can be clicked open, where something better stands above it; found by its `mark`."""
     past = past_of(session)
     inside = f"<summary>{_title(session, past)}</summary>{_body(session, past)}"
-    return (
-        f"<style>{STYLE}</style><details class='jft-record jft-below'{' open' if unfolded else ''}>{inside}</details>"
-    )
+    about = f"class='jft-record jft-below' data-record='{mark}'{' open' if unfolded else ''}"
+    return f"<style>{STYLE}</style><details {about}>{inside}</details>"
 
 
 def _title(session: Watched, past: Past) -> str:
@@ -89,7 +89,7 @@ def record_text(session: Watched) -> str:
     lines = [f"{session.name} · {headline(session, past)}"]
     if past.crash is not None:
         lines.append(f"  crashed at step {past.crash.step}: {past.crash.error}")
-    lines += [f"  step {notice.step}: {notice.said}" for notice in past.notices[-1:] if level_of(notice) != "green"]
+    lines += [f"  {with_step(notice)}" for notice in past.notices[-1:] if level_of(notice) != "green"]
     if best := best_text(past):
         lines.append(f"  {best}")
     if past.bad_steps:
@@ -128,6 +128,13 @@ def level_of(notice: Health | MemoryShort) -> str:
     return "amber" if notice.micro_batch else "red"
 
 
+def with_step(notice: Health | MemoryShort) -> str:
+    """What a notice says, and at which step where it does not say so itself."""
+    if re.search(rf"\bstep {notice.step}\b", notice.said, re.IGNORECASE):
+        return notice.said[:1].upper() + notice.said[1:]
+    return f"Step {notice.step}: {notice.said}"
+
+
 def _step_list(steps: list[int]) -> str:
     listed = ", ".join(str(step) for step in steps[:10])
     more = f" and {len(steps) - 10} more" if len(steps) > 10 else ""
@@ -149,7 +156,7 @@ def _notice(past: Past) -> str:
         return ""
     last = past.notices[-1]
     kind = "bad" if level_of(last) == "red" else "amber"
-    return f"<p class='{kind}'>Step {last.step}: {escape(last.said)}</p>"
+    return f"<p class='{kind}'>{escape(with_step(last))}</p>"
 
 
 def _held_out(past: Past) -> str:

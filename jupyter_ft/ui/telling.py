@@ -78,6 +78,8 @@ class View:
     rows: int = 0  # what it holds
     columns: tuple[str, ...] = ()
     notes: list[Event] = field(default_factory=list)
+    keeps: bool = False  # it can put the record into the notebook where an update does not arrive (after a reload)
+    record: int = 0  # the version that it was told of
 
     def due(self, now: float) -> bool:
         """Whether it may be told something now."""
@@ -92,6 +94,11 @@ class View:
         if message is not None:
             self.told = now
         return message
+
+    def record_message(self, session: Watched, version: int, **more: Any) -> Message:
+        """That there is a newer record below the panel."""
+        self.record = version
+        return Message({**self._head("record", session), "version": version, **more})
 
     def _head(self, kind: str, session: Watched) -> dict[str, Any]:
         where = {"state": session.state, "step": session.step, "total": session.total_steps}

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from jupyter_ft.event_log import EventLog, Floats
+from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
     Applied,
     CheckpointSaved,
@@ -23,7 +24,7 @@ from jupyter_ft.messages import (
     Resumed,
     StepRefused,
 )
-from jupyter_ft.recipe import Hyperparameters, Recipe
+from jupyter_ft.recipe import Recipe
 
 
 class Watched(Protocol):

@@ -27,7 +27,7 @@ export class Chat {
   private readonly input: HTMLTextAreaElement;
   private readonly sendButton: HTMLButtonElement;
   private readonly columns: Columns;
-  private readonly hint = h("span", { class: "jft-dim" });
+  private readonly hint = h("span", { class: "jft-dim", "data-testid": "chat-hint" });
   private drawn = new Map<string, DrawnReply>();
   private drawnTurns = new Map<Turn, HTMLElement>();
   private conversation: string | null = null;
@@ -160,7 +160,9 @@ export class Chat {
     const loading = ["queued", "loading"].includes(this.store.state);
     const fresh = this.store.turns.length > 0 && !this.store.turns.some((turn) => conversationOf(turn) === this.conversation);
     const begun = this.conversation !== null && fresh ? "The next message begins a new conversation." : "";
-    setText(this.hint, loading ? "Answers come when the model is loaded." : begun);
+    const waits = this.store.waits ? "Each reply is spoken between two steps, and the run waits for it." : "";
+    setText(this.hint, loading ? "Answers come when the model is loaded." : [begun, waits].filter(Boolean).join(" "));
+    this.hint.title = this.store.waits;
     const kept = new Set(this.store.turns);
     for (const [turn, element] of this.drawnTurns) {
       if (kept.has(turn)) continue;
@@ -226,7 +228,7 @@ class DrawnReply {
         hush();
       },
     });
-    const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", {}, ["live"]) : null, this.stamp, this.stop]);
+    const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", { class: "jft-live" }, ["live"]) : null, this.stamp, this.stop]);
     const of = /^\d+$/.test(reply.at) ? "step" : reply.at;
     this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at, "data-of": of }, [head, this.body]);
   }
@@ -242,7 +244,7 @@ class DrawnReply {
     this.stop.hidden = !open;
     const spoke = reply.at === "base" ? "base" : `step ${reply.step}`; // the weights that did, whatever was asked for
     const asked = reply.at === "live" ? "" : nameOf(reply.at);
-    const [who, more] = { waiting: [asked, "waiting…"], speaking: [spoke, "speaking…"], done: [spoke, reply.note], refused: [asked, "refused"] }[
+    const [who, more] = { waiting: [asked, "waiting…"], speaking: [spoke, reply.between ? "speaking, the run waits…" : "speaking…"], done: [spoke, reply.note], refused: [asked, "refused"] }[
       reply.state
     ] as [string, string];
     this.stamp.replaceChildren(h("b", {}, [who]), [who, more].every(Boolean) ? ` · ${more}` : more);

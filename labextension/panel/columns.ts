@@ -42,7 +42,9 @@ export class Columns {
     const saved = [...store.checkpoints].sort((a, b) => a - b);
     const known = saved.filter((step) => step === store.best || saved.indexOf(step) >= saved.length - NEWEST).map(String);
     for (const at of chosen) this.asked.add(at);
-    const names = [...new Set(["live", "base", ...known, ...this.asked])].sort((a, b) => place(a) - place(b));
+    const names = [...new Set(["live", "base", ...known, ...this.asked])]
+      .filter((at) => !/^\d+$/.test(at) || chosen.includes(at) || store.checkpoints.includes(Number(at))) // or it had to make room
+      .sort((a, b) => place(a) - place(b));
     const others = saved.map(String).filter((step) => !names.includes(step));
     this.list(names, others);
     const full = chosen.length >= MOST_COLUMNS;

@@ -72,7 +72,8 @@ class Row {
       const { min, max, scale } = control;
       if (min !== null && max !== null && (scale === "log" || max - min <= WIDEST)) this.slider = this.makeSlider();
     }
-    const unit = control.unit ? h("span", { class: "jft-unit" }, [control.unit]) : null;
+    const told = name.split("_").includes(control.unit); // warmup_steps needs no "steps" beside it
+    const unit = control.unit && !told ? h("span", { class: "jft-unit" }, [control.unit]) : null;
     const label = h("label", { for: id }, [name, unit, this.used]);
     const help = h("span", { class: "jft-help", id: `${id}-help` }, [control.help]);
     this.element = h("div", { class: "jft-control" }, [

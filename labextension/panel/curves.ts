@@ -35,7 +35,7 @@ export class Curves {
   private readonly marks = h("ol", { class: "jft-marks", "aria-label": "Changes along the run" });
   private readonly table = h("table", { class: "jft-hidden" });
   private readonly confusion: ConfusionTable;
-  private readonly nothing = h("p", { class: "jft-nothing" }, ["No step yet."]);
+  private readonly nothing = h("p", { class: "jft-nothing" }, ["The curve begins with the first step."]);
   private readonly badLine = h("p", { class: "jft-bad", "data-testid": "bad-steps", hidden: true });
   private readonly smoothed = h("output", {}, [""]);
   private plots: uPlot[] = [];
@@ -94,17 +94,14 @@ export class Curves {
       this.memory.log = log.checked;
       this.rebuild();
     });
+    const keys = [key("loss", "loss"), key("raw", "each step"), this.heldKey, key("rate", "learning rate")];
     return h("div", { class: "jft-toolbar" }, [
-      key("loss", "loss"),
-      key("raw", "each step"),
-      this.heldKey,
-      key("rate", "learning rate"),
-      key("mark", "change"),
-      key("save", "checkpoint"),
-      h("span", { class: "jft-space" }),
-      this.whole,
-      h("label", { class: "jft-check" }, [log, "log scale"]),
-      h("label", { class: "jft-check" }, ["smoothing", slider, this.smoothed]),
+      h("div", { class: "jft-keys" }, [...keys, key("mark", "change"), key("save", "checkpoint")]),
+      h("div", { class: "jft-tools" }, [
+        this.whole,
+        h("label", { class: "jft-check" }, [log, "log scale"]),
+        h("label", { class: "jft-check" }, ["smoothing", slider, this.smoothed]),
+      ]),
     ]);
   }
 
@@ -298,7 +295,7 @@ export class Curves {
       this.marks.replaceChildren(...store.marks.map((mark, i) => this.markItem(`step ${mark.step}: ${mark.text}`, i)));
     }
     const bad = this.bad.slice(-8).join(", ");
-    setText(this.badLine, this.bad.length ? `Not finite at step ${this.bad.length > 8 ? `… ${bad}` : bad} (red ticks).` : "");
+    setText(this.badLine, this.bad.length ? `Not finite at step ${this.bad.length > 8 ? `… ${bad}` : bad} (${this.bad.length === 1 ? "red tick" : "red ticks"}).` : "");
     this.badLine.hidden = !this.bad.length;
     if (Date.now() - this.tableAt < 2000) return;
     this.tableAt = Date.now();

@@ -65,7 +65,7 @@ export class Header {
         this.press("pause", { kind: "pause", id: newId(), free_memory: true });
       },
     });
-    const help = h("span", { class: "jft-help" }, ["The run's memory is given back until you resume."]);
+    const help = h("span", { class: "jft-help" }, ["The run's memory is given back until you resume; nobody chats meanwhile."]);
     return h("div", { class: "jft-menu", role: "group", "aria-label": "More ways to pause" }, [free, help], {
       keydown: (event) => {
         if (event.key !== "Escape") return;
@@ -177,8 +177,8 @@ export class Header {
   private drawProgress(): void {
     const { store } = this;
     const { progress } = store;
-    setText(this.step, String(store.step));
-    setText(this.total, store.total ? String(store.total) : "–");
+    setText(this.step, store.step.toLocaleString("en"));
+    setText(this.total, store.total ? store.total.toLocaleString("en") : "–");
     const rows = store.column("step").length > 0;
     const { tokensPerSecond, secondsPerStep } = store.recent();
     setText(this.loss, rows ? shown(store.last("loss")) : "–");

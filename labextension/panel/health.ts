@@ -1,7 +1,7 @@
 // The state of the run in one line: a word and its colour, the sentence, the rows behind it, and what could be done now.
 
 import { h, setText } from "./dom";
-import { rowsText } from "./lines";
+import { rowsText, withStep } from "./lines";
 import { Advice, Command, OVER, newId } from "./protocol";
 import { State, Store, Taken } from "./store";
 
@@ -37,8 +37,8 @@ export class HealthLine {
       this.drawn = health;
       this.element.dataset.level = health.level;
       setText(this.word, WORDS[health.level]);
-      setText(this.said, health.said);
-      setText(this.where, `step ${health.step}${rowsText(health.rows)}`);
+      setText(this.said, withStep(health.step, health.said));
+      setText(this.where, rowsText(health.rows).trim());
       this.buttons.replaceChildren(...health.advice.map((advice) => this.button(advice)));
     }
     const live = usable && !OVER.has(this.store.state);

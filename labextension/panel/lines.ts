@@ -30,13 +30,15 @@ export function lineOf(event: Event): Line | null {
     case "data":
       return line("info", "data", event.said);
     case "step-refused":
-      return line("warning", "step", `Step ${event.step}: the gradient was not finite; the weights were left as they are.${rowsText(event.rows)}`);
+      return line("warning", "step", `Step ${event.step}: the gradient was not finite; the weights were left as they are${rowsText(event.rows)}.`);
     case "eval":
       return line("info", "held-out", `Step ${event.step}: held-out loss ${shown(Number(event.metrics.eval_loss))}${accuracyText(event.metrics)}; best is step ${event.best_step}.`);
     case "health":
-      return line(LEVELS[event.level], "health", `Step ${event.step}: ${event.said}${rowsText(event.rows)}`, { quiet: true });
+      return line(LEVELS[event.level], "health", `${withStep(event.step, event.said)}${rowsText(event.rows)}`, { quiet: true });
     case "memory-short":
       return line("warning", "memory", event.said);
+    case "chat-waits":
+      return line("info", "chat", event.said);
     case "resumed":
       return line("info", "state", `Goes on from the checkpoint at step ${event.step}.`);
     case "applied":
@@ -58,6 +60,12 @@ export function lineOf(event: Event): Line | null {
 
 function accuracyText(metrics: Record<string, number | string>): string {
   return "eval_accuracy" in metrics ? `, accuracy ${shown(Number(metrics.eval_accuracy))}` : "";
+}
+
+/** What was said, and at which step where it does not say so itself. */
+export function withStep(step: number, said: string): string {
+  const whole = said.charAt(0).toUpperCase() + said.slice(1);
+  return new RegExp(`\\bstep ${step}\\b`, "i").test(said) ? whole : `Step ${step}: ${said}`;
 }
 
 const LEVELS = { green: "info", amber: "warning", red: "error" } as const;

@@ -1,5 +1,6 @@
 // One view's side of the conversation with the kernel: says hello, notices what is lost, and that nobody answers.
 
+import { Keeper, cellsOf } from "./keeper";
 import { Command, FromKernel, Model, News, OVER, PROTOCOL, Story, newId } from "./protocol";
 
 const POLL_AFTER = 2_500; // no answer to hello: a front end that drops what background threads send (Colab)
@@ -28,6 +29,7 @@ export class Link {
   private tried = false; // whether pushing was given a second chance: the first hello may have waited behind a cell
   private owed = 0; // when something was said that must be answered; 0: nothing
   private timer: number;
+  private readonly keeper: Keeper | null;
   private readonly onMessage = (content: unknown, buffers?: DataView[]) => this.heard(content, buffers ?? []);
   private readonly onClose = () => this.listener.health("gone");
   private readonly onLive = () => this.hello();
@@ -36,6 +38,8 @@ export class Link {
     private readonly model: Model,
     private readonly listener: Listener,
   ) {
+    const cells = cellsOf(model);
+    this.keeper = cells && new Keeper(cells, () => this.say({ t: "record", view: this.view }));
     model.on("msg:custom", this.onMessage);
     model.on("comm:close", this.onClose);
     model.on("comm_live_update", this.onLive);
@@ -52,7 +56,7 @@ export class Link {
   hello(): void {
     this.helloAt = Date.now();
     this.awaiting = true;
-    this.say({ t: "hello", view: this.view });
+    this.say({ t: "hello", view: this.view, keeps: this.keeper !== null });
     this.owed ||= Date.now();
   }
 
@@ -81,7 +85,8 @@ export class Link {
     this.listener.health("well");
     this.over = OVER.has(message.state);
     this.asking = false;
-    if (message.t === "beat") return this.listener.head(message);
+    if (message.t === "record") this.keeper?.hear(message);
+    if (message.t === "beat" || message.t === "record") return this.listener.head(message);
     if (message.t === "news" && message.seq !== this.seq + 1) {
       if (!this.awaiting) this.hello(); // something was lost on the way
       return;

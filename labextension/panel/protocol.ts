@@ -43,14 +43,15 @@ export type Event = { time: number } & (
     }
   | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
   | { kind: "memory-short"; step: number; micro_batch: number; said: string }
+  | { kind: "chat-waits"; said: string }
   | { kind: "resumed"; step: number; ahead: string[] }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
-  | { kind: "checkpoint"; step: number; path: string }
+  | { kind: "checkpoint"; step: number; path: string; kept: number[] | null }
   | { kind: "save-failed"; step: number; reason: string }
   | { kind: "log"; level: string; text: string }
   | { kind: "crashed"; step: number; error: string; traceback: string }
-  | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string }
+  | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string; between_steps: boolean }
   | { kind: "reply-part"; command: string; text: string }
   | ReplyDone
 );
@@ -75,6 +76,7 @@ export interface ReplyDone {
   tokens: number;
   tokens_per_second: number | string;
   ended: string;
+  between_steps: boolean;
 }
 
 // --- what the kernel sends ------------------------------------------------------------------------------------------
@@ -119,12 +121,20 @@ export interface News extends Filled {
 export interface Beat extends Head {
   t: "beat";
 }
-export type FromKernel = Story | News | Beat;
+/** There is a newer record below the panel; `data` where it was asked for. */
+export interface Record_ extends Head {
+  t: "record";
+  key: string;
+  version: number;
+  data?: Record<string, string>;
+}
+export type FromKernel = Story | News | Beat | Record_;
 
 // --- what the panel sends -------------------------------------------------------------------------------------------
 
 export type ToKernel =
-  | { t: "hello" | "here" | "bye"; view: string }
+  | { t: "hello"; view: string; keeps: boolean }
+  | { t: "here" | "bye" | "record"; view: string }
   | { t: "poll"; view: string; seq: number }
   | { t: "command"; view: string; command: Command };
 
@@ -134,6 +144,7 @@ export interface Model {
   on(event: string, listener: (...args: any[]) => void): void;
   off(event: string, listener: (...args: any[]) => void): void;
   send(content: ToKernel): void;
+  widget_manager?: unknown;
 }
 
 export function newId(): string {

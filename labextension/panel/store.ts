@@ -1,8 +1,7 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
 import { Line, changesText, lineOf } from "./lines";
-import { Advice, Command, Confusion, Control, Event, Json, News, ReplyDone, RunState, Story } from "./protocol";
-import { shown } from "./words";
+import { Advice, Command, Confusion, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
 
 export interface Mark {
   step: number;
@@ -26,6 +25,7 @@ export interface Reply {
   text: string;
   state: ReplyState;
   note: string;
+  between: boolean; // the run waited for it, between two steps
   version: number; // grows with each change, so that only what changed is drawn again
 }
 export interface Turn {
@@ -76,6 +76,7 @@ export class Store {
   wishes = new Map<string, Wish>();
   pressed = new Map<string, string>(); // verb → command that waits for its answer
   turns: Turn[] = [];
+  waits = ""; // why the run waits while a reply is spoken
   dirty = new Set<Part>();
   private crashed = false;
   private replies = new Map<string, [Turn, Reply]>();
@@ -179,7 +180,7 @@ export class Store {
     [this.progress, this.line, this.health, this.crashed] = [null, null, null, false];
     this.controls = story.controls;
     this.values = Object.fromEntries(story.controls.map((control) => [control.name, control.value]));
-    this.turns = [];
+    [this.turns, this.waits] = [[], ""];
     this.replies.clear();
     for (const [turn, reply] of waiting) this.asked(turn.id, turn.thread, turn.prompt, reply.at, reply.command);
     for (const part of PARTS) this.dirty.add(part);
@@ -216,6 +217,7 @@ export class Store {
     switch (event.kind) {
       case "state":
         if (event.state !== "loading") this.progress = null;
+        if (event.state === "queued" || OVER.has(event.state)) this.waits = "";
         break;
       case "progress":
         this.progress = event.total && event.done >= event.total ? null : event;
@@ -239,6 +241,10 @@ export class Store {
         this.health = event;
         this.dirty.add("health");
         break;
+      case "chat-waits":
+        this.waits = event.said;
+        this.dirty.add("chat");
+        break;
       case "resumed":
         this.takeBack(event.step, event.ahead);
         break;
@@ -249,14 +255,14 @@ export class Store {
         this.refused(event);
         break;
       case "checkpoint":
-        if (!this.checkpoints.includes(event.step)) this.checkpoints.push(event.step);
+        this.checkpoints = event.kept ?? [...new Set([...this.checkpoints, event.step])]; // older ones make room
         this.dirty.add("curves").add("chat");
         break;
       case "crashed":
         this.crashed = true;
         break;
       case "reply-started":
-        this.reply(event, "speaking").step = event.step;
+        Object.assign(this.reply(event, "speaking"), { step: event.step, between: event.between_steps });
         break;
       case "reply-part":
         this.replyPart(event.command, event.text);
@@ -329,7 +335,7 @@ export class Store {
       turn = { id: said.turn, thread: said.thread, prompt: said.prompt, replies: new Map() };
       this.turns.push(turn);
     }
-    const reply: Reply = { command: said.command, at: said.at, step: said.step, text: "", state, note: "", version: 0 };
+    const reply: Reply = { command: said.command, at: said.at, step: said.step, text: "", state, note: "", between: false, version: 0 };
     turn.replies.set(said.command, reply);
     this.replies.set(said.command, [turn, reply]);
     return reply;
@@ -350,7 +356,8 @@ export class Store {
     const ended = { length: "cut at the length limit", stopped: "stopped" }[event.ended] ?? "";
     reply.step = event.step;
     reply.text = event.text;
-    this.settle(reply, "done", [Number.isFinite(speed) ? `${shown(speed)} tok/s` : "", ended].filter(Boolean).join(" · "));
+    const waited = event.between_steps ? "the run waited" : "";
+    this.settle(reply, "done", [Number.isFinite(speed) ? `${speed.toFixed(1)} tok/s` : "", ended, waited].filter(Boolean).join(" · "));
   }
 
   private settle(reply: Reply, state: ReplyState, note: string): void {

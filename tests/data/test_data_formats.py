@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -196,3 +197,54 @@ def test_saved_rows_that_are_not_whole(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be opened"):
         load_rows(tmp_path / "none.jsonl")
+
+
+# --- choices between two answers --------------------------------------------------------------------------------------
+
+USER, GOOD, BAD = (
+    {"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Hello."), ("assistant", "No."))
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "chosen": "Hello.", "rejected": "No."},
+        {"Question": "Hi", "preferred": "Hello.", "dispreferred": "No."},
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    ],
+    ids=["texts", "synonyms", "turns", "implicit prompt"],
+)
+def test_choices_come_in_several_layouts(row: dict[str, Any]) -> None:
+    examples = load([row, row], {}, method="dpo")
+    assert examples.format == "preference"
+    assert examples.rows[1] == {"prompt": [USER], "chosen": "Hello.", "rejected": "No."}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"chosen": "Hello.", "rejected": "No."}, "no prompt; add a column with what was asked"),
+        ({"prompt": "Hi", "chosen": "Same.", "rejected": "Same."}, "the same answer as chosen and rejected"),
+        ({"prompt": "Hi", "chosen": "Hello.", "rejected": " "}, "no rejected; fill it in or delete the row"),
+        ({"prompt": 3, "chosen": "a", "rejected": "b"}, "a int as prompt"),
+        (
+            {"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD]},
+            "more than one answer as chosen; let the two conversations differ in the last answer alone",
+        ),
+        (
+            {"prompt": "Hi", "completion": "Hello."},
+            "a list holds prompts with answers; method: supervised learns from them, or for dpo write columns: {",
+        ),
+    ],
+)
+def test_choices_that_cannot_be_used_are_said(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load([row], {}, method="dpo")
+    assert said in str(caught.value)
+
+
+def test_choices_given_to_sft_name_the_method() -> None:
+    with pytest.raises(DataError, match="method: dpo learns from them"):
+        load([{"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}], {})

@@ -137,12 +137,12 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path, monkeypatch):
 def test_what_cannot_be_read_yet(name):
     message = refusal(name)
     assert message.startswith(f"not readable yet: {name}")
-    assert "; give a CSV, JSON Lines or Parquet file" in message
+    assert "; give a CSV, JSON Lines, Parquet or text file" in message
 
 
 def test_a_folder_and_other_kinds_of_file(tmp_path):
     put(tmp_path, "tickets.csv", CSV)
-    assert "is a folder; name a file in it (there are: tickets.csv)" in refusal(tmp_path)
+    assert "has no text in it (.txt .md); name a file (there are: tickets.csv)" in refusal(tmp_path)
     for name in ("a.xlsx", "a.py", "a"):
         message = refusal(put(tmp_path, name, "x"))
         assert message.startswith(f"{name}: ")

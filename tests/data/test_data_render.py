@@ -176,7 +176,7 @@ def test_a_giant_row_is_cut_before_it_is_tokenised(plain, monkeypatch):
         longest = max(longest, *map(len, texts))
 
     examples = load([{"prompt": "hi", "completion": "yo" * 100_000}, {"prompt": "x" * 50_000, "completion": "y"}], {})
-    module = sys.modules["jupyter_ft.data.render"]
+    module = sys.modules["jupyter_ft.data.edges"]
     encode = module.encode
     monkeypatch.setattr(module, "encode", lambda tokenizer, texts: (watch(texts), encode(tokenizer, texts))[1])
     rendered = render(examples, plain, system=None, max_length=16)

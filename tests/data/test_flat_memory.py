@@ -61,3 +61,31 @@ def test_ten_times_the_rows_in_nearly_the_same_memory(tmp_path, kind):
     added = 180_000
     assert many[0] - few[0] < 50 + added * 100 / 2**20  # MB: the parts kept in memory (16 each), and some numbers a row
     assert many[1] - few[1] < 60 + added * 100 / 2**20  # as lists of integers the rows alone would be 400 MB more
+
+
+TEXT = """
+import resource, sys
+from pathlib import Path
+from jupyter_ft.data import hold_out, load, render_windows
+from tests.data.conftest import CHATML, toy
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB
+train, _ = hold_out(load(sys.argv[1], {}, method="cpt"), 0.1, {}, 0, "cpt")
+file = Path(sys.argv[2]) / "tokens.arrow"
+print(len(render_windows(train, toy(CHATML), system=None, max_length=64, file=file).rows), peak())
+"""
+
+
+@pytest.mark.slow
+def test_a_long_text_takes_no_more_memory_than_a_short_one(tmp_path):
+    peaks = []
+    for megabytes in (2, 20):
+        path = tmp_path / f"{megabytes}.txt"
+        path.write_text("It is on its way.\n\n" * (megabytes * 2**20 // 19))
+        done = subprocess.run(
+            [sys.executable, "-c", TEXT, str(path), str(tmp_path)], check=True, capture_output=True, text=True
+        )
+        windows, peak = map(int, done.stdout.split())
+        assert windows > megabytes * 2**20 * 0.85 / 65
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 60  # MB; as lists of integers its tokens alone would be 150 MB more

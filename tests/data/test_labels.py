@@ -50,7 +50,7 @@ def test_columns_are_found(row: dict[str, Any], columns: dict[str, str]) -> None
     [
         (
             [{"text": "a", "what": "x"}],
-            r"its rows are not what classification learns from; write columns: \{text: …, label: …\}",
+            r"holds texts; method: self-supervised .*, or for classification write columns: \{text: …, label: …\}",
         ),
         (
             [{"text": "a", "category": "x", "topic": "y"}],

@@ -58,6 +58,25 @@ def test_one_line_changes_nothing_of_what_follows(kernel: Kernel) -> None:
     assert kernel.value("(session.state, session.step)") == "('finished', 30)"
 
 
+def test_an_interrupt_ends_the_waiting_and_not_the_run(kernel: Kernel) -> None:
+    longer = QUICK_START.replace("num_train_epochs=3", "num_train_epochs=2000")
+    run_all(kernel, longer, ATTACH.replace("quick", "waited"), "session.wait(step=3)")
+    waiting = kernel.send("trainer_stats = trainer.train()\nprint('after it')")
+    kernel.until(lambda m: m["msg_type"] == "execute_input" and m["parent_header"].get("msg_id") == waiting)
+    kernel.manager.interrupt_kernel()
+    said = kernel.result(waiting)
+    assert said.reply["ename"] == "StillTraining"
+    (line,) = said.reply["traceback"]
+    assert "goes on training (step " in line
+    assert "trainer.train() waits for it again, %ft stop waited ends it" in line
+    assert "after it" not in said.stdout
+    assert kernel.value("session.state") == "running"
+    run_all(
+        kernel, "session.wait(step=session.step + 3)", "receipt = session.stop()", "trainer_stats = trainer.train()"
+    )
+    assert kernel.value("(trainer_stats.global_step == session.step, session.state)") == "(True, 'stopped')"
+
+
 def test_lines_of_later_cells_work_while_it_trains(kernel: Kernel) -> None:
     longer = QUICK_START.replace("num_train_epochs=3", "num_train_epochs=2000")
     run_all(kernel, longer, ATTACH.replace("quick", "longer"), "session.wait(step=3)")

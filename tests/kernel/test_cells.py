@@ -228,7 +228,15 @@ def test_what_the_training_thread_prints_is_in_its_log_and_in_no_cell(kernel: Ke
     wait_for_step(kernel, "loud", 1)
     said = kernel.run("for i in range(5):\n    print('mine', i)\n    loud.wait(step=loud.step + 1)")
     assert said.stdout == "".join(f"mine {i}\n" for i in range(5))
-    assert kernel.run("%ft stop loud\n%ft wait loud").ok
+    cell = "print('caught')\nloud.wait(step=loud.step + 2)"
+    assert kernel.run(f"%%capture caught\n{cell}").ok
+    assert kernel.value("repr(caught.stdout + caught.stderr)") == repr("caught\n")
+    assert kernel.run("%%capture caught\n%ft stop loud\n%ft wait loud").ok
+    assert kernel.value("__import__('sys').stdout.__class__.__module__") == "ipykernel.iostream"
+    assert kernel.run(f"%%capture caught\n{CELL.format(name='whole', steps=5)}").ok
+    assert kernel.run("whole.wait()").stdout == ""
+    assert "noise" not in kernel.value("repr(caught.stdout + caught.stderr)")
+    assert kernel.value("__import__('sys').stdout.__class__.__module__") == "ipykernel.iostream"
     kernel.drain()
     assert not [m for m in kernel.heard if m["msg_type"] == "stream" and "noise" in m["content"]["text"]]
     logged = kernel.value("{e.text for e in loud.events if e.kind == 'log' and 'noise' in e.text}")

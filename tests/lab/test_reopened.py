@@ -58,6 +58,25 @@ def opened(page: Page, address: str, name: str) -> None:
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE)
 
 
+def notebook_of(cells: list[str]) -> Any:
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+    )
+
+
+def run_cell(page: Page, number: int) -> None:
+    cell = page.locator(".jp-CodeCell").nth(number)
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=2 * MINUTE)
+
+
+def save(page: Page) -> None:
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.title.startsWith('*')")
+
+
 def check_record(page: Page, shot: str) -> None:
     record = page.locator(".jft-below")
     record.scroll_into_view_if_needed(timeout=MINUTE)
@@ -78,17 +97,10 @@ def test_the_record_is_left(page: Page, lab: str, tiny_model: Path, tmp_path: Pa
     page.set_default_timeout(MINUTE)
     files = Files(lab)
     cells = ["%load_ext jupyter_ft", START.format(model=tiny_model), CHANGE, CHAT, "%ft wait support"]
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
-    )
-    files.put("small.ipynb", notebook)
+    files.put("small.ipynb", notebook_of(cells))
     opened(page, lab, "small.ipynb")
     for number in range(len(cells)):
-        cell = page.locator(".jp-CodeCell").nth(number)
-        cell.locator(".cm-content").click()
-        page.keyboard.press("Shift+Enter")
-        expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=2 * MINUTE)
+        run_cell(page, number)
 
     # while the panel lives it stands alone; the record is kept behind it
     expect(page.get_by_test_id("state")).to_have_text("finished", timeout=2 * MINUTE)
@@ -97,8 +109,7 @@ def test_the_record_is_left(page: Page, lab: str, tiny_model: Path, tmp_path: Pa
     expect(record).not_to_be_visible()
     page.get_by_test_id("panel").scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "lab-live-panel.png")
-    page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.title.startsWith('*')")
+    save(page)
 
     # on another day: another kernel, which knows nothing of the panel
     files.end_kernels()
@@ -124,3 +135,29 @@ def test_the_record_is_left(page: Page, lab: str, tiny_model: Path, tmp_path: Pa
     assert "Error displaying widget" not in converted
     page.goto(f"file://{tmp_path}/small.html")
     check_record(page, "nbconvert")
+
+
+def test_the_record_is_kept_after_the_page_was_loaded_anew(page: Page, lab: str, tiny_model: Path) -> None:
+    page.set_default_timeout(MINUTE)
+    files = Files(lab)
+    pause = "%ft wait reloaded --step 10\n%ft pause reloaded"
+    cells = [
+        "%load_ext jupyter_ft",
+        START.format(model=tiny_model).replace("support", "reloaded"),
+        pause,
+        "%ft resume reloaded\n%ft wait reloaded",
+    ]
+    files.put("again.ipynb", notebook_of(cells))
+    opened(page, lab, "again.ipynb")
+    for number in range(3):
+        run_cell(page, number)
+    page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· paused ·')")
+    save(page)
+    page.reload()
+    page.get_by_test_id("panel").wait_for(timeout=2 * MINUTE)
+    run_cell(page, 3)
+    page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· finished ·')")
+    save(page)
+    [saved] = re.findall(r"<summary>.*?</summary>", json.dumps(files.get("again.ipynb")))
+    assert "finished" in saved
+    assert "step 40 of 40" in saved

@@ -58,3 +58,20 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
     ready = pack(tokens(train), recipe.max_length)[0] if recipe.packing else tokens(train)
     with seeded_streams(recipe.seed):
         return method.build(base.shell(), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
+
+
+# --- of an attached trainer ---
+
+TIMES = ("runtime", "per_second")
+
+
+def trained(trainer: Any) -> str:
+    return hash_of({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
+
+
+def history(trainer: Any) -> list[dict[str, Any]]:
+    return [untimed(entry) for entry in trainer.state.log_history]
+
+
+def untimed(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in entry.items() if not k.endswith(TIMES)}

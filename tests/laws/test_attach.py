@@ -7,73 +7,7 @@ from typing import Any
 
 import pytest
 
-from ._runs import hash_of, losses
-
-TIMES = ("runtime", "per_second")
-
-
-@pytest.fixture
-def build(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> Any:
-    """Build a trainer as a notebook does; the same one for the same words, from the same global random state."""
-
-    def make(kind: str = "sft", peft: bool = True, dropout: float = 0.0, **args: Any) -> Any:
-        import torch
-        from datasets import Dataset
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
-        from trl import SFTConfig, SFTTrainer
-
-        torch.manual_seed(7)
-        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attention_dropout=dropout)
-        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        lora = LoraConfig(r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
-        settings: dict[str, Any] = {
-            "output_dir": str(tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 3,
-            "learning_rate": 5e-3,
-            "num_train_epochs": 1,
-            "logging_steps": 1,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "bf16": False,
-        } | args
-        if kind == "sft":
-            trainer = SFTTrainer(
-                model=model,
-                args=SFTConfig(**settings),
-                train_dataset=Dataset.from_list(rows),
-                eval_dataset=Dataset.from_list(rows[:6]),
-                processing_class=tokenizer,
-                peft_config=lora if peft else None,
-            )
-        else:
-            texts = [tokenizer(row["prompt"] + row["completion"])["input_ids"][:20] for row in rows]
-            table = [{"input_ids": (t * 20)[:20], "labels": (t * 20)[:20], "unused": 1} for t in texts]
-            trainer = Trainer(
-                model=get_peft_model(model, lora) if peft else model,
-                args=TrainingArguments(**settings),
-                train_dataset=Dataset.from_list(table),
-                eval_dataset=Dataset.from_list(table[:6]),
-                processing_class=tokenizer,
-            )
-        torch.manual_seed(11)
-        return trainer
-
-    return make
-
-
-def trained(trainer: Any) -> str:
-    return hash_of({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
-
-
-def history(trainer: Any) -> list[dict[str, Any]]:
-    return [untimed(entry) for entry in trainer.state.log_history]
-
-
-def untimed(entry: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in entry.items() if not k.endswith(TIMES)}
+from ._runs import history, losses, trained, untimed
 
 
 @pytest.mark.parametrize(
@@ -84,6 +18,25 @@ def untimed(entry: dict[str, Any]) -> dict[str, Any]:
         ("plain", True, 0.0, {"gradient_accumulation_steps": 3, "lr_scheduler_type": "cosine", "warmup_steps": 2}),
         ("plain", False, 0.1, {"dataloader_drop_last": True, "num_train_epochs": 2}),
         ("plain", True, 0.1, {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}),
+        (
+            "plain",
+            True,
+            0.0,
+            {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}},
+        ),
+        ("plain", True, 0.0, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}}),
+        ("plain", True, 0.0, {"lr_scheduler_type": "inverse_sqrt", "warmup_steps": 3}),
+        ("plain", True, 0.0, {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}}),
+        (
+            "plain",
+            True,
+            0.0,
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 4},
+                "warmup_steps": 2,
+            },
+        ),
     ],
 )
 def test_an_attached_trainer_equals_the_bare_one(build: Any, kind: str, peft: bool, dropout: float, more: Any) -> None:
@@ -187,6 +140,49 @@ def test_resumed_equals_uninterrupted(build: Any) -> None:
     assert trained(trainer) == trained(bare)
 
 
+def test_a_resumption_has_the_history_and_the_output_of_transformers_own(build: Any, tmp_path: Path) -> None:
+    import numpy as np
+    from transformers import TrainerCallback
+
+    import jupyter_ft
+
+    class Logs(TrainerCallback):
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            state.log_history[-1]["own"] = self.kind(state.global_step)
+
+    class Stops(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_save = control.should_training_stop = state.global_step == stopped
+
+    def make(kind: Any = float) -> Any:
+        trainer = build(num_train_epochs=2, dropout=0.1, eval_strategy="steps", eval_steps=4, logging_steps=3)
+        trainer.add_callback(Logs(kind))
+        return trainer
+
+    first = jupyter_ft.attach(make(np.float32), name="parted")
+    first.wait(step=5, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    stopped = first.step
+    first.close()
+    bare = make()
+    bare.add_callback(Stops())
+    bare.train()
+    bare = make()
+    expected = bare.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{stopped}"))
+
+    trainer = make()
+    jupyter_ft.attach(trainer, name="parted", resume=True)
+    got = trainer.train()
+    assert history(trainer) == history(bare)
+    assert [entry["step"] for entry in history(trainer) if "loss" in entry][:2] == [3, 6]
+    assert (got.global_step, got.training_loss) == (expected.global_step, expected.training_loss)
+    assert untimed(got.metrics) == untimed(expected.metrics)
+
+
 def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     import jupyter_ft
     from jupyter_ft.errors import Refused, TrainingFailed
@@ -202,8 +198,11 @@ def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     trained_one.train()
     with pytest.raises(Refused, match="has trained"):
         jupyter_ft.attach(trained_one, name="y")
-    with pytest.raises(Refused, match="schedule 'polynomial'"):
-        jupyter_ft.attach(build("plain", lr_scheduler_type="polynomial"), name="y")
+    by_loss = build("plain", lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch")
+    with pytest.raises(Refused, match=r"schedule 'reduce_lr_on_plateau' follows the losses.*use one that"):
+        jupyter_ft.attach(by_loss, name="y")
+    with pytest.raises(Refused, match=r"schedule 'cosine_with_min_lr' cannot be made: .*min_lr"):
+        jupyter_ft.attach(build("plain", lr_scheduler_type="cosine_with_min_lr"), name="y")
 
     from transformers import TrainerCallback
 
@@ -216,3 +215,53 @@ def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     jupyter_ft.attach(broken, name="breaks")
     with pytest.raises(TrainingFailed, match="the user's own"):
         broken.train()
+
+
+def rates(session: Any) -> list[float]:
+    return [float(rate) for rate in session.log.read()[0].steps["learning_rate"]]
+
+
+def test_a_rate_that_is_set_is_followed_by_the_rest_of_the_trainers_own_shape(build: Any) -> None:
+    import jupyter_ft
+
+    own = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}}
+    unchanged = jupyter_ft.attach(build("plain", **own), name="unchanged")
+    before = rates(unchanged.wait(timeout=60))
+    session = jupyter_ft.attach(build("plain", **own), name="changed")
+    applied = session.set(learning_rate=1e-3, step=6)
+    session.wait(timeout=60)
+    assert applied.answer.changes == {"learning_rate": (pytest.approx(before[5]), 1e-3)}
+    assert rates(session)[:5] == before[:5]
+    assert rates(session)[5:] == pytest.approx([1e-3 * rate / before[5] for rate in before[5:]])
+
+    stopped = jupyter_ft.attach(build("plain", **own), name="parted")
+    stopped.set(learning_rate=1e-3, step=6)
+    stopped.wait(step=8, timeout=60)
+    stopped.stop().wait(60)
+    stopped.wait(timeout=60)
+    stopped.close()
+    trainer = build("plain", **own)
+    again = jupyter_ft.attach(trainer, name="parted", resume=True)
+    trainer.train()
+    assert rates(again) == rates(session)
+    assert losses(again) == losses(session)
+
+
+def test_a_shape_that_would_rise_above_the_rate_that_is_set_ends_there_and_it_is_said(build: Any) -> None:
+    import jupyter_ft
+
+    restarts = {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}}
+    session = jupyter_ft.attach(build("plain", **restarts), name="restarts")
+    early, last = session.set(learning_rate=1e-3, step=4), session.set(schedule="linear", step=11)
+    session.wait(timeout=60)
+    assert early.answer.changes["schedule"] == ("trainer", "constant")
+    assert rates(session)[3:10] == [1e-3] * 7
+    assert last.answer.changes == {"schedule": ("constant", "linear")}
+    assert rates(session)[-1] < 1e-3
+
+    late = jupyter_ft.attach(build("plain", **restarts), name="late")
+    in_the_last_cycle = late.set(learning_rate=1e-3, step=11)
+    late.wait(timeout=60)
+    assert set(in_the_last_cycle.answer.changes) == {"learning_rate"}
+    assert rates(late)[10:] == sorted(rates(late)[10:], reverse=True)
+    assert rates(late)[-1] < 5e-4

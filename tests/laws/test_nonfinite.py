@@ -79,6 +79,23 @@ def test_three_bad_steps_pause_the_run_with_the_rows_behind_them(poisoned: Path,
     assert (session.state, session.health.level) == ("finished", "green")
 
 
+@pytest.mark.parametrize("asked", [{}, {"packing": True}, {"held_out": 0.3}, {"packing": True, "held_out": 0.3}])
+def test_the_rows_behind_a_refused_step_are_the_users(poisoned: Path, rows: list[Any], asked: dict[str, Any]) -> None:
+    """Also where rows are left out, held out or packed."""
+    rows[6] = {"prompt": "x" * 600, "completion": "left out"}
+    rows[30] = {"prompt": f"Where is {POISON}?", "completion": "Lost."}
+    session = _run(poisoned, rows, "numbers", batch_size=1, epochs=2, max_length=400, **asked)
+    session.wait(timeout=120)
+    refused = [event for event in session.events if event.kind == "step-refused"]
+    amber = [event for event in session.events if event.kind == "health" and event.rows]
+    assert len(refused) == 2  # it comes once an epoch
+    together = range(2, 20) if "packing" in asked else [1]
+    assert all(31 in event.rows and len(event.rows) in together for event in [*refused, *amber])
+    assert amber
+    ready = next(event for event in session.events if event.kind == "data")
+    assert "1 row left out (row 7: its answer begins beyond max_length 400" in ready.said
+
+
 def test_a_learning_rate_that_breaks_the_run_is_stopped_by_the_watch(
     tiny_model: Path, tmp_path: Path, rows: list[Any]
 ) -> None:

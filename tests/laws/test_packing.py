@@ -45,9 +45,10 @@ def test_every_row_is_packed_whole() -> None:
         {"input_ids": [number] * (1 + number * 37 % 300), "labels": [number] * (1 + number * 37 % 300)}
         for number in range(100)
     ]
-    packed, said = pack(rows, 1024)
+    packed, said, inside = pack(rows, 1024)
     found = []
-    for row in packed:
+    for row, numbers in zip(packed, inside, strict=True):
+        assert row["input_ids"] == [token for number in numbers for token in rows[number]["input_ids"]]
         assert len(row["input_ids"]) == len(row["labels"]) == sum(row["seq_lengths"]) <= 298  # the longest
         start = 0
         for length in row["seq_lengths"]:

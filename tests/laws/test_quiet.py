@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import json
 import logging
 import os
@@ -10,10 +12,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dill
 import pytest
 
 from jupyter_ft.demo import cache_folder
@@ -76,6 +81,27 @@ def test_importing_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@contextlib.contextmanager
+def _by_hand(buffer: Any) -> Iterator[None]:
+    """As people write it, and as `%%capture` does."""
+    kept, sys.stdout = sys.stdout, buffer
+    try:
+        yield
+    finally:
+        sys.stdout = kept
+
+
+@contextlib.contextmanager
+def _over_its_write(buffer: Any) -> Iterator[None]:
+    """As IPython 9 does around each cell."""
+    stream, write = sys.stdout, sys.stdout.write
+    stream.write = buffer.write  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        stream.write = write  # type: ignore[method-assign]
+
+
 def _what_is_the_users() -> dict[str, Any]:
     import numpy as np
     import torch
@@ -116,8 +142,6 @@ def test_the_users_kernel_is_left_as_it_was(tune: Any, dropout: float) -> None:
 
 
 def test_what_the_run_prints_goes_to_its_log(capsys: pytest.CaptureFixture[str]) -> None:
-    import threading
-
     from jupyter_ft.capture import captured
 
     told: list[tuple[str, str]] = []
@@ -145,6 +169,57 @@ def test_what_the_run_prints_goes_to_its_log(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("from a cell\n", "logged by a cell\n")
     assert handler.stream is bound
     log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("begin", ["before", "inside"])
+@pytest.mark.parametrize("end", ["inside", "after"])
+@pytest.mark.parametrize("redirect", [contextlib.redirect_stdout, _by_hand, _over_its_write])
+def test_a_redirection_and_a_run_may_begin_and_end_in_any_order(begin: str, end: str, redirect: Any) -> None:
+    from jupyter_ft.capture import captured
+
+    told: list[str] = []
+    own, buffer, turns = sys.stdout, io.StringIO(), [threading.Event() for _ in range(4)]
+
+    def work() -> None:
+        with captured(lambda _, line: told.append(line)):
+            print("begun")  # noqa: T201
+            turns[0].set()
+            turns[1].wait(10)
+            print("in the middle")  # noqa: T201
+            turns[2].set()
+            turns[3].wait(10)
+            print("no end of line", end="")  # noqa: T201
+
+    thread = threading.Thread(target=work)
+
+    def start() -> None:
+        thread.start()
+        turns[0].wait(10)
+
+    def finish() -> None:
+        turns[3].set()
+        thread.join()
+
+    if begin == "before":
+        start()
+    with redirect(buffer):
+        if begin == "inside":
+            start()
+        turns[1].set()
+        turns[2].wait(10)
+        print("of the cell")  # noqa: T201
+        assert dill.loads(dill.dumps(lambda: sys))() is sys  # a function for another process
+        if end == "inside":
+            finish()
+    assert sys.stdout is own
+    if end == "after":
+        finish()
+    assert sys.stdout is own
+    assert buffer.getvalue() == "of the cell\n"
+    assert told == ["begun", "in the middle", "no end of line"]
+    assert type(sys) is type(os)
+    for stream in (own, buffer):
+        assert getattr(stream.write, "__self__", None) is stream
 
 
 def test_nothing_is_unpickled_or_executed() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import jupyter_ft
+from jupyter_ft.errors import Refused
 
 from ._runs import finish, hash_of
 
@@ -158,6 +159,32 @@ def test_an_edit_between_the_last_step_and_a_stop_is_kept(tune: Any) -> None:
     assert (reopened.state, reopened.step) == ("finished", last)
     assert len(reopened.changes) == 2
     assert reopened.chat("Where is order 3?", max_new_tokens=5).step == last
+
+
+@pytest.mark.parametrize("changed", ["train.jsonl", "apart.jsonl"])
+def test_data_that_have_changed_are_not_gone_on_with(tune: Any, rows: Any, tmp_path: Path, changed: str) -> None:
+    """Neither the rows to train on nor those that are held out; with the old ones back it goes on."""
+    train, apart = tmp_path / "train.jsonl", tmp_path / "apart.jsonl"
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
+    apart.write_text("".join(json.dumps(row) + "\n" for row in rows[40:]))
+    asked = {"data": str(train), "held_out": str(apart), "checkpoint_steps": 2, "epochs": 1}
+    whole = finish(tune("whole", **asked))
+    session = tune("parts", **asked)
+    session.wait(step=4, timeout=60)
+    session.stop()
+    session.wait_until_over()
+    folder = session.folder
+    session.close()
+
+    before = (tmp_path / changed).read_text()
+    (tmp_path / changed).write_text(before.replace("On its way.", "On its way!", 1))
+    session = jupyter_ft.open(folder)
+    with pytest.raises(Refused) as caught:
+        session.resume().wait(60)
+    assert f"{tmp_path / changed} has changed since 'parts' began; put the old file back" in str(caught.value)
+    (tmp_path / changed).write_text(before)
+    session.resume().wait(60)
+    assert finish(session) == whole
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_name(tune: Any) -> None:

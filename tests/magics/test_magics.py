@@ -239,6 +239,27 @@ def test_names_of_variables(shell: Any, tmp_path: Path) -> None:
     assert data_of(shell, "demo:support") == "demo:support"
 
 
+def test_a_folder_of_text_is_data_unless_a_variable_has_its_name(
+    shell: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("A")
+    for named in ("docs", "docs/"):
+        cell = f"%%finetune notes --data {named} --dry-run\nmethod: self-supervised"
+        assert shell.run_cell(cell).success
+        said = capsys.readouterr().out
+        assert "1 document from docs" in said
+        assert "steps   known when the text is in tokens (8 × 1 windows of 1024 each)" in said
+    shell.user_ns["docs"] = [{"text": "a"}]
+    assert data_of(shell, "docs") == [{"text": "a"}]
+
+
+def test_a_choice_counts_as_two_rated_answers(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.user_ns["pairs"] = [{"prompt": str(n), "chosen": "a", "rejected": "b"} for n in range(10)]
+    assert shell.run_cell("%%finetune rated --data pairs --dry-run\nmethod: kto").success
+    assert "steps   3 (3 an epoch, 8 × 1 rows each)" in capsys.readouterr().out
+
+
 def test_where_a_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUPYTER_FT_FRONTEND", raising=False)
     lab = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Open:
         self.foreign: list[str] = []
         self.errors: list[str] = []
         self.said: list[dict[str, Any]] = []
-        self.now = 1000.0
+        self.now = time.monotonic()  # the panel notes by it when a view was heard
         self.mute = False  # nothing arrives any more
         self.pushes = pushes  # False: what is not said in answer is lost, as on Colab
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900})

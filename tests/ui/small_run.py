@@ -11,6 +11,7 @@ from typing import Any
 from comm.base_comm import BaseComm
 
 from jupyter_ft.event_log import EventLog
+from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
     Applied,
     CheckpointSaved,
@@ -23,7 +24,7 @@ from jupyter_ft.messages import (
     StateChanged,
     StepDone,
 )
-from jupyter_ft.recipe import Hyperparameters, Recipe, change, parse_recipe
+from jupyter_ft.recipe import Recipe, change, parse_recipe
 
 XSS = [
     "<script>window.__pwned=1</script>",
@@ -111,9 +112,9 @@ class SmallRun:
         pairs = {name: (getattr(old, name), value) for name, value in changes.items()}
         self.log.append(Applied(command=command, verb="set", step=self.step + 1, changes=pairs))
 
-    def save(self) -> None:
+    def save(self, kept: list[int] | None = None) -> None:
         path = f"checkpoints/step-{self.step:06}"
-        self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1))
+        self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1, kept=kept))
 
     def score(self, loss: float, best: int, confusion: Confusion | None = None, **more: float) -> None:
         told = {"metrics": {"eval_loss": loss, **more}, "confusion": confusion}

@@ -7,7 +7,7 @@ from browser import DARK, LIGHT, Open
 from playwright.sync_api import Browser
 from small_run import SmallRun
 
-from jupyter_ft.messages import Ask, Refused, ReplyPart
+from jupyter_ft.messages import Ask, ChatWaits, Refused, ReplyDone, ReplyPart, ReplyStarted
 from jupyter_ft.ui.panel import Panel
 
 pytestmark = pytest.mark.slow
@@ -72,6 +72,26 @@ def test_live_base_and_two_steps_answer_side_by_side(browser: Browser, run: Smal
     assert view.errors == []
 
 
+def test_it_is_said_where_the_run_waits_for_a_reply(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    run.log.append(ChatWaits(said="no copy of the weights for chat (none fits)"))
+    view = Open(browser, run, panel, LIGHT)
+    view.page.get_by_test_id("tab-chat").click()
+    hint = view.page.get_by_test_id("chat-hint")
+    assert hint.inner_text() == "Each reply is spoken between two steps, and the run waits for it."
+    assert hint.get_attribute("title") == "no copy of the weights for chat (none fits)"
+    said = {"command": "c", "turn": "t.0", "thread": "panel", "at": "live", "step": run.step, "prompt": PROMPT}
+    run.log.append(ReplyStarted(**said, between_steps=True))
+    view.turn()
+    assert stamps(view) == [f"step {run.step} · speaking, the run waits…"]
+    spoken = {"text": "I am sorry.", "tokens": 3, "tokens_per_second": 2.0, "first_token_seconds": 1.0, "ended": "eos"}
+    run.log.append(ReplyDone(**said, **spoken, between_steps=True))
+    view.turn()
+    assert stamps(view) == [f"step {run.step} · 2 tok/s · the run waited"]
+    run.become("finished")
+    view.turn()
+    assert hint.inner_text() == ""
+
+
 def test_narrow_columns_are_stacked(browser: Browser, run: SmallRun, panel: Panel) -> None:
     saved(run, 40, 80)
     for number, at in enumerate(("live", "base", "40")):
@@ -88,6 +108,20 @@ def test_narrow_columns_are_stacked(browser: Browser, run: SmallRun, panel: Pane
     view.shot("columns-dark-960")
     boxes = [reply.bounding_box() for reply in view.page.get_by_test_id("reply").all()]
     assert len({round(box["y"]) for box in boxes if box}) == 1
+
+
+def test_a_checkpoint_that_made_room_is_not_offered_any_more(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    saved(run, 40, 80)
+    view = Open(browser, run, panel, LIGHT)
+    view.page.get_by_test_id("tab-chat").click()
+    view.page.get_by_test_id("chat-40").check()
+    view.page.get_by_test_id("chat-40").uncheck()
+    run.take(80)
+    run.save(kept=[80, 160])
+    view.turn()
+    names = [" ".join(chip.inner_text().split()) for chip in view.page.locator(".jft-chip").all()]
+    assert names == ["live", "base", "step 80 best", "step 160"]
+    assert view.errors == []
 
 
 def test_six_columns_at_most_out_of_many_checkpoints(browser: Browser, run: SmallRun, panel: Panel) -> None:

@@ -50,7 +50,7 @@ def test_the_log_tab_tells_what_the_run_said(browser: Browser, run: SmallRun, pa
         "set refused: batch_size = 0",
         "Checkpoint saved at step 40.",
         "held-out loss 1.5; best is step 40",
-        "not finite; the weights were left as they are. (rows 3, 9)",
+        "not finite; the weights were left as they are (rows 3, 9).",
         "Crashed at step 41: RuntimeError: boom",
     ):
         assert words in said
@@ -105,8 +105,8 @@ def test_health_is_a_word_a_sentence_and_what_could_be_done(browser: Browser, ru
     run.log.append(Health(step=118, level="amber", said=sentence, rows=[17, 44], advice=[CALMER, WAIT]))
     view.turn()
     assert view.text("health-word") == "watch"
-    assert view.text("health-said") == sentence
-    assert "step 118 (rows 17, 44)" in view.text("health")
+    assert view.text("health-said") == f"Step 118: {sentence}"
+    assert "(rows 17, 44)" in view.text("health")
     calmer, wait = view.page.get_by_test_id("advice").all()
     assert calmer.get_attribute("title") == CALMER.cell
     view.shot("health-amber-light")
@@ -142,10 +142,12 @@ def test_health_is_a_word_a_sentence_and_what_could_be_done(browser: Browser, ru
 def test_a_latecomer_sees_the_health_of_now(browser: Browser, run: SmallRun, panel: Panel) -> None:
     run.take(20)
     run.log.append(Health(step=10, level="green", said="All is well."))
-    run.log.append(Health(step=19, level="red", said="The loss is not finite.", rows=[8], advice=[CALMER, WAIT]))
+    bad = "step 19 was not finite (loss nan); it was kept from the weights"
+    run.log.append(Health(step=19, level="red", said=bad, rows=[8], advice=[CALMER, WAIT]))
     for width in (900, 400):
         view = Open(browser, run, panel, DARK, width=width)
         assert view.text("health-word") == "trouble"
+        assert view.text("health-said") == f"S{bad[1:]}"  # it says itself at which step
         assert view.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         view.shot(f"health-red-dark-{width}")
         view.page.close()

@@ -217,6 +217,33 @@ def test_the_record_is_kept_now_and_then_and_at_the_end(run: SmallRun, panel: Pa
     assert "And now?" in record.data["text/plain"]
 
 
+def test_a_page_that_was_loaded_anew_is_told_of_the_record_and_may_have_it(
+    run: SmallRun, panel: Panel, cell: list[Output]
+) -> None:
+    panel.show()
+    run.take(9)
+    say(panel, t="hello", view="v", keeps=True)
+    say(panel, t="hello", view="w")
+    now = time.monotonic()
+    for turn in range(8):
+        run.take(1)
+        panel.tell(now + turn)
+    sent = panel.comm.taken()
+    [told] = [content for content, _ in sent if content["t"] == "record"]
+    assert told["to"] == "v"
+    assert f"data-record='{told['key']} {told['version']}'" in cell[1].data["text/html"]
+    assert [content["t"] for content, _ in sent if content["to"] == "v"].count("news") == 6
+    run.become("finished")
+    panel.tell(now + 100)
+    panel.tell(now + 101)
+    assert [content["version"] for content, _ in panel.comm.taken() if content["t"] == "record"] == [
+        told["version"] + 1
+    ]
+    say(panel, t="record", view="v")
+    [(given, _)] = panel.comm.taken()
+    assert given["data"] == cell[1].data
+
+
 def test_a_view_that_polls_gets_the_record_with_its_news(run: SmallRun, panel: Panel, cell: list[Output]) -> None:
     panel.show()
     say(panel, t="hello", view="v")

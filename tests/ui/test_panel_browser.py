@@ -131,7 +131,7 @@ def test_chat_streams_remembers_and_can_be_stopped(browser: Browser, told: Small
     told.log.append(ReplyDone(**done, **more))
     view.turn()
     stamps = view.page.get_by_test_id("reply-stamp").all_inner_texts()
-    assert "step 200 · 31.27 tok/s · stopped" in stamps
+    assert "step 200 · 31.3 tok/s · stopped" in stamps
     assert "base · 21.4 tok/s" in stamps
     view.page.get_by_test_id("chat-input").fill("It is 4711.")
     view.page.get_by_test_id("chat-send").click()

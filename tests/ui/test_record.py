@@ -97,6 +97,9 @@ def test_what_was_held_out_and_the_last_notice_are_told(run: SmallRun) -> None:
     assert "<p class='amber'>Step 15: &lt;b&gt;short&lt;/b&gt; of memory</p>" in page
     assert curve_of(page).count("<circle") == 3
     assert "held-out loss 2.5 → 2.25, lowest 2 at step 10" in record_text(run)
+    jump = "the loss jumped to 9 at step 16, 3.1 times what is usual"
+    run.log.append(Health(step=16, level="amber", said=jump))
+    assert "<p class='amber'>The loss jumped to 9 at step 16, 3.1 times" in record_html(run)  # the step once
     run.log.append(Resumed(step=10))
     assert "Held-out loss 2.5 → 2, lowest 2 at step 10" in record_html(run)
     assert "short" not in record_html(run)

@@ -1,0 +1,202 @@
+"""From rated answers to token ids: the prompt's, the answer's, and whether the answer is a good one.
+
+The ids equal those of TRL 1.16 for conversational rows (`tokenize_fn` in trl/trainer/kto_trainer.py). A choice between
+two answers becomes two rated rows, its rejected one half the data after its chosen one, so that neighbours are good and
+bad and answer different prompts; TRL takes rows in their order.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jupyter_ft.errors import DataError
+
+from .conversations import Turn
+from .edges import common_beginning
+from .formats import Examples
+from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
+from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
+from .tokens import TokenFile
+from .writer import Writer
+
+RatedRow = dict[str, Any]
+"""`prompt_ids`, `completion_ids`, `label`."""
+
+
+class _Rated(NamedTuple):
+    """An answer to the turns before it; `number` is its row's, from 1."""
+
+    number: int
+    prompt: list[Turn]
+    answer: str
+    good: bool
+
+
+@dataclass
+class _Tally:
+    """What has been rendered so far."""
+
+    rows: list[RatedRow] | TokenFile
+    max_length: int
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    dropped: list[tuple[int, str]] = field(default_factory=list)
+    left_out: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    trained: int = 0
+    good: int = 0
+    changes: int = 0  # from a good row to a bad one, or back
+    last: bool | None = None
+
+    def drop(self, number: int, reason: str) -> None:
+        self.left_out += 1
+        if len(self.dropped) < MOST_REASONS:
+            self.dropped.append((number, reason))
+
+    def add(self, number: int, row: RatedRow) -> None:
+        prompt, answer = len(row["prompt_ids"]), len(row["completion_ids"])
+        if prompt >= self.max_length:
+            self.drop(number, f"its answer begins beyond max_length {self.max_length} ({prompt} tokens)")
+            return
+        kept = min(answer, self.max_length - prompt)
+        self.rows.append(row)
+        self.numbers.append(number)
+        self.truncated += kept < answer
+        self.trained += kept
+        self.tokens += prompt + kept
+        self.good += row["label"]
+        self.changes += self.last not in (None, row["label"])
+        self.last = row["label"]
+
+
+def render_rated(
+    examples: Examples,
+    tokenizer: Tokenizer,
+    *,
+    system: str | None,
+    max_length: int,
+    progress: Callable[[int, int], None] | None = None,
+    file: Path | None = None,
+) -> Rendered:
+    """Rated answers or choices as `prompt_ids`, `completion_ids` and `label`; arguments and errors as for `render`.
+
+    Rows are not cut: TRL's collator cuts prompt and answer together to `max_length` tokens, which are what is counted.
+    """
+    paired = examples.format == "preference"
+    total = len(examples.rows) * (2 if paired else 1)
+    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
+    opening = [] if tokenizer.chat_template else first_ids(tokenizer)
+    columns = ("prompt_ids", "completion_ids")
+    with nullcontext(list[RatedRow]()) if file is None else TokenFile(file, columns, ("label",)) as rows:
+        tally, writer, done = _Tally(rows, max_length), Writer(tokenizer), 0
+        answers = _unpaired(examples) if paired else _rated(examples)
+        while some := list(islice(answers, TOGETHER)):
+            for number, row in _tokenised(some, tally, writer, system):
+                tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
+            done += len(some)
+            if progress and (done % every == 0 or done == total):
+                progress(done, total)
+        if not len(rows):
+            number, reason = tally.dropped[0]
+            raise DataError(f"{examples.name}: no row of {total:,} can be trained (row {number}: {reason})")
+    return _concluded(tally, rows if isinstance(rows, list) else rows.dataset(), paired)
+
+
+def _rated(examples: Examples) -> Iterator[_Rated]:
+    for number, row in numbered(examples):
+        yield _Rated(number, row["prompt"], row["completion"], row["label"])
+
+
+def _unpaired(examples: Examples) -> Iterator[_Rated]:
+    pairs = examples.rows
+    numbers = range(1, len(pairs) + 1) if examples.numbers is None else examples.numbers
+    for at in range(len(pairs)):
+        other = (at + len(pairs) // 2) % len(pairs)
+        yield _Rated(int(numbers[at]), pairs[at]["prompt"], pairs[at]["chosen"], good=True)
+        yield _Rated(int(numbers[other]), pairs[other]["prompt"], pairs[other]["rejected"], good=False)
+
+
+def _tokenised(some: list[_Rated], tally: _Tally, writer: Writer, system: str | None) -> Iterator[tuple[int, RatedRow]]:
+    """The rows that the chat template can write, tokenised together; the others are dropped."""
+    written: list[_Rated] = []
+    texts: list[str] = []
+    for rated in some:
+        try:
+            texts += _texts(rated, writer, system)
+            written.append(rated)
+        except LayoutError as reason:
+            tally.drop(rated.number, str(reason))
+    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
+    for rated, (prompt, whole) in zip(written, zip(ids, ids, strict=True), strict=True):
+        start = common_beginning(prompt, whole)
+        yield rated.number, {"prompt_ids": prompt[:start], "completion_ids": whole[start:], "label": rated.good}
+
+
+def _texts(rated: _Rated, writer: Writer, system: str | None) -> tuple[str, str]:
+    """The prompt as text, and with the answer."""
+    tokenizer = writer.tokenizer
+    asked = rated.prompt
+    if system and asked[0]["role"] != "system":
+        asked = [{"role": "system", "content": system}, *asked]
+    if not tokenizer.chat_template:
+        prompt = bare_prompt(asked)
+        return prompt, prompt + rated.answer + (tokenizer.eos_token or "")
+    answered = [*asked, {"role": "assistant", "content": rated.answer}]
+    return writer.write(asked, answer_next=True), writer.write(answered, answer_next=False)
+
+
+def _concluded(tally: _Tally, rows: Sequence[Any], paired: bool) -> Rendered:
+    good, bad = tally.good, len(rows) - tally.good
+    made = "each choice made into two rated answers: " if paired else ""
+    said = [
+        f"{made}{rows_in_words(len(rows))}, {good:,} good and {bad:,} bad, {tally.tokens:,} tokens, "
+        f"{tally.trained:,} of them trained (the answers alone)"
+    ]
+    said += [advice for advice in (balance(good, bad), _order(good, bad, tally.changes)) if advice]
+    if tally.truncated:
+        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
+    if tally.left_out:
+        number, reason = tally.dropped[0]
+        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
+    return Rendered(
+        rows=rows,
+        dropped=tally.dropped,
+        left_out=tally.left_out,
+        truncated=tally.truncated,
+        tokens=tally.tokens,
+        trained_tokens=tally.trained,
+        said="; ".join(said),
+        numbers=tally.numbers,
+    )
+
+
+def balance(good: int, bad: int) -> str:
+    """The weights that equation 8 of the paper asks for; empty where one and one do.
+
+    It is 1 ≤ (desirable_weight · good) / (undesirable_weight · bad) ≤ 4/3.
+    """
+    if not good or not bad:
+        return f"no row is {'bad' if good else 'good'}, and kto learns from the difference"
+    ratio = good / bad
+    if 1 <= ratio <= 4 / 3:
+        return ""
+    return (
+        f"for {good:,} to {bad:,} the paper (equation 8) has undesirable_weight {ratio * 3 / 4:.3g} to {ratio:.3g}, "
+        f"or else desirable_weight {1 / ratio:.3g} to {4 / 3 / ratio:.3g}"
+    )
+
+
+def _order(good: int, bad: int, changes: int) -> str:
+    """What to do where good and bad rows stand apart; by chance they would alternate 2 · good · bad / rows times."""
+    if changes * 4 * (good + bad) >= 2 * good * bad or good * bad < 4 * (good + bad):
+        return ""
+    return (
+        "good and bad rows stand apart and are taken in their order; "
+        "trainer: {train_sampling_strategy: random} mixes them"
+    )
