@@ -102,6 +102,7 @@ TRAINER_KEYS_TAKEN = {
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
     **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
+    "center_rewards_coefficient": "center_rewards_coefficient",
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",

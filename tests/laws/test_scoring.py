@@ -408,3 +408,30 @@ def test_a_past_run_answers_from_its_checkpoints(tune: Any) -> None:
     before = session.chat("Order 5: wonderful!")
     session.close()
     assert jupyter_ft.open("past").chat("Order 5: wonderful!").scores == before.scores
+
+
+@BOTH
+def test_where_chat_has_no_room_the_run_waits_for_an_answer(tiny_model: Path, asked: dict[str, Any]) -> None:
+    from jupyter_ft.errors import Refused
+    from jupyter_ft.session import start as starting
+
+    def start(name: str) -> Any:
+        settings = {**asked, "dtype": "float32", "adapter": "full", "epochs": 4, "learning_rate": 1e-3}
+        return starting._create(name, starting.plan(str(tiny_model), settings.pop("data"), settings))
+
+    quiet = start("quiet")
+    quiet.launch()
+    expected = finish(quiet)
+    session = start("narrow")
+    session.launch(room=0)
+    session.wait(step=1, timeout=60)
+    session.pause().wait(30)
+    live = session.chat("Order 5: wonderful!")
+    assert live.between_steps
+    assert live.step == session.step
+    with pytest.raises(Refused, match="its head is new"):
+        session.chat("Order 5: wonderful!", at="base")
+    session.resume().wait(30)
+    assert finish(session) == expected
+    over, copied = session.chat("Order 5: wonderful!"), quiet.chat("Order 5: wonderful!")
+    assert over.scores == copied.scores != live.scores
