@@ -5,7 +5,7 @@ The metadata of each field (unit, bounds, scale, help) drives validation, the pa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -26,6 +26,8 @@ class Part(BaseModel):
 
 class Hyperparameters(Part):
     """What may change mid-run; each field takes effect at the next optimizer step."""
+
+    FULL_RATE: ClassVar[float | None] = None  # the learning rate of full weights, where it is another
 
     learning_rate: float = Field(
         2e-4,
@@ -173,6 +175,35 @@ class CptHyperparameters(OwnHyperparameters):
     """Continued pre-training has no live fields of its own."""
 
 
+class ClassificationHyperparameters(OwnHyperparameters):
+    """Those of classification. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 2e-5
+    epochs: float = Field(
+        3.0, gt=0, le=10**6, description="Passes over the data", json_schema_extra=_live("epochs", high=20)
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a row's label that is spread over all labels (arXiv 1512.00567)",
+        json_schema_extra=_live(high=0.4),
+    )
+
+
+class RewardHyperparameters(OwnHyperparameters):
+    """Those of a reward model. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 1e-5
+    center_rewards_coefficient: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Pull of the two scores' sum towards 0 (arXiv 2312.09244, equation 2); 0: none, 0.01 is usual",
+        json_schema_extra=_live(high=0.1),
+    )
+
+
 HF_SCHEDULES: dict[AnySchedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Our words for a schedule, and transformers'."""
 
@@ -181,8 +212,17 @@ METHODS: dict[str, type[Hyperparameters]] = {
     "dpo": DpoHyperparameters,
     "kto": KtoHyperparameters,
     "cpt": CptHyperparameters,
+    "reward": RewardHyperparameters,
+    "classification": ClassificationHyperparameters,
     "attached": Hyperparameters,
 }
-METHOD_WORDS = {"supervised": "sft", "preference": "dpo", "self-supervised": "cpt"}
+METHOD_WORDS = {
+    "supervised": "sft",
+    "preference": "dpo",
+    "self-supervised": "cpt",
+    "reward-model": "reward",
+    "classify": "classification",
+    "sentiment": "classification",
+}
 PACKED = ("sft",)
 """Methods whose short rows may be put into one."""

@@ -141,6 +141,7 @@ class DataReady(_Event):
     dropped: int
     tokens: int
     trained_tokens: int
+    labels: list[str] = Field(default_factory=list)  # of a classifier, in the order that they are numbered in
 
 
 class StepDone(_Event):
@@ -167,6 +168,13 @@ class StepRefused(_Event):
     rows: list[int] = Field(default_factory=list)
 
 
+class Confusion(_Said):
+    """How many rows with each of `labels` (a row of `counts`) were taken for each of them (a column)."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
@@ -179,6 +187,7 @@ class EvalDone(_Event):
     best_step: int
     rows: int
     seconds: float
+    confusion: Confusion | None = None
 
 
 class Advice(_Said):
@@ -325,7 +334,11 @@ class ReplyPart(_Event):
 
 
 class ReplyDone(_Event):
-    """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken."""
+    """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken.
+
+    Of a model that scores, `scores` are what it gave: the probability of each label, or the `score` of a reward model;
+    `tokens` are then those that it read.
+    """
 
     kind: Literal["reply"] = "reply"
     command: str
@@ -340,6 +353,7 @@ class ReplyDone(_Event):
     first_token_seconds: float
     ended: str
     between_steps: bool = False
+    scores: dict[str, float] = Field(default_factory=dict)
 
 
 Event = (

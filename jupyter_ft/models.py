@@ -19,7 +19,13 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
@@ -31,12 +37,19 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base. The model is frozen, in eval mode, and never trained or patched itself: use `shell()`."""
+    """A loaded base. The model is frozen, in eval mode, and never trained or patched itself: use `shell()`.
+
+    One that does not speak (an encoder, a classifier, a reward model) is of the sequence-classification class:
+    `missing` are those of its parameters that the folder does not hold, `longest` the tokens that it can read at most.
+    """
 
     key: str
     path: str
     model: Any
     tokenizer: Any
+    speaks: bool = True
+    missing: frozenset[str] = frozenset()
+    longest: int | None = None
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
@@ -152,15 +165,20 @@ def _why_not_fetched(error: Exception) -> str:
 
 def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report) -> Base:
     report(f"loading {path.name}", 0, 0)
+    kind = "a causal language model"
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path)
-            model = _build_from_meta(path, config, dtype) or _build_by_transformers(path, dtype)
+            speaks = _speaks(config)
+            kind = kind if speaks else "a model that classifies"
+            model, missing = _build_from_meta(path, config, dtype, speaks) or _build_by_transformers(
+                path, dtype, speaks
+            )
             tokenizer = _tokenizer(path)
     except Exception as error:  # whatever a stranger's folder makes transformers raise
-        raise ModelError(f"{path} cannot be loaded as a causal language model: {_reason(error)}") from error
+        raise ModelError(f"{path} cannot be loaded as {kind}: {_reason(error)}") from error
     model.requires_grad_(False).eval().to(device)
-    return Base(key, str(path), model, tokenizer)
+    return Base(key, str(path), model, tokenizer, speaks, missing, None if speaks else _longest(model, tokenizer))
 
 
 def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
@@ -185,6 +203,23 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
+def _speaks(config: Any) -> bool:
+    """Whether the folder holds a causal language model; one that does not say what it holds is taken for it."""
+    named = getattr(config, "architectures", None) or []
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    spoken = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    return not named or any(name in known or name.endswith(spoken) for name in named)
+
+
+def _longest(model: Any, tokenizer: Any) -> int | None:
+    """The most tokens that a table of positions has room for."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from after it
+    return min(limits) if min(limits) < 10**9 else None
+
+
 def _shards(path: Path) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.exists():
@@ -193,21 +228,34 @@ def _shards(path: Path) -> list[Path]:
     return [single] if single.exists() else []
 
 
-def _build_from_meta(path: Path, config: Any, dtype: torch.dtype) -> Any | None:
+Built = tuple[Any, frozenset[str]]
+"""A model, and its parameters that no file holds (of a model that speaks: none)."""
+
+
+def _build_from_meta(path: Path, config: Any, dtype: torch.dtype, speaks: bool) -> Built | None:
     """The model built on meta and filled from safetensors, or None where the names do not match one to one.
 
+    A model that does not speak may have a new head, and what the file has beside its backbone is passed over.
     `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
     """
     shards = _shards(path)
     if not shards or getattr(config, "quantization_config", None) is not None:
         return None
+    auto = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
+        model = auto.from_config(config, dtype=torch.get_default_dtype())
     weights = {name: tensor.to(dtype) for shard in shards for name, tensor in load_file(shard).items()}
-    loaded = model.load_state_dict(weights, strict=False, assign=True)
-    model.tie_weights()
-    if loaded.unexpected_keys:
+    backbone = "" if speaks else f"{model.base_model_prefix}."
+    if not any(name.startswith(backbone) for name in weights):
         return None
+    try:
+        loaded = model.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError:  # a tensor of another shape
+        return None
+    model.tie_weights()
+    if any(name.startswith(backbone) for name in loaded.unexpected_keys):
+        return None
+    missing = frozenset() if speaks else _fill(model)
     for module in model.modules():
         owned = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
         for name in owned:
@@ -218,19 +266,39 @@ def _build_from_meta(path: Path, config: Any, dtype: torch.dtype) -> Any | None:
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         return None
     model.config.dtype = dtype
-    if (path / "generation_config.json").exists():
+    if speaks and (path / "generation_config.json").exists():
         model.generation_config = transformers.GenerationConfig.from_pretrained(path)
-    return model
+    return model, missing
 
 
-def _build_by_transformers(path: Path, dtype: torch.dtype) -> Any:
+def _fill(model: Any) -> frozenset[str]:
+    """Put zeros where no file has a parameter, and tell which those are."""
+    missing = frozenset(name for name, p in model.named_parameters() if p.is_meta)
+    for name in missing:
+        owner, _, own = name.rpartition(".")
+        module = model.get_submodule(owner)
+        module._parameters[own] = torch.nn.Parameter(torch.zeros_like(module._parameters[own], device="cpu"))
+    return missing
+
+
+def _build_by_transformers(path: Path, dtype: torch.dtype, speaks: bool) -> Built:
     """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.get_default_dtype()).to(dtype)
+    if speaks:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.get_default_dtype()).to(dtype), frozenset()
+    with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.get_default_dtype(), output_loading_info=True
+        )
+    return model.to(dtype), frozenset(told["missing_keys"])
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:
-    """`model` wrapped by PEFT with a fresh adapter in float32 (its weights come from the global generator)."""
+    """`model` wrapped by PEFT with a fresh adapter in float32 (its weights come from the global generator).
+
+    A head that scores (see `heads.scoring_model`) is trained beside the adapter, and kept in its files.
+    """
     adapter, live = recipe.adapter, recipe.hyperparameters
+    head = getattr(model, "head_modules", None)
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     return get_peft_model(
         model,
@@ -239,7 +307,8 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
             lora_alpha=live.alpha,
             lora_dropout=live.dropout,
             target_modules=targets,
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
+            modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
         ),
     )
 

@@ -25,10 +25,11 @@ class Adapter(Part):
 class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "kto", "cpt", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "attached"] = Field(
         "sft",
         description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
-        "kto from answers rated one by one, cpt (or: self-supervised) from raw text; "
+        "kto from answers rated one by one, cpt (or: self-supervised) from raw text, reward to score answers from "
+        "choices between two, classification (or: sentiment) from texts with labels; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -101,6 +102,7 @@ TRAINER_KEYS_TAKEN = {
     "eval_strategy": "eval_steps",
     "data_seed": "seed",
     **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
+    "center_rewards_coefficient": "center_rewards_coefficient",
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",
@@ -150,6 +152,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
+    if live_model.FULL_RATE is not None and _kind(fixed.get("adapter")) == "full":
+        live = {"learning_rate": live_model.FULL_RATE} | live
     try:
         hyperparameters = live_model.model_validate(live)
         recipe = Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
@@ -168,10 +172,18 @@ def _lift(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
 
+def _kind(adapter: Any) -> Any:
+    return adapter.get("kind") if isinstance(adapter, Mapping) else adapter
+
+
 def _check_together(recipe: Recipe) -> None:
     live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
     if recipe.packing and recipe.method not in PACKED:
         raise RecipeError(f"packing: rows of the method {recipe.method} are not packed; leave packing out")
+    if recipe.method == "classification" and recipe.system is not None:
+        raise RecipeError("system: a text is classified as it is; leave system out")
+    if recipe.method == "classification" and "label_smoothing_factor" in recipe.trainer:
+        raise RecipeError("trainer.label_smoothing_factor: write it as label_smoothing, at the top level")
     if recipe.held_out is None:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(live, name) is not None:

@@ -19,6 +19,8 @@ from .recipe import TRAINER_KEYS_TAKEN
 _CONFIGS = {
     "sft": ("trl/trainer/sft_config.py", "SFTConfig"),
     "dpo": ("trl/trainer/dpo_config.py", "DPOConfig"),
+    "reward": ("trl/trainer/reward_config.py", "RewardConfig"),
+    "classification": ("transformers/training_args.py", "TrainingArguments"),
     "kto": ("trl/trainer/kto_config.py", "KTOConfig"),
     "cpt": ("trl/trainer/sft_config.py", "SFTConfig"),
 }
@@ -33,15 +35,16 @@ def check_trainer_fields(method: str, passed: Mapping[str, Any]) -> None:
     if not passed:
         return
     file, name = _CONFIGS[method]
-    known = fields_of(file, name)
+    known, package = fields_of(file, name), file.partition("/")[0]
+    owner = {"trl": "TRL's", "transformers": "transformers'"}[package]
     for key in passed if known else ():
         if key not in known:
             near = get_close_matches(key, known, n=1)
             if near and near[0] in TRAINER_KEYS_TAKEN:
                 ours = TRAINER_KEYS_TAKEN[near[0]]
                 raise RecipeError(f"trainer.{key} is unknown; did you mean '{ours}'? write it at the top level")
-            hint = did_you_mean(key, known) or f"; what it takes: help(trl.{name})"
-            raise RecipeError(f"trainer.{key}: TRL's {name} has no such field{hint}")
+            hint = did_you_mean(key, known) or f"; what it takes: help({package}.{name})"
+            raise RecipeError(f"trainer.{key}: {owner} {name} has no such field{hint}")
 
 
 @cache

@@ -45,7 +45,7 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
 
 def plain_name(name: str) -> str:
     """The name of a tensor as files have it."""
-    return name.replace(f".{_NAME}.", ".")
+    return name.replace(f".modules_to_save.{_NAME}.", ".").replace(f".{_NAME}.", ".")
 
 
 def trained_tensors(model: Any) -> dict[str, torch.Tensor]:
@@ -64,6 +64,8 @@ def write_weights(model: Any, folder: Path, dtype: torch.dtype | None = None) ->
     try:
         if isinstance(model, PeftModel):
             model.save_pretrained(str(folder), selected_adapters=[_NAME], save_embedding_layers=False)
+            if hasattr(model.get_base_model(), "head_modules"):
+                model.get_base_model().config.save_pretrained(str(folder))  # the labels
             return
         folder.mkdir(parents=True, exist_ok=True)
         config = copy.deepcopy(model.config)
@@ -84,6 +86,12 @@ def read_weights(folder: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
             found: dict[str, torch.Tensor] = load_file(folder / name, device=device)
             return found
     raise CheckpointError(f"{folder} holds no weights")
+
+
+def labels_in(folder: Path) -> tuple[str, ...]:
+    """The labels of the classifier in `folder`, in their order."""
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+    return tuple(said[number] for number in sorted(said, key=int))
 
 
 def alpha_in(folder: Path) -> float | None:

@@ -39,10 +39,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": "many"}, "seed = 'many': should be a whole number"),
     ({"packing": 7}, "packing = 7: should be true or false"),
     ({"zzzz": 1}, "unknown key 'zzzz'; there are: method, model, "),
-    (
-        {"method": "superviced"},
-        "method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'; did you mean 'supervised'?",
-    ),
+    ({"method": "superviced"}, "method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'"),
     ({"dtype": "float8"}, "dtype = 'float8'"),
     ({"trainer": {"learning_rate": 1}}, "trainer.learning_rate: write it as learning_rate"),
     ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),
@@ -52,6 +49,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"held_out": "150%"}, "a share like 0.1 or 10%"),
     ({"held_out": True}, "a share like 0.1 or 10%"),
     ({"adapter": {"kind": "full", "alpha": 8}}, "belong to a LoRA adapter"),
+    ({"method": "sentiment", "packing": True}, "rows of the method classification are not packed"),
+    ({"method": "classify", "system": "Be kind."}, "a text is classified as it is; leave system out"),
+    ({"method": "reward", "label_smoothing": 0.1}, "unknown key 'label_smoothing'"),
+    ({"method": "reward", "center_rewards_coefficient": 2}, "center_rewards_coefficient = 2"),
+    ({"method": "reward", "trainer": {"center_rewards_coefficient": 0.1}}, "at the top level"),
+    ({"method": "classification", "trainer": {"label_smoothing_factor": 0.1}}, "write it as label_smoothing"),
     ({"adapter": {"alpha": 8}, "alpha": 9}, "the same setting"),
     ({"trainer": {"optim": "paged_adamw_8bit"}}, "cannot be saved exactly; use adamw_torch"),
     ({"lr": 1e-4, "learning_rate": 1e-3}, "the same setting"),
@@ -115,3 +118,17 @@ def test_a_run_has_the_controls_of_what_it_trains() -> None:
 
     assert names(plain) - names(full) == {"alpha", "dropout"}
     assert names(full) - names(plain) == {"eval_steps", "early_stopping_patience"}
+
+
+def test_methods_that_score_have_defaults_of_their_own() -> None:
+    classify = parse_recipe({"method": "sentiment"})
+    assert (classify.method, classify.hyperparameters.epochs, classify.hyperparameters.learning_rate) == (
+        "classification",
+        3.0,
+        2e-4,
+    )
+    assert parse_recipe({"method": "classify", "adapter": "full"}).hyperparameters.learning_rate == 2e-5
+    full = {"method": "reward-model", "adapter": {"kind": "full"}}
+    assert parse_recipe(full).hyperparameters.learning_rate == 1e-5
+    assert parse_recipe({**full, "lr": 3e-4}).hyperparameters.learning_rate == 3e-4
+    assert parse_recipe({"adapter": "full"}).hyperparameters.learning_rate == 2e-4

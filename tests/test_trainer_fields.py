@@ -31,6 +31,9 @@ def test_a_field_that_is_not_there_is_named_with_the_nearest() -> None:
         check_trainer_fields("sft", {"lerning_rate": 0.8})
     with pytest.raises(RecipeError, match=r"trainer\.zzzz: .*what it takes: help\(trl\.SFTConfig\)"):
         check_trainer_fields("sft", {"zzzz": 0.8})
+    check_trainer_fields("reward", {"disable_dropout": False})
+    with pytest.raises(RecipeError, match=r"trainer\.disable_dropout: transformers' TrainingArguments has no such"):
+        check_trainer_fields("classification", {"disable_dropout": False})
 
 
 def test_where_the_source_cannot_be_read_nothing_is_refused() -> None:

@@ -9,7 +9,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..messages import EvalDone, Progress
+from ..messages import Confusion, EvalDone, Progress
 from .lease import Streams
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IN_A_RUN = 10  # evaluations where `eval_steps` is not given
 _NOT_METRICS = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+_COUNTED = set(Confusion.model_fields)
 
 
 class Evaluation:
@@ -68,7 +69,12 @@ class Evaluation:
         self.last = port.step
         held_out = port.trainer.eval_dataset
         rows = len(held_out) if hasattr(held_out, "__len__") else 0
-        port.log.append(EvalDone(step=port.step, metrics=metrics, best_step=self.best_step, rows=rows, seconds=seconds))
+        counted = measured.get("eval_confusion")
+        confusion = (
+            Confusion.model_validate(counted) if isinstance(counted, dict) and set(counted) == _COUNTED else None
+        )
+        told = {"metrics": metrics, "rows": rows, "seconds": seconds, "confusion": confusion}
+        port.log.append(EvalDone(step=port.step, best_step=self.best_step, **told))
         return better
 
     def count(self, batches: int) -> None:

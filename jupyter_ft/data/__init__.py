@@ -11,8 +11,9 @@ from dataclasses import replace
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
+from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
-from .pairs import render_pairs
+from .pairs import judged_ids, render_pairs, render_whole_pairs
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -30,16 +31,21 @@ __all__ = [
     "chat_ids",
     "chat_text",
     "hold_out",
+    "judged_ids",
+    "labels_of",
     "load",
     "load_rows",
     "normalise",
     "preview",
     "read",
     "render",
+    "render_labelled",
     "render_pairs",
     "render_rated",
+    "render_whole_pairs",
     "render_windows",
     "save_rows",
+    "text_ids",
 ]
 
 

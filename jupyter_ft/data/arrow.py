@@ -48,10 +48,16 @@ def _is_a(data: object, name: str) -> bool:  # without importing datasets for wh
 
 
 def rows_of_dataset(dataset: Any) -> Generator[tuple[int, Row]]:
-    """The rows of a `datasets.Dataset` in its order, files in it (images, sound) not opened."""
+    """The rows of a `datasets.Dataset` in its order, files in it (images, sound) not opened, classes by their names."""
+    named = {column: feature.names for column, feature in dataset.features.items() if _is_a(feature, "ClassLabel")}
     for batch in dataset.with_format("arrow").iter(batch_size=_BATCH):
         for row in batch.to_pylist():
-            yield 0, _plain(row)
+            yield 0, _plain(row) | {column: _name(row[column], names) for column, names in named.items()}
+
+
+def _name(number: int | None, names: list[str]) -> str | None:
+    """The class of that number; -1 is no class."""
+    return None if number is None or number < 0 else names[number]
 
 
 def _plain(row: Row) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -11,11 +11,15 @@ from jupyter_ft.errors import DataError, did_you_mean
 from .checks import shown
 from .read import Source
 
-Format = Literal["messages", "prompt-completion", "text", "preference", "unpaired-preference", "unpaired-messages"]
+Format = Literal[
+    "messages", "prompt-completion", "text", "preference", "unpaired-preference", "unpaired-messages", "labelled"
+]
 
 FORMATS: dict[str, tuple[Format, ...]] = {
     "sft": ("messages", "prompt-completion", "text"),
     "dpo": ("preference",),
+    "reward": ("preference",),
+    "classification": ("labelled",),
     "kto": ("unpaired-preference", "unpaired-messages", "preference"),
     "cpt": ("text",),
 }
@@ -43,6 +47,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "label": ("label", "rating", "feedback", "thumbs", "thumb", "vote", "liked", "good", "is good", "desirable"),
     "system": ("system", "system prompt", "system message"),
 }
+_CLASSES = (
+    *("label", "labels", "sentiment", "category", "class", "intent", "topic", "tag", "emotion", "target"),
+    *("rating", "stars", "label text"),
+)
+"""What the label of a text is called, which a classifier learns."""
+_CLASSIFIED = ("sentence", "review", "tweet", "comment", "message", "document", "utterance", "headline")
+"""What a text with a label is called, where it is not called what `text` or `prompt` are."""
 _NEEDED: dict[Format, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion"),
@@ -50,6 +61,7 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
     "preference": ("chosen", "rejected"),
     "unpaired-preference": ("prompt", "completion", "label"),
     "unpaired-messages": ("messages", "label"),
+    "labelled": ("text", "label"),
 }
 _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "messages": ("system",),
@@ -63,10 +75,12 @@ _MAP_LINES: dict[Format, str] = {
     "preference": "columns: {prompt: …, chosen: …, rejected: …}",
     "unpaired-preference": "columns: {prompt: …, completion: …, label: …}",
     "text": "columns: {text: …}",
+    "labelled": "columns: {text: …, label: …}",
 }
 _FOR: dict[Format, str] = {
     "unpaired-preference": "rated answers; method: kto learns from them",
     "unpaired-messages": "rated answers; method: kto learns from them",
+    "labelled": "texts with labels; method: classification learns from them",
     "messages": "conversations; method: supervised learns from them",
     "prompt-completion": "prompts with answers; method: supervised learns from them",
     "text": "texts; method: self-supervised learns from them",
@@ -90,6 +104,9 @@ def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft"
     context = _alpaca(found["prompt"])
     if context:
         found["prompt"] = [column for column in found["prompt"] if column != context]
+    if method == "classification":
+        found["label"] = _candidates("label", theirs, asked, _CLASSES)
+        found["text"] = found["text"] or found["prompt"] or _candidates("text", theirs, asked, _CLASSIFIED)
     kind = _format(found, asked, theirs, source.name, method)
     taken: dict[str, str] = {}
     for ours in (*_NEEDED[kind], *_OPTIONAL.get(kind, ())):
@@ -130,12 +147,12 @@ def _nearest(wrong: str, theirs: list[str]) -> str:
     return f"; did you mean '{by_case[near[0]]}'?" if near else "; name one that is there"
 
 
-def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str]) -> list[str]:
+def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str], names: Sequence[str] = ()) -> list[str]:
     if ours in asked:
         return [asked[ours]]
     free = [column for column in theirs if column not in asked.values()]
     exact = [column for column in free if column.strip().lower() == ours]
-    return exact or [column for column in free if _plain(column) in _NAMES[ours]]
+    return exact or [column for column in free if _plain(column) in (names or _NAMES[ours])]
 
 
 def _plain(column: str) -> str:

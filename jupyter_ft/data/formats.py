@@ -1,4 +1,4 @@
-"""From the user's columns to examples of one format: messages, prompt–completion, text, preference or rated answers."""
+"""From the user's columns to examples of one format: messages, prompt–completion, text, preference, rated, labelled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .spool import Spool
 
 Example = dict[str, Any]
 """`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`,
-`{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow, or
+`{"text", "label"}`, `{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow, or
 `{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it."""
 
 _WORDS = {
@@ -33,6 +33,7 @@ _WORDS = {
     "preference": ("choice between two answers", "choices between two answers"),
     "unpaired-preference": ("rated answer", "rated answers"),
     "unpaired-messages": ("rated conversation", "rated conversations"),
+    "labelled": ("text with its label", "texts with their labels"),
 }
 _FILL = "fill it in or delete the row"
 SAME = "the same as an earlier row (kept)"
@@ -176,6 +177,22 @@ def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
     return text | {PART: cells[PART]} if cells.get(PART) else text
 
 
+def _labelled(cells: dict[str, object], notes: Counter[str]) -> Example:
+    return {"text": _filled(cells["text"], "text", notes), "label": _label(cells["label"])}
+
+
+def _label(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():  # whole numbers beside an empty cell
+        cell = int(cell)
+    if isinstance(cell, int):
+        return str(cell).lower()  # true and false, too
+    if isinstance(cell, str) and cell.strip():
+        return cell.strip()
+    if cell is None or isinstance(cell, str) or (isinstance(cell, float) and math.isnan(cell)):
+        raise RowError("no label", _FILL)
+    raise RowError(f"{kind_of(cell)} as label", "write a word, a whole number or true/false")
+
+
 def _system(cells: dict[str, object], notes: Counter[str]) -> str:
     cell = cells.get("system")
     return "" if cell is None else _text(cell, "system", notes)
@@ -206,4 +223,5 @@ _BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
     "preference": _preference,
     "unpaired-preference": _rated,
     "unpaired-messages": _rated,
+    "labelled": _labelled,
 }

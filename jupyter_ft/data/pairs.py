@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from jupyter_ft.errors import DataError
 from .conversations import Turn
 from .edges import common_beginning
 from .formats import Example, Examples
-from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
+from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, write
 from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
 from .tokens import TokenFile
 from .writer import Writer
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+WHOLE = ("chosen_ids", "rejected_ids")
 PairRow = dict[str, list[int]]
 
 
@@ -59,6 +61,21 @@ class _Tally:
         self.tokens += 2 * prompt + sum(kept)
 
 
+class _Whole(_Tally):
+    """The same for conversations that are scored from their beginning to their end."""
+
+    def add(self, number: int, row: PairRow) -> None:
+        whole = {name: row["prompt_ids"] + row[name] for name in WHOLE}
+        longest = max(map(len, whole.values()))
+        if longest > self.max_length:  # TRL leaves them out, too: what is cut off may be what made the difference
+            self.drop(number, f"longer than max_length {self.max_length} ({longest} tokens)")
+            return
+        self.rows.append(whole)
+        self.numbers.append(number)
+        self.tokens += sum(map(len, whole.values()))
+        self.trained = self.tokens
+
+
 def render_pairs(
     examples: Examples,
     tokenizer: Tokenizer,
@@ -67,16 +84,19 @@ def render_pairs(
     max_length: int,
     progress: Callable[[int, int], None] | None = None,
     file: Path | None = None,
+    whole: bool = False,
 ) -> Rendered:
     """Preference `examples` as `prompt_ids`, `chosen_ids` and `rejected_ids`; arguments and errors as for `render`.
 
     Rows are not cut: TRL's collator cuts prompt and answer together to `max_length` tokens, which are what is counted.
+    With `whole`, `chosen_ids` and `rejected_ids` are those of the whole conversations, and longer ones are left out.
     """
     total, done = len(examples.rows), 0
     every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening = [] if tokenizer.chat_template else first_ids(tokenizer)
-    with nullcontext(list[PairRow]()) if file is None else TokenFile(file, COLUMNS) as rows:
-        tally, writer, found = _Tally(rows, max_length), Writer(tokenizer), numbered(examples)
+    columns, kind = (WHOLE, _Whole) if whole else (COLUMNS, _Tally)
+    with nullcontext(list[PairRow]()) if file is None else TokenFile(file, columns) as rows:
+        tally, writer, found = kind(rows, max_length), Writer(tokenizer), numbered(examples)
         while some := list(islice(found, TOGETHER)):
             for number, row in _tokenised(some, tally, writer, system):
                 tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
@@ -87,6 +107,27 @@ def render_pairs(
             number, reason = tally.dropped[0]
             raise DataError(f"{examples.name}: no row of {total:,} can be trained (row {number}: {reason})")
     return _concluded(tally, rows if isinstance(rows, list) else rows.dataset())
+
+
+render_whole_pairs = partial(render_pairs, whole=True)
+"""`render_pairs` for what scores a conversation from its beginning to its end."""
+
+
+def judged_ids(tokenizer: Tokenizer, messages: Sequence[Turn]) -> list[int]:
+    """The token ids of a conversation as `render_whole_pairs` writes it; one that has no answer yet, up to there.
+
+    Raises `DataError` where the chat template refuses it.
+    """
+    if not tokenizer.chat_template:
+        *asked, last = messages
+        answered = last["role"] == "assistant"
+        end = last["content"] + (tokenizer.eos_token or "") if answered else ""
+        text = bare_prompt(asked if answered else messages) + end
+        return [*first_ids(tokenizer), *encode(tokenizer, [text])[0]]
+    try:
+        return encode(tokenizer, [write(tokenizer, messages, answer_next=False)])[0]
+    except LayoutError as reason:
+        raise DataError(f"the conversation cannot be put to the model: {reason}") from None
 
 
 def _tokenised(
@@ -124,7 +165,8 @@ def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
 
 def _concluded(tally: _Tally, rows: Sequence[Any]) -> Rendered:
     pairs = f"{len(rows):,} {'pair' if len(rows) == 1 else 'pairs'}"
-    said = [f"{pairs}, {tally.tokens:,} tokens, {tally.trained:,} of them trained (the answers alone)"]
+    what = "scored whole" if isinstance(tally, _Whole) else f"{tally.trained:,} of them trained (the answers alone)"
+    said = [f"{pairs}, {tally.tokens:,} tokens, {what}"]
     if tally.truncated:
         said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
     if tally.left_out:

@@ -19,22 +19,27 @@ class TokenFile:
     A context manager: on leaving, the file is whole at `path`, or, after an error, not there (and an older one stays).
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = ("input_ids", "labels"), flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str] = ("input_ids", "labels"),
+        flags: Sequence[str] = (),
+        numbers: Sequence[str] = (),
+    ) -> None:
         import pyarrow
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
         ids = pyarrow.list_(pyarrow.int32())
-        self._schema = pyarrow.schema(
-            [*((name, ids) for name in columns), *((name, pyarrow.bool_()) for name in flags)]
-        )
+        kinds = ((columns, ids), (flags, pyarrow.bool_()), (numbers, pyarrow.int64()))
+        self._schema = pyarrow.schema([(name, kind) for names, kind in kinds for name in names])
         self._file = pyarrow.OSFile(str(self._partial), "wb")
         self._writer = pyarrow.ipc.new_stream(self._file, self._schema)
-        self._columns, self._held = columns, dict[str, list[Any]]({name: [] for name in (*columns, *flags)})
+        self._columns, self._held = columns, dict[str, list[Any]]({name: [] for name in self._schema.names})
         self._held_tokens, self._rows = 0, 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Put `row`, token ids (a truth value where it is a flag) by column, at the end."""
+        """Put `row`, token ids (a truth value where it is a flag, else one number) by column, at the end."""
         for name, held in self._held.items():
             held.append(row[name])
         self._rows += 1

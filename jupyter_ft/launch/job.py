@@ -15,11 +15,12 @@ from ..control.accelerated import own_state
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
-from ..data import Examples, Format, Rendered, hold_out
+from ..data import Examples, Format, Rendered, hold_out, labels_of
 from ..data.look import keep_about
 from ..data.tokens import PACKED_COLUMNS, save_tokens
-from ..errors import FineTuneError
+from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
+from ..heads import scoring_model
 from ..messages import (
     Applied,
     ChatWaits,
@@ -42,9 +43,10 @@ from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
+from ..sampling.judge import Judging
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, plain_name, read_weights
+from ..weights import alpha_in, labels_in, plain_name, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -63,6 +65,7 @@ class Job:
     chat: Chat
     resume: str | None = None
     room: int | None = None
+    _labels: tuple[str, ...] = ()  # of a classifier
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -94,15 +97,18 @@ class Job:
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
+        method = METHODS[self.recipe.method]
+        if not base.speaks and not method.scores:
+            kind = type(base.model).__name__
+            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
-        method = METHODS[self.recipe.method]
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
-                base.shell(),
+                scoring_model(base, self._labels) if method.scores else base.shell(),
                 base.new_tokenizer(),
                 self.recipe,
                 rows,
@@ -130,8 +136,9 @@ class Job:
             copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
             why = no_room(copy, 16 * count, weights[0].device, self.room)
             if why:
-                return OwnAtBoundary(base, trained_on, find, nudge, why)
-        return _twin(base, self.recipe, trained_on, self.folder, nudge)
+                judging = _judging(base, self.recipe, self._labels)
+                return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
+        return _twin(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -146,6 +153,8 @@ class Job:
         """The rows to train on and to evaluate on, and which of the user's rows (from 1) are behind one of them."""
         recipe = self.recipe
         train, apart = hold_out(self.examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
+        if self.examples.format == "labelled":
+            self._labels = labels_of(train, apart)
         rendered = self._rendered(train, base, "tokenising", "tokens.arrow")
         held_out = self._rendered(apart, base, "tokenising the held-out rows", "held_out.arrow") if apart else None
         rows: Any = rendered.rows
@@ -163,6 +172,7 @@ class Job:
                 dropped=rendered.left_out,
                 tokens=rendered.tokens,
                 trained_tokens=rendered.trained_tokens,
+                labels=list(self._labels),
             )
         )
 
@@ -178,9 +188,10 @@ class Job:
             examples,
             base.tokenizer,
             system=self.recipe.system,
-            max_length=self.recipe.max_length,
+            max_length=_most_tokens(base, self.recipe),
             progress=lambda done, total: self._progress(what, done, total),
             file=file,
+            **({"labels": self._labels} if self._labels else {}),
         )
         keep_about(file, rendered, (examples.said, *examples.notes))
         return rendered
@@ -270,14 +281,15 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         dtype=recipe.dtype,
         report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
     )
-    twin = _twin(base, recipe, trained_on, folder)
     checkpoint = folder.visit(step)
+    labels = labels_in(checkpoint) if trained_on == "labelled" else ()
+    twin = _twin(base, recipe, trained_on, folder, labels=labels)
     if isinstance(twin, FullTwin):
         twin.publish(step, {}, 0.0)
         twin.retire()
     else:
         stored = read_weights(checkpoint)
-        tensors = {name: stored[plain_name(name)] for name, p in twin.live.named_parameters() if "lora_" in name}
+        tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin
 
@@ -287,10 +299,25 @@ def chat_waits(voices: Voices) -> str:
     return f"no copy of the weights for chat ({voices.waits}): the run waits, between two steps, while it answers"
 
 
+def _judging(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
+    return Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+
+
+def _most_tokens(base: Base, recipe: Recipe) -> int:
+    return min(recipe.max_length, base.longest or recipe.max_length)
+
+
 def _twin(
-    base: Base, recipe: Recipe, trained_on: Format, folder: RunFolder, nudge: Callable[[], None] = lambda: None
+    base: Base,
+    recipe: Recipe,
+    trained_on: Format,
+    folder: RunFolder,
+    nudge: Callable[[], None] = lambda: None,
+    *,
+    labels: tuple[str, ...],
 ) -> Twin | FullTwin:
-    if recipe.adapter.kind == "full":
-        return FullTwin(base, trained_on, folder.visit, nudge)
-    with LEASE, seeded_streams(recipe.seed):  # PEFT draws the adapter that the first publication overwrites
-        return Twin(base, recipe, trained_on, folder.visit)
+    judging = _judging(base, recipe, labels)
+    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
+        if recipe.adapter.kind == "full":
+            return FullTwin(base, trained_on, folder.visit, nudge, judging)
+        return Twin(base, recipe, trained_on, folder.visit, judging)

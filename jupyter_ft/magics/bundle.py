@@ -105,6 +105,12 @@ def _plain(event: Event) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(event.model_dump_json())
     if isinstance(event, Logged) and event.level == "out":
         plain["text"] = LEFT_OUT  # a print in a callback or a reward function shows rows more often than not
+    if isinstance(event, DataReady) and event.labels:
+        plain |= {"said": LEFT_OUT, "labels": [LEFT_OUT] * len(event.labels)}
+    if isinstance(event, EvalDone):
+        plain["metrics"] = {k: v for k, v in plain["metrics"].items() if not k.startswith("eval_recall_")}
+        if event.confusion is not None:
+            plain["confusion"]["labels"] = [LEFT_OUT] * len(event.confusion.labels)
     return plain
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from . import cpt, dpo, kto, sft
+from . import classification, cpt, dpo, kto, reward, sft
 from .method import Method
 
-METHODS: dict[str, Method] = {"sft": sft.METHOD, "dpo": dpo.METHOD, "kto": kto.METHOD, "cpt": cpt.METHOD}
+METHODS: dict[str, Method] = {
+    "sft": sft.METHOD,
+    "dpo": dpo.METHOD,
+    "reward": reward.METHOD,
+    "classification": classification.METHOD,
+    "kto": kto.METHOD,
+    "cpt": cpt.METHOD,
+}

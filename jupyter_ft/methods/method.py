@@ -32,12 +32,14 @@ class Method:
     `render(examples, tokenizer, system=…, max_length=…, progress=…, file=…)` gives the rows for
     `build(model, tokenizer, recipe, rows, folder, held_out=…, start=…)`, which gives a trainer that has not begun;
     `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
-    its own means to that trainer. `headline` are the metrics to look at first.
+    its own means to that trainer. `headline` are the metrics to look at first. With `scores` the model is one that
+    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some.
     """
 
     render: Callable[..., Rendered]
     build: Callable[..., Any]
     headline: tuple[str, ...]
+    scores: bool = False
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=lambda: MappingProxyType({}))
 
 

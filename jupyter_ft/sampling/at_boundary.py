@@ -22,6 +22,7 @@ from peft import PeftModel
 from ..data import Format
 from ..errors import Refused
 from ..models import Base
+from .judge import Judging
 from .twin import Tensors, Voices
 
 SMALL = 2**20  # bytes of a buffer that is copied to be put back: rotary frequencies are, quantised weights are not
@@ -98,22 +99,29 @@ class OwnAtBoundary(AtBoundary):
     """The voices of a run of ours that trains every weight. When it is over, its last checkpoint speaks for `live`."""
 
     def __init__(
-        self, base: Base, trained_on: Format, find: Callable[[int], Path], nudge: Callable[[], None], waits: str
+        self,
+        base: Base,
+        trained_on: Format,
+        find: Callable[[int], Path],
+        nudge: Callable[[], None],
+        waits: str,
+        *,
+        judging: Judging | None = None,
     ) -> None:
-        super().__init__(base, trained_on, find)
+        super().__init__(base, trained_on, find, judging)
         self._begin(waits, nudge)
 
     def voice(self, at: str) -> tuple[Any, int]:
         """`base`, or when the run is over any checkpoint; `Refused` before: it would be a copy."""
         if at == "base":
-            return self.base, 0
+            return super().voice(at)
         if not self._over:
             raise Refused(f"step {at}: {self.waits}; when the run is over there is room for it")
         return self._visit(self._last if at == "live" else int(at))
 
     def new_past(self) -> Any:
         """A whole copy of the base."""
-        return copy.deepcopy(self._keeps.model).eval().requires_grad_(False)
+        return copy.deepcopy(self.shell()).eval().requires_grad_(False)
 
 
 class AttachedAtBoundary(AtBoundary):

@@ -6,12 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..capture import captured
 from ..data import Format, chat_ids
 from ..event_log import EventLog
 from ..messages import Applied, Ask, ForChat, Hush, Logged, Message, Refused, ReplyDone, ReplyPart, ReplyStarted
+
+if TYPE_CHECKING:
+    from .judge import Judging
 
 PART_SECONDS = 0.1  # text is told of at most this often
 
@@ -24,6 +27,7 @@ class Voices(Protocol):
 
     tokenizer: Any
     trained_on: Format
+    judging: Judging | None  # how they score, where they do not speak
 
     def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None: ...  # noqa: D102
 
@@ -31,13 +35,17 @@ class Voices(Protocol):
 class Chat:
     """A queue of questions and the thread that answers them. Questions may come before there is a voice.
 
-    `beside()` tells whether a run computes at the same time, whose cores are to be spared.
+    `beside()` tells whether a run computes at the same time, whose cores are to be spared. With `rewards` answers are
+    scored: a conversation may end with one.
     """
 
-    def __init__(self, log: EventLog, system: str | None, beside: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, log: EventLog, system: str | None, beside: Callable[[], bool] = lambda: False, rewards: bool = False
+    ) -> None:
         self._log = log
         self._system = system
         self._beside = beside
+        self._last = ("user", "assistant") if rewards else ("user",)
         self._queue: deque[tuple[Ask, float]] = deque()
         self._changed = threading.Condition()
         self._voices: Voices | None = None
@@ -72,7 +80,7 @@ class Chat:
                 self._refuse(command, self._resting)
             elif isinstance(command, Hush):
                 self._hush(command)
-            elif not command.messages or command.messages[-1].get("role") != "user":
+            elif not command.messages or command.messages[-1].get("role") not in self._last:
                 self._refuse(command, "a question ends with a message of the role 'user'")
             elif command.at not in ("live", "base") and not command.at.isdecimal():
                 self._refuse(command, f"no weights '{command.at}' to talk to here: live, base or a step")
@@ -154,7 +162,6 @@ class Chat:
             self._refuse(command, str(error) or type(error).__name__)
 
     def _speak(self, command: Ask, asked: float, voices: Voices, model: Any, voice: dict[str, Any]) -> None:
-        from .generate import Manner, speak
         from .threads import sparing
 
         messages = with_system(command.messages, self._system)
@@ -166,25 +173,48 @@ class Chat:
             "prompt": command.messages[-1]["content"],
         }
         self._log.append(ReplyStarted.model_validate(shared))
-        parts = _Parts(self._log, command.id)
         waited = time.perf_counter() - asked
         with sparing(self._beside() and not voice["between_steps"]):
-            spoken = speak(
-                model,
-                voices.tokenizer,
-                chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
-                Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
-                on_text=parts.tell,
-                should_stop=lambda: self._hushed,
-            )
-        answer = {
+            say = self._spoken if voices.judging is None else self._judged
+            answer = say(command, messages, model, voices, waited)
+        self._log.append(ReplyDone.model_validate(shared | answer))
+
+    def _spoken(
+        self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float
+    ) -> dict[str, Any]:
+        from .generate import Manner, speak
+
+        spoken = speak(
+            model,
+            voices.tokenizer,
+            chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
+            Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
+            on_text=_Parts(self._log, command.id).tell,
+            should_stop=lambda: self._hushed,
+        )
+        return {
             "text": spoken.text,
             "tokens": spoken.tokens,
             "tokens_per_second": spoken.tokens / max(spoken.seconds, 1e-9),
             "first_token_seconds": waited + spoken.first_token_seconds,
             "ended": spoken.ended,
         }
-        self._log.append(ReplyDone.model_validate(shared | answer))
+
+    def _judged(
+        self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float
+    ) -> dict[str, Any]:
+        from .judge import judge
+
+        assert voices.judging is not None
+        judged = judge(model, voices.tokenizer, messages, voices.judging)
+        return {
+            "text": judged.text,
+            "tokens": judged.tokens,
+            "tokens_per_second": judged.tokens / max(judged.seconds, 1e-9),
+            "first_token_seconds": waited + judged.seconds,
+            "ended": "eos",
+            "scores": judged.scores,
+        }
 
 
 class _Parts:

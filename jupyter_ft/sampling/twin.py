@@ -19,9 +19,12 @@ from typing import Any
 import torch
 
 from ..data import Format
+from ..errors import Refused
+from ..heads import scoring_model
 from ..models import Base, with_adapter
 from ..recipe import Recipe
-from ..weights import alpha_in, put_weights, read_weights, set_alpha
+from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
+from .judge import Judging
 
 Tensors = dict[str, torch.Tensor]
 
@@ -29,22 +32,29 @@ Tensors = dict[str, torch.Tensor]
 class Voices:
     """What speaks for `base`, and for the checkpoints of a run; who inherits it adds `live`.
 
-    `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are.
+    `find(step)` gives the folder of a checkpoint, verified, or raises with those that there are. With `judging` they
+    do not speak but score.
     """
 
+    judging: Judging | None = None
     waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
-    def __init__(self, base: Base, trained_on: Format, find: Callable[[int], Path]) -> None:
+    def __init__(
+        self, base: Base, trained_on: Format, find: Callable[[int], Path], judging: Judging | None = None
+    ) -> None:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
         self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
         self.base = base.shell()
+        self.judging = judging
         self._find = find
         self._past: Any = None  # made at the first visit
         self._visiting: int | None = None
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks for `base` (its step is 0), `live`, or the checkpoint of a step, and its step."""
+        if at == "base" and self.judging is not None:
+            raise Refused("base: its head is new and has learnt nothing; ask live, or a step")
         if at == "base":
             return self.base, 0
         return self.live_voice() if at == "live" else self._visit(int(at))
@@ -67,6 +77,13 @@ class Voices:
         """No publication will come any more."""
 
     # --- the models ---
+
+    def shell(self) -> Any:
+        """A model over the base's storage, of the class that is trained; a head in it is not drawn from the user's."""
+        if self.judging is None:
+            return self._keeps.shell()
+        with torch.random.fork_rng(devices=[]):
+            return scoring_model(self._keeps, self.judging.labels)
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""
@@ -97,10 +114,18 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage."""
 
-    def __init__(self, base: Base, recipe: Recipe, trained_on: Format, find: Callable[[int], Path]) -> None:
-        super().__init__(base, trained_on, find)
-        self.live = with_adapter(base.shell(), recipe).eval().requires_grad_(False)
-        self._own = {name: p for name, p in self.live.named_parameters() if "lora_" in name}
+    def __init__(
+        self,
+        base: Base,
+        recipe: Recipe,
+        trained_on: Format,
+        find: Callable[[int], Path],
+        judging: Judging | None = None,
+    ) -> None:
+        super().__init__(base, trained_on, find, judging)
+        model = with_adapter(self.shell(), recipe)
+        self._own = trained_tensors(model)
+        self.live = model.eval().requires_grad_(False)
         for name, parameter in self._own.items():
             if name.rpartition(".lora_")[2].startswith("B"):
                 parameter.data.zero_()  # until the first publication the twin says what the base says
@@ -115,6 +140,11 @@ class Twin(Voices):
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
             self._published, self._alpha, self._fresh = step, alpha, True
+
+    @property
+    def trained(self) -> list[str]:
+        """The names of the tensors that a publication carries."""
+        return list(self._own)
 
     def live_voice(self) -> tuple[Any, int]:
         """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""
@@ -139,10 +169,15 @@ class FullTwin(Voices):
     """
 
     def __init__(
-        self, base: Base, trained_on: Format, find: Callable[[int], Path], nudge: Callable[[], None] = lambda: None
+        self,
+        base: Base,
+        trained_on: Format,
+        find: Callable[[int], Path],
+        nudge: Callable[[], None] = lambda: None,
+        judging: Judging | None = None,
     ) -> None:
-        super().__init__(base, trained_on, find)
-        self.live = self.new_past()
+        super().__init__(base, trained_on, find, judging)
+        self.live = copy.deepcopy(self.shell()).eval().requires_grad_(False)
         self._own = dict(self.live.named_parameters())
         self._nudge = nudge
         self._changed = threading.Condition()
@@ -151,7 +186,7 @@ class FullTwin(Voices):
 
     def new_past(self) -> Any:
         """A whole copy of the base."""
-        return copy.deepcopy(self._keeps.model).eval().requires_grad_(False)
+        return copy.deepcopy(self.live)
 
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:
         """Copy the weights of `step` where a question waits for them (training thread)."""

@@ -43,6 +43,7 @@ class Reply(str):
     """What the model said; also which weights said it (`at`, `step`) and how fast (`tokens_per_second`).
 
     `between_steps`: chat has no copy of the weights, and the run waited while this was spoken.
+    `scores` are a classifier's probabilities by label, or the `score` of a reward model; of others empty.
     """
 
     step: int
@@ -52,11 +53,13 @@ class Reply(str):
     first_token_seconds: float
     ended: str
     between_steps: bool
+    scores: dict[str, float]
 
     @classmethod
     def of(cls, event: ReplyDone) -> Reply:
         """The reply that an event tells of."""
         reply = cls(event.text)
-        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended", "between_steps"):
+        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
             setattr(reply, name, getattr(event, name))
+        reply.between_steps, reply.scores = event.between_steps, event.scores
         return reply

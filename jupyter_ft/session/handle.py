@@ -73,7 +73,7 @@ class Session(Talking):
         self.run_folder = folder
         self._examples = examples
         self._inbox: Inbox | None = None
-        self._chat = Chat(log, recipe.system, beside=_a_run_computes)
+        self._chat = Chat(log, recipe.system, beside=_a_run_computes, rewards=recipe.method == "reward")
         self._seen = Cursor()
         self._guard = log.lock  # `wait` reads the state while it holds the log: two locks could be taken in both orders
         self._state: RunState = "queued"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Examples, Rendered, hold_out
+from ..data import Examples, Rendered, hold_out, labels_of
 from ..data.figures import TokenRows
 from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, overview
 from ..data.pieces import special_tokens
@@ -48,7 +48,7 @@ def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool 
     train, apart = hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     drawn = apart is not None and not isinstance(checked.held_out, str)
     tokenizer = tokenizer_of(checked)
-    render = _renderer(checked, tokenizer)
+    render = _renderer(checked, tokenizer, train, apart)
     said = [examples.said, *examples.notes, *([apart.said] if apart is not None else [])]
     beware = _special_inside(examples, tokenizer)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -85,12 +85,14 @@ def _title(name: str, recipe: Recipe) -> str:
     return f"{name} · {recipe.method} · {model.name if model.is_absolute() else model}"
 
 
-def _renderer(recipe: Recipe, tokenizer: Any) -> Renderer:
+def _renderer(recipe: Recipe, tokenizer: Any, train: Examples, apart: Examples | None) -> Renderer:
     from ..methods import METHODS
+
+    more = {"labels": labels_of(train, apart)} if recipe.method == "classification" else {}
 
     def render(examples: Examples, max_length: int = recipe.max_length, file: Path | None = None) -> Rendered:
         method = METHODS[recipe.method]
-        return method.render(examples, tokenizer, system=recipe.system, max_length=max_length, file=file)
+        return method.render(examples, tokenizer, system=recipe.system, max_length=max_length, file=file, **more)
 
     return render
 

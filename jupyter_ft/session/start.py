@@ -48,7 +48,9 @@ def plan(model: str | None, data: object, recipe: Mapping[str, Any], progress: R
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
-    data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)  # errors, now
+    train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
+    if examples.format == "labelled":
+        data_package.labels_of(train, apart)  # errors, now
     return Plan(checked, examples, parent)
 
 

@@ -105,6 +105,7 @@ def _sections(session: Watched, past: Past) -> str:
     parts = [
         _table("Changes", ("step", "field", "old", "new"), _changes(past)),
         _table("Held-out rows", ("step", "eval_loss", "", "rows", "seconds"), _evaluations(past)),
+        _confusion(past),
         _table("Notices", ("step", "level", "what"), [(n.step, level_of(n), n.said) for n in past.notices]),
         _table("Refused steps", ("step", "loss", "grad_norm", "rows of the data"), _refused(past)),
         _table("Checkpoints", ("step", "MB", "seconds", "folder"), _checkpoints(past)),
@@ -136,6 +137,26 @@ def _evaluations(past: Past) -> list[tuple[object, ...]]:
         )
         for event in past.evals
     ]
+
+
+def _confusion(past: Past) -> str:
+    """Of a classifier: which label was taken for which at the best step, else at the last one that tells."""
+    told = [event for event in past.evals if event.confusion is not None]
+    best = [event for event in told if event.step == past.evals[-1].best_step]
+    for event in (best or told)[-1:]:
+        assert event.confusion is not None
+        labels, counts = event.confusion.labels, event.confusion.counts
+        scores = [f"{name} {shown(event.metrics[key])}" for name, key in _SCORES if key in event.metrics]
+        title = f"Labels at step {event.step}: {', '.join(scores)}"
+        rows = [
+            (label, *row, shown(round(row[at] / sum(row), 2)) if sum(row) else "")
+            for at, (label, row) in enumerate(zip(labels, counts, strict=True))
+        ]
+        return _table(title, ("label, taken for", *labels, "recall"), rows)
+    return ""
+
+
+_SCORES = (("accuracy", "eval_accuracy"), ("macro F1", "eval_f1_macro"))
 
 
 def _refused(past: Past) -> list[tuple[object, ...]]:

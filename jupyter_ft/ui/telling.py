@@ -169,8 +169,11 @@ def without_crowds(events: list[Event]) -> list[Event]:
 
 
 def digest(events: Iterable[Event]) -> list[Event]:
-    """The events as a latecomer needs them: the last progress and lines, the last replies, parts joined."""
+    """The events as a latecomer needs them: the last progress, lines, replies and confusion matrix, parts joined."""
     listed = list(events)
+    matrices = [place for place, e in enumerate(listed) if isinstance(e, EvalDone) and e.confusion is not None]
+    for place in matrices[:-1]:
+        listed[place] = listed[place].model_copy(update={"confusion": None})
     done = {event.command for event in listed if isinstance(event, ReplyDone)}
     last_progress = next((event for event in reversed(listed) if isinstance(event, Progress)), None)
     lines = {id(event) for event in [e for e in listed if isinstance(e, Logged)][-LINES_KEPT:]}

@@ -1,6 +1,7 @@
 // The loss and the learning rate over the steps, any other column below, and what happened along the way.
 
 import uPlot from "uplot";
+import { ConfusionTable } from "./confusion";
 import { h, setText } from "./dom";
 import { overlay } from "./overlay";
 import { newId } from "./protocol";
@@ -33,6 +34,7 @@ export class Curves {
   private readonly select = h("select", { "data-testid": "other-column", "aria-label": "Column of the lower plot" });
   private readonly marks = h("ol", { class: "jft-marks", "aria-label": "Changes along the run" });
   private readonly table = h("table", { class: "jft-hidden" });
+  private readonly confusion: ConfusionTable;
   private readonly nothing = h("p", { class: "jft-nothing" }, ["The curve begins with the first step."]);
   private readonly badLine = h("p", { class: "jft-bad", "data-testid": "bad-steps", hidden: true });
   private readonly smoothed = h("output", {}, [""]);
@@ -62,6 +64,7 @@ export class Curves {
       this.rebuild();
     });
     this.bar = this.toolbar();
+    this.confusion = new ConfusionTable(store);
     this.element = h("div", { class: "jft-curves" }, [
       this.bar,
       this.nothing,
@@ -69,6 +72,7 @@ export class Curves {
       this.badLine,
       h("div", { class: "jft-lower-head" }, [this.select]),
       this.lower,
+      this.confusion.element,
       this.marks,
       this.table,
     ]);
@@ -108,6 +112,7 @@ export class Curves {
     for (const part of [this.bar, this.upper, this.lower, this.select]) part.hidden = rows === 0;
     this.bad = this.store.badSteps();
     this.drawWords();
+    this.confusion.draw();
     if (!rows || !this.element.clientWidth) return; // a hidden tab is drawn when it is shown
     this.fillSelect();
     if (!this.plots.length) this.build();

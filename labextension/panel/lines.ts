@@ -32,7 +32,7 @@ export function lineOf(event: Event): Line | null {
     case "step-refused":
       return line("warning", "step", `Step ${event.step}: the gradient was not finite; the weights were left as they are${rowsText(event.rows)}.`);
     case "eval":
-      return line("info", "held-out", `Step ${event.step}: held-out loss ${shown(Number(event.metrics.eval_loss))}; best is step ${event.best_step}.`);
+      return line("info", "held-out", `Step ${event.step}: held-out loss ${shown(Number(event.metrics.eval_loss))}${accuracyText(event.metrics)}; best is step ${event.best_step}.`);
     case "health":
       return line(LEVELS[event.level], "health", `${withStep(event.step, event.said)}${rowsText(event.rows)}`, { quiet: true });
     case "memory-short":
@@ -56,6 +56,10 @@ export function lineOf(event: Event): Line | null {
     default:
       return null;
   }
+}
+
+function accuracyText(metrics: Record<string, number | string>): string {
+  return "eval_accuracy" in metrics ? `, accuracy ${shown(Number(metrics.eval_accuracy))}` : "";
 }
 
 /** What was said, and at which step where it does not say so itself. */

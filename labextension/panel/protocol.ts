@@ -32,7 +32,15 @@ export type Event = { time: number } & (
   | { kind: "progress"; what: string; done: number; total: number }
   | { kind: "data"; said: string }
   | { kind: "step-refused"; step: number; rows: number[] }
-  | { kind: "eval"; step: number; metrics: Record<string, number | string>; best_step: number; rows: number; seconds: number }
+  | {
+      kind: "eval";
+      step: number;
+      metrics: Record<string, number | string>;
+      best_step: number;
+      rows: number;
+      seconds: number;
+      confusion: Confusion | null;
+    }
   | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
   | { kind: "memory-short"; step: number; micro_batch: number; said: string }
   | { kind: "chat-waits"; said: string }
@@ -47,6 +55,10 @@ export type Event = { time: number } & (
   | { kind: "reply-part"; command: string; text: string }
   | ReplyDone
 );
+export interface Confusion {
+  labels: string[];
+  counts: number[][]; // a row for each label, a column for what it was taken for
+}
 export interface Advice {
   label: string;
   command: Record<string, Json>;

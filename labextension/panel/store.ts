@@ -1,7 +1,7 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
 import { Line, changesText, lineOf } from "./lines";
-import { Advice, Command, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
+import { Advice, Command, Confusion, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
 
 export interface Mark {
   step: number;
@@ -13,6 +13,8 @@ export interface Eval {
   step: number;
   loss: number;
   best: number; // the best step so far
+  metrics: Record<string, number | string>;
+  confusion: Confusion | null;
 }
 export type State = Extract<Event, { kind: "health" }>;
 export type ReplyState = "waiting" | "speaking" | "done" | "refused";
@@ -229,7 +231,13 @@ export class Store {
         break;
       case "eval":
         this.evals = this.evals.filter((one) => one.step < event.step);
-        this.evals.push({ step: event.step, loss: Number(event.metrics.eval_loss), best: event.best_step });
+        this.evals.push({
+          step: event.step,
+          loss: Number(event.metrics.eval_loss),
+          best: event.best_step,
+          metrics: event.metrics,
+          confusion: event.confusion,
+        });
         this.dirty.add("curves").add("chat");
         break;
       case "health":

@@ -20,9 +20,12 @@ def final_hash(session: Any) -> str:
 
 
 def hash_of(tensors: dict[str, torch.Tensor]) -> str:
+    from jupyter_ft.weights import plain_name
+
     digest = hashlib.sha256()
+    tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     for name in sorted(tensors):
-        digest.update(name.replace(".default.", ".").encode())
+        digest.update(name.encode())
         digest.update(tensors[name].detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from jupyter_ft.event_log import EventLog
 from jupyter_ft.magics import doctor
 from jupyter_ft.magics.bundle import Private, write_bundle
 from jupyter_ft.magics.doctor import Finding, as_text, floors
-from jupyter_ft.messages import Crashed, Logged, ReplyDone
+from jupyter_ft.messages import Confusion, Crashed, DataReady, EvalDone, Logged, ReplyDone
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder
 
@@ -85,6 +85,11 @@ def past(runs: Path) -> RunFolder:
     log.append(Logged(level="warning", text="cut off: sent by WALRUS post"))
     log.append(Logged(level="out", text="a print of PRIVATEPRINT"))
     log.append(Logged(level="warning", text="api_key=abcdef and hf_abcdefghijk are known; the disk is slow"))
+    labels = ["PRIVATELABEL", "other"]
+    log.append(DataReady(said="PRIVATELABEL 5", rows=8, dropped=0, tokens=9, trained_tokens=9, labels=labels))
+    metrics = {"eval_loss": 0.25, "eval_recall_PRIVATELABEL": 0.5}
+    matrix = Confusion(labels=labels, counts=[[17, 1], [0, 2]])
+    log.append(EvalDone(step=4, metrics=metrics, best_step=4, rows=20, seconds=1, confusion=matrix))
     log.append(Crashed(step=4, error=f"ValueError: {CANARY}", traceback=f"line one\nValueError: {CANARY}"))
     asked = {"command": "c", "turn": "t", "thread": "panel", "at": "live", "step": 4, "prompt": "Hi CANARYQUESTION"}
     told = {"text": "CANARYANSWER", "tokens": 1, "tokens_per_second": 1.0, "first_token_seconds": 0.1, "ended": "eos"}
@@ -100,11 +105,23 @@ def test_the_bundle_holds_nothing_of_the_data(past: RunFolder, tmp_path: Path) -
         told = {name: bundle.read(name).decode() for name in bundle.namelist()}
     assert set(told) == {"doctor.txt", "runs/support/recipe.yaml", "runs/support/events.jsonl"}
     everything = "\n".join(told.values()).lower()
-    for secret in ("zebra", "quillfeather", "walrus", "canary", "privateprint", "abcdef", "hf_", "geheim"):
+    for secret in (
+        "zebra",
+        "quillfeather",
+        "walrus",
+        "canary",
+        "privateprint",
+        "privatelabel",
+        "abcdef",
+        "hf_",
+        "geheim",
+    ):
         assert secret not in everything, secret
     events = told["runs/support/events.jsonl"]
     assert "the disk is slow" in events
     assert "line one" in events
+    assert '"eval_loss": 0.25' in events
+    assert "[[17, 1], [0, 2]]" in events
     assert '"kind": "reply"' not in events
     assert "max_steps: 4" in told["runs/support/recipe.yaml"]
     with pytest.raises(RunFolderError, match="is there already"):

@@ -63,7 +63,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START} --model a/b/c\n", "model 'a/b/c' is no folder here and no hub id"),
         (
             f"{START}\nmethod: superviced",
-            "body line 1: method = 'superviced': should be 'sft', 'dpo', 'kto', 'cpt'; did you mean 'supervised'?",
+            "did you mean 'supervised'?",
         ),
         (f"{START}\nno_wait: true", "'no_wait' is no key of a recipe; write --no-wait on the first line"),
         (f"{START}\ndry-run: true", "write --dry-run on the first line"),

@@ -16,6 +16,7 @@ from jupyter_ft.messages import (
     Applied,
     CheckpointSaved,
     Command,
+    Confusion,
     EvalDone,
     ReplyDone,
     ReplyPart,
@@ -115,9 +116,9 @@ class SmallRun:
         path = f"checkpoints/step-{self.step:06}"
         self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1, kept=kept))
 
-    def score(self, loss: float, best: int) -> None:
-        metrics = {"eval_loss": loss}
-        self.log.append(EvalDone(step=self.step, metrics=metrics, best_step=best, rows=20, seconds=0.5))
+    def score(self, loss: float, best: int, confusion: Confusion | None = None, **more: float) -> None:
+        told = {"metrics": {"eval_loss": loss, **more}, "confusion": confusion}
+        self.log.append(EvalDone(step=self.step, best_step=best, rows=20, seconds=0.5, **told))
 
     def start_reply(
         self, command: str, prompt: str, at: str = "live", turn: str = "t.0", thread: str = "panel"

@@ -7,7 +7,7 @@ from browser import DARK, LIGHT, Open
 from playwright.sync_api import Browser
 from small_run import SmallRun
 
-from jupyter_ft.messages import Resumed, StepRefused
+from jupyter_ft.messages import Confusion, Resumed, StepRefused
 from jupyter_ft.ui.panel import Panel
 
 pytestmark = pytest.mark.slow
@@ -149,3 +149,40 @@ def test_a_checkpoint_on_the_curve_offers_to_be_talked_to(browser: Browser, run:
     view.page.keyboard.type("Hello?\n")  # the message field has the focus
     view.turn()
     assert [command.at for command in run.said] == ["live", "120"]
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_a_classifiers_matrix_stands_under_the_curves(
+    browser: Browser, run: SmallRun, panel: Panel, theme: dict[str, str]
+) -> None:
+    labels = ["angry", "<img src=x>"]
+    run.take(40)
+    run.score(1.2, 40, Confusion(labels=labels, counts=[[1, 3], [2, 6]]), eval_accuracy=7 / 12, eval_f1_macro=0.5)
+    view = Open(browser, run, panel, theme)
+    matrix = view.page.get_by_test_id("confusion")
+    assert "Held-out rows at step 40, accuracy 0.5833, macro F1 0.5." in matrix.inner_text()
+    run.take(40)
+    run.score(0.8, 80, Confusion(labels=labels, counts=[[4, 0], [2, 6]]), eval_accuracy=10 / 12)
+    view.turn()
+    rows = [row.inner_text().split() for row in matrix.locator("tr").all()]
+    assert rows == [
+        ["angry", "<img", "src=x>", "recall"],
+        ["angry", "4", "0", "1"],
+        ["<img", "src=x>", "2", "6", "0.75"],
+    ]
+    assert "at step 80, accuracy 0.8333." in matrix.inner_text()
+    colours = [
+        cell.evaluate("cell => getComputedStyle(cell).backgroundColor") for cell in matrix.locator("td[class]").all()
+    ]
+    assert len(set(colours)) == 4  # right and wrong, much and little
+    box, plot = matrix.bounding_box(), view.page.get_by_test_id("plot").bounding_box()
+    assert box is not None
+    assert plot is not None
+    assert box["y"] > plot["y"] + plot["height"]
+    assert box["width"] <= plot["width"] + 1
+    view.shot(f"confusion-{'dark' if theme is DARK else 'light'}")
+    run.log.append(Resumed(step=0))
+    run.step = 0
+    run.take(1)
+    view.turn()
+    assert matrix.is_hidden()

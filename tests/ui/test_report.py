@@ -9,7 +9,7 @@ import pytest
 from small_run import XSS, SmallRun
 
 from jupyter_ft.errors import RunFolderError
-from jupyter_ft.messages import CheckpointSaved, Crashed, EvalDone, Health, MemoryShort, StepRefused
+from jupyter_ft.messages import CheckpointSaved, Confusion, Crashed, EvalDone, Health, MemoryShort, StepRefused
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.ui.report import report_html, without_secrets, write_report
 
@@ -134,3 +134,18 @@ def test_a_real_run_live_over_and_opened_again(tune: Any, runs: Path) -> None:
     again = jupyter_ft.open("support")
     assert again.report(runs / "page.html") == runs / "page.html"
     assert "finished · step 6 of 6" in text_of((runs / "page.html").read_text())
+
+
+def test_a_classifiers_matrix_is_that_of_the_best_step(run: SmallRun) -> None:
+    labels = ["angry", "<b>glad"]
+    for loss, counts in ((0.9, [[1, 3], [2, 6]]), (0.4, [[3, 1], [0, 8]]), (0.6, [[4, 0], [4, 4]])):
+        run.take(10)
+        scores = {"eval_accuracy": (counts[0][0] + counts[1][1]) / 12, "eval_f1_macro": 0.5}
+        run.score(loss, 10 if run.step == 10 else 20, Confusion(labels=labels, counts=counts), **scores)
+    page = report_html(run)
+    said = re.sub(r"\|+", "|", text_of(page))
+    assert "|Labels at step 20: accuracy 0.9167, macro F1 0.5|" in said
+    assert "|angry|3|1|0.75|" in said
+    assert "glad|0|8|1|" in said
+    assert "<b>glad" not in page
+    assert "Labels at step" not in text_of(report_html(SmallRun()))

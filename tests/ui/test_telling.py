@@ -6,7 +6,7 @@ import numpy as np
 from small_run import SmallRun
 
 from jupyter_ft.event_log import Cursor
-from jupyter_ft.messages import CheckpointSaved, Crashed, EvalDone, Logged, Progress, ReplyPart, Resumed
+from jupyter_ft.messages import CheckpointSaved, Confusion, Crashed, EvalDone, Logged, Progress, ReplyPart, Resumed
 from jupyter_ft.ui.telling import (
     BEAT_EVERY,
     MARKS_KEPT,
@@ -180,3 +180,13 @@ def test_a_line_or_a_traceback_without_end_does_not_swell_the_message(run: Small
     assert len(lines) == 200
     assert lines[0]["text"].startswith("axx")
     assert message.content["events"][-1]["traceback"].endswith("the last line")
+
+
+def test_a_latecomer_is_told_one_confusion_matrix() -> None:
+    matrix = Confusion(labels=["a", "b"], counts=[[1, 2], [3, 4]])
+    more = {"metrics": {"eval_accuracy": 0.5}, "best_step": 1, "rows": 10, "seconds": 1.0}
+    scored = [EvalDone(step=step, confusion=matrix if step < 4 else None, **more) for step in (1, 2, 3, 4)]
+    told = digest(scored)
+    assert [event.confusion for event in told] == [None, None, matrix, None]
+    assert all(event.metrics == {"eval_accuracy": 0.5} for event in told)
+    assert scored[0].confusion == matrix  # the log keeps them all
