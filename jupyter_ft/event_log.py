@@ -52,7 +52,7 @@ def _row(event: StepDone) -> dict[str, float]:
     return {**event.metrics, **row, "tokens_per_second": per_second, TIME: event.time}
 
 
-def _read(path: Path, size: int) -> Iterator[Event]:
+def read_events(path: Path, size: int) -> Iterator[Event]:
     """The events in the first `size` bytes; a line that is torn, or from a newer version, is passed over."""
     with path.open("rb") as lines:
         for line in lines:
@@ -97,7 +97,7 @@ class EventLog:
         """Keep what the file holds; an unfinished last line is cut off, so that the next has a line of its own."""
         if not path.exists():
             return
-        for event in _read(path, path.stat().st_size):
+        for event in read_events(path, path.stat().st_size):
             self._keep(event)
         with path.open("rb+") as file:
             size = file.seek(0, os.SEEK_END)
@@ -167,7 +167,7 @@ class EventLog:
             if self._events.whole or self._path is None:
                 return self._events.since(0)
             size = self._path.stat().st_size
-        return [event for event in _read(self._path, size) if not isinstance(event, StepDone)]
+        return [event for event in read_events(self._path, size) if not isinstance(event, StepDone)]
 
     def newest(self, kind: type[Kind]) -> Kind | None:
         """The last event of a kind, or None."""

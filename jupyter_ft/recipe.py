@@ -122,6 +122,8 @@ _SESSIONS_OWN = {
     "load_best_model_at_end",
     "metric_for_best_model",
     "auto_find_batch_size",
+    "sync_ref_model",
+    "precompute_ref_log_probs",
     "lr_scheduler_kwargs",
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
@@ -139,7 +141,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     Raises `RecipeError`, one line, for an unknown key, a wrong type or a value out of range.
     """
     fixed: dict[str, Any] = {}
-    asked = _lift(asked)
+    asked = lift(asked)
     _refuse_twice(asked)
     for key, value in asked.items():
         _put(fixed, ALIASES.get(key, key), as_plain(value))
@@ -163,7 +165,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _lift(asked: Mapping[str, Any]) -> dict[str, Any]:
+def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
     """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names."""
     adapter = asked.get("adapter")
     if not isinstance(adapter, Mapping):

@@ -39,8 +39,20 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
         own = copy.deepcopy(model).float().requires_grad_(True)
         own.config.dtype = torch.float32
     if start is not None:
-        put_weights(own, read_weights(start))
+        begin_with(own, start)
     return own
+
+
+def begin_with(model: Any, folder: Path) -> None:
+    """Put the weights of another run in, and those of its head where this one's is of the same kind and labels."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    stored, backbone = read_weights(folder), f"{inner.base_model_prefix}."
+    head = {name for name in stored if not name.removeprefix("base_model.model.").startswith(backbone)}
+    own = {plain_name(name): p.shape for name, p in model.named_parameters()}
+    same = all(own.get(name) == stored[name].shape for name in head)
+    if same and head and hasattr(inner, "head_modules"):
+        same = (folder / "config.json").is_file() and labels_in(folder) == tuple(inner.config.id2label.values())
+    put_weights(model, {name: tensor for name, tensor in stored.items() if same or name not in head})
 
 
 def plain_name(name: str) -> str:
@@ -105,7 +117,7 @@ def put_weights(model: Any, tensors: Tensors) -> None:
     own = {plain_name(name): p for name, p in model.named_parameters()}
     for name, tensor in tensors.items():
         if name not in own or own[name].shape != tensor.shape:
-            raise CheckpointError(f"{name} is of another model than the run's")
+            raise CheckpointError(f"the weights do not fit ({name}): they are of another model, or of other labels")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -45,6 +45,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainer": {"num_train_epochs": 1}}, "write it as epochs"),
     ({"trainer": {"packing": True}}, "write it as packing, at the top level"),
     ({"trainer": {"output_dir": "x"}}, "the session's own"),
+    ({"method": "dpo", "trainer": {"sync_ref_model": True}}, "the session's own"),
+    ({"method": "kto", "trainer": {"precompute_ref_log_probs": True}}, "the session's own"),
     ({"early_stopping_patience": 3}, "add held_out: 10%"),
     ({"held_out": "150%"}, "a share like 0.1 or 10%"),
     ({"held_out": True}, "a share like 0.1 or 10%"),

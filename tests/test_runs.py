@@ -175,24 +175,26 @@ def test_of_those_that_take_over_a_lock_in_the_same_instant_one_wins(
 def test_a_file_system_without_locks_is_locked_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    real = fcntl.flock
+    real, waiting = fcntl.flock, threading.Event()
 
     def only_files(handle: int, how: int) -> None:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             raise OSError(95, "Operation not supported")
+        waiting.set()
         real(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", only_files)
     monkeypatch.setenv("JUPYTER_FT_CACHE", str(tmp_path / "cache"))
     run = RunFolder.create("support")
     run.lock()
+    waiting.clear()
     said: list[str] = []
     (stand_in,) = (tmp_path / "cache" / "locks").iterdir()
     with stand_in.open("w") as theirs:
         real(theirs, fcntl.LOCK_EX)
         refused = threading.Thread(target=lambda: said.append(refusal(run.path)))
         refused.start()
-        refused.join(0.3)
+        assert waiting.wait(60)
         assert not said
     refused.join(60)
     assert "in use by this kernel" in said[0]

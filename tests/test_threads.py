@@ -62,8 +62,9 @@ def test_a_reply_spares_the_cores_of_a_run(eight_threads: None, twin: Twin, besi
 def test_a_session_knows_of_the_run_beside_it(tune: Any) -> None:
     from jupyter_ft.session.handle import _a_run_computes
 
-    session = tune("beside", epochs=2)
+    session = tune("beside", epochs=10_000)
     session.wait(step=1)
     assert _a_run_computes()
-    session.wait(timeout=120)
+    session.stop().wait()
+    session.wait_until_over(60)
     assert not _a_run_computes()

@@ -187,6 +187,14 @@ def _format(found: dict[str, list[str]], asked: Mapping[str, str], theirs: list[
     return whole[0]  # the order of _NEEDED: text is taken only where there is nothing else
 
 
+def passed_over(source: Source, taken: Mapping[str, str], kind: Format) -> str:
+    """A column of labels that is not used, and what would learn from it; empty where there is none."""
+    free = [column for column in source.columns if column not in taken.values()]
+    names, method = (_CLASSES, "classification") if kind == "text" else (_NAMES["label"], "kto")
+    found = _candidates("label", free, {}, names)
+    return f"the column {shown(found[0])} is not used; method: {method} learns from it" if found else ""
+
+
 def _line(kind: Format, unsure: str, found: dict[str, list[str]]) -> str:
     needed = [*_NEEDED[kind], *([unsure] if unsure and unsure not in _NEEDED[kind] else [])]
     return f"columns: {{{', '.join(f'{ours}: {found[ours][0]}' for ours in needed)}}} or the like"

@@ -15,7 +15,7 @@ from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
 from .checks import kind_of, shown
-from .columns import INPUT, PART, Format, choose_columns
+from .columns import INPUT, PART, Format, choose_columns, passed_over
 from .conversations import RowError, conversation, other_roles, rated_answer, two_answers
 from .ratings import is_good
 from .read import REPORT_EVERY, Report, Source
@@ -93,6 +93,8 @@ def normalise(
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
     if source.raw:
         said, noted = _documents(source), noted + ((source.note,) if source.note else ())
+    unused = passed_over(source, taken, kind) if method == "sft" else ""
+    noted += (unused,) if unused else ()
     free = [split for split in HELD_OUT_SPLITS if split in source.splits]
     if free:
         noted += (f"the data set has a split '{free[0]}', which is not used; held_out: {free[0]} evaluates on it",)

@@ -11,6 +11,7 @@ from jupyter_ft.session import Session, sessions
 from jupyter_ft.ui.preview import preview
 from jupyter_ft.ui.rows import PAGE
 
+from .finetune import reading
 from .line import Line
 from .notebook import Place, data_of, model_of, session_of, show_html
 
@@ -26,12 +27,15 @@ def run(shell: Any, line: Line) -> None:
     data = _meant(shell, line, asked)
     if isinstance(data, Session) and asked:
         raise RecipeError(f"the rows of '{data.name}' are as its recipe says; leave out {', '.join(asked)}")
-    model = model_of(shell, asked.pop("model", "demo"))
-    if not isinstance(model, str):
+    named = asked.pop("model", None)
+    model = None if named is None else model_of(shell, named)
+    if not isinstance(model, str | None):
         raise RecipeError(f"model = {model!r:.80}: should be demo, a folder or a hub id")
     rows, row = (line.whole_number(option) for option in ("--rows", "--row"))
-    shown = preview(data, model, rows=rows or PAGE, row=row, every="--all" in line.switches, **asked)
     place = Place.of(shell)
+    with reading(place) as progress:
+        every = "--all" in line.switches
+        shown = preview(data, model, rows=rows or PAGE, row=row, every=every, progress=progress, **asked)
     show_html(shown._repr_html_() if place.rich else "", repr(shown), place)
 
 

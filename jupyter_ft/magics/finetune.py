@@ -25,10 +25,18 @@ from .notebook import Place, bind, check_free, data_of, model_of, one_line, say,
 GRAMMAR = Grammar(
     usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace] [--dry-run]"
     " [--wait | --no-wait] [--out VAR]",
-    about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.",
+    about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.\n"
+    "method: supervised (the default), self-supervised, classification, dpo, kto or reward. Other keys: adapter,\n"
+    "columns, held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
+    "answered with the nearest.",
     options=(
-        Option("--model", "demo, a local folder, or a hub id", "M"),
-        Option("--data", "a CSV, JSON Lines or text file, a folder of text, a notebook variable, or demo:support", "D"),
+        Option("--model", "demo, a local folder, or a hub id; with --from left out", "M"),
+        Option(
+            "--data",
+            "a CSV, JSON, JSON Lines, Parquet or text file (or a glob), a folder of text, a hub id, a notebook "
+            "variable, or demo:support",
+            "D",
+        ),
         Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
@@ -69,8 +77,9 @@ def run(shell: Any, first_line: str, text: str) -> None:
         variables = _variables(shell, name, line.options.get("--out"))
         if "--dry-run" in line.switches:
             refuse_live(name, replace="--replace" in line.switches)
+        resumed = name if "--resume" in line.switches else None
         with reading(place) as progress:
-            planned = plan(model, data, asked, progress)
+            planned = plan(model, data, asked, progress, to_start="--dry-run" not in line.switches, resume=resumed)
         if "--dry-run" in line.switches:
             say(_told(planned, name))
             return

@@ -10,6 +10,7 @@ from typing import Any
 from jupyter_ft.errors import RecipeError, did_you_mean
 from jupyter_ft.messages import (
     Applied,
+    ChatWaits,
     CheckpointSaved,
     Crashed,
     DataReady,
@@ -75,6 +76,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
     Logged: lambda e: (e.level, e.text),
     Crashed: lambda e: ("error", e.traceback or e.error),
     DataReady: lambda e: ("info", e.said),
+    ChatWaits: lambda e: ("info", e.said),
     StateChanged: lambda e: ("info", e.state + (f": {e.note}" if e.note else f" at step {e.step}")),
     Resumed: lambda e: ("info", f"goes on from the checkpoint of step {e.step}"),
     Applied: lambda e: ("info", f"{e.verb} applied at step {e.step}{': ' * bool(e.changes)}{change_text(e)}"),

@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer
 from ..data import render_pairs
 from ..hyperparameters import DpoHyperparameters
 from ..recipe import Recipe
-from ..weights import put_weights, read_weights, to_train
+from ..weights import begin_with, to_train
 from .method import Method, arguments, dataset, hush, no_telemetry
 
 _SAMPLE = {"prompt": "a", "chosen": "b", "rejected": "c"}  # TRL tokenises what it is built with
@@ -58,7 +58,7 @@ def reference(model: Any, start: Path | None) -> Any:
     if start is None:
         return model
     reference = copy.deepcopy(model)
-    put_weights(reference, read_weights(start))
+    begin_with(reference, start)
     return reference
 
 

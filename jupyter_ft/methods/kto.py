@@ -67,8 +67,6 @@ def build(
     order = config.train_sampling_strategy
     if order not in _ORDERS:
         raise RecipeError(f"trainer.train_sampling_strategy = {order!r}: kto takes rows {' or '.join(_ORDERS)}")
-    if config.precompute_ref_log_probs:
-        raise RecipeError("trainer.precompute_ref_log_probs: the pairs change with the batch size; leave it out")
     config.train_sampling_strategy = "sequential"  # TRL refuses another for its fixed pairs, which are not used
     full = recipe.adapter.kind == "full"
     with no_telemetry():

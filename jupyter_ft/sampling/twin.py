@@ -182,7 +182,7 @@ class FullTwin(Voices):
         self._nudge = nudge
         self._changed = threading.Condition()
         self._wanted = self._retired = False
-        self._held = self._last = 0
+        self._held, self._last = -1, 0
 
     def new_past(self) -> Any:
         """A whole copy of the base."""
@@ -206,7 +206,7 @@ class FullTwin(Voices):
     def live_voice(self) -> tuple[Any, int]:
         """The copy with the weights of the next boundary or, when the run is over, of its last checkpoint."""
         with self._changed:
-            if not self._retired and (self._held != self._last or not self._held):
+            if not self._retired and self._held != self._last:
                 self._wanted = True
                 self._nudge()
                 self._changed.wait_for(lambda: self._retired or not self._wanted)

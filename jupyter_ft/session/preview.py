@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Examples, Rendered, hold_out, labels_of
+from ..data import Examples, Rendered, Report, hold_out, labels_of
 from ..data.figures import TokenRows
 from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, overview
 from ..data.pieces import special_tokens
@@ -37,14 +37,21 @@ def tokenizer_of(recipe: Recipe) -> Any:
 # --- before a run -----------------------------------------------------------------------------------------------------
 
 
-def look_at(data: object, model: str, recipe: Mapping[str, Any], *, every: bool = False) -> Look:
+def look_at(
+    data: object,
+    model: str | None,
+    recipe: Mapping[str, Any],
+    *,
+    every: bool = False,
+    progress: Report | None = None,
+) -> Look:
     """The rows of `data` as `model` would see them under `recipe`, and figures over them.
 
     The figures are of the first `MOST_MEASURED` rows to train on and held out, or of all where `every` is set. Raises
     `RecipeError`, `DataError` or `ModelError` as `finetune` does; where it would refuse because nothing is left to
     train, the rows are shown and that is said.
     """
-    checked, examples, _ = plan(model, data, recipe)
+    checked, examples, _ = plan(model, data, recipe, progress, to_start=False)
     train, apart = hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     drawn = apart is not None and not isinstance(checked.held_out, str)
     tokenizer = tokenizer_of(checked)

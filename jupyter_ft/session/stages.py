@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AddressError, CheckpointError, RecipeError
-from ..event_log import EventLog
+from ..errors import AddressError, CheckpointError, RecipeError, Refused
+from ..event_log import read_events
+from ..hyperparameters import METHOD_WORDS
 from ..messages import OVER, EvalDone
-from ..recipe import ALIASES, Recipe, parse_recipe
+from ..recipe import ALIASES, Recipe, lift, parse_recipe
 from ..runs import RunFolder
 from .address import parse_address
 from .registry import sessions
@@ -34,25 +37,34 @@ class Parent:
 
     def beneath(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """`asked` over what is inherited. `RecipeError` for another model or shape of adapter: the weights fit none."""
+        asked = lift(asked)
+        asked = {key: value for key, value in asked.items() if (key, value) != ("adapter", {})}
         given = {ALIASES.get(key, key) for key in asked}
         mine = self.recipe
         inherited = {name: getattr(mine, name) for name in INHERITED if name not in given}
+        method = METHOD_WORDS.get(asked.get("method", "sft"), asked.get("method", "sft"))
+        if method == "classification":
+            inherited.pop("system", None)  # a text is classified as it is
         if not any(key.partition(".")[0] == "adapter" for key in given):
             inherited["adapter"] = mine.adapter.model_dump()
         if mine.adapter.kind == "lora" and "alpha" not in given:
-            inherited["alpha"] = mine.hyperparameters.alpha
+            inherited["alpha"] = self._alpha()  # it may have been changed since the start
         whole = {**inherited, **asked}
         wanted = parse_recipe(whole)
         for name in ("model", "revision", "adapter"):
             if getattr(wanted, name) != getattr(mine, name):
                 raise RecipeError(
-                    f"{name} is another than that of '{self.name}', whose weights would not fit; leave {name} out"
+                    f"'{self.name}' was trained with another {name}, so its weights do not fit; leave {name} out"
                 )
         return whole
 
+    def _alpha(self) -> float:
+        config = self.folder / "adapter_config.json"
+        return float(json.loads(config.read_text(encoding="utf-8"))["lora_alpha"])
 
-def find_parent(address: str) -> Parent:
-    """The weights at `address` (`RUN`, `RUN@best`, `RUN@STEP`; a live run is saved first).
+
+def find_parent(address: str, *, save: bool = True) -> Parent:
+    """The weights at `address` (`RUN`, `RUN@best`, `RUN@STEP`; a live run is saved first, but for a mere look).
 
     Raises `AddressError` or `CheckpointError`, with what there is, where they cannot be started from.
     """
@@ -63,26 +75,36 @@ def find_parent(address: str) -> Parent:
     folder = sessions[name].run_folder if name in sessions else RunFolder.find(name)
     recipe = parse_recipe(folder.read_recipe()[0])
     if asked.at in ("live", "last"):
-        _save_now(name)
+        if save:
+            _save_now(name)
         step = folder.newest_good()[0]
     else:
         step = _best(folder, name) if asked.at == "best" else int(asked.at)
     return Parent(name, step, folder.visit(step), recipe)
 
 
+def known_parent(child: str, address: str) -> Parent | None:
+    """The parent of a run that is there, by what that run keeps of it; None where it began with another address."""
+    folder = RunFolder.find(child)
+    asked, about = folder.read_recipe()
+    if asked.get("start_from") != address or "parent" not in about:
+        return None
+    return Parent(about["parent"]["run"], int(about["parent"]["step"]), folder.start, parse_recipe(asked))
+
+
 def _save_now(name: str) -> None:
     session = sessions.get(name)
     if session is not None and session.state not in OVER:
-        session.save().wait()
+        with suppress(Refused):  # it has ended meanwhile, and its last checkpoint is there
+            session.save().wait()
 
 
 def _best(folder: RunFolder, name: str) -> int:
     if name in sessions:
         step = sessions[name].best_step
     else:
-        log = EventLog(folder.events)
-        evaluated = [event for event in log.read(steps="none")[0].events if isinstance(event, EvalDone)]
-        log.close()
+        size = folder.events.stat().st_size  # read only: another process may be writing to it
+        evaluated = [event for event in read_events(folder.events, size) if isinstance(event, EvalDone)]
         step = evaluated[-1].best_step if evaluated else None
     if step is None:
         raise CheckpointError(f"'{name}' has no best step: nothing was held out (held_out: 10%); name a step, or @last")

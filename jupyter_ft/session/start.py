@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .. import data as data_package
 from .._version import __version__
 from ..data import Examples, Report
-from ..errors import DataError, ModelError, RecipeError, RunFolderError
+from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
 from ..recipe import ALIASES, Recipe, parse_recipe
@@ -20,7 +20,7 @@ from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..trainer_fields import check_trainer_fields
 from .handle import Session
 from .registry import sessions
-from .stages import Parent, find_parent
+from .stages import Parent, find_parent, known_parent
 
 
 class Plan(NamedTuple):
@@ -31,12 +31,23 @@ class Plan(NamedTuple):
     parent: Parent | None
 
 
-def plan(model: str | None, data: object, recipe: Mapping[str, Any], progress: Report | None = None) -> Plan:
-    """What `finetune` would start; `progress` is told how far the rows are.
+def plan(
+    model: str | None,
+    data: object,
+    recipe: Mapping[str, Any],
+    progress: Report | None = None,
+    *,
+    to_start: bool = True,
+    resume: str | None = None,
+) -> Plan:
+    """What `finetune` would start, or (not `to_start`) what there is to look at.
 
-    Raises as it does. Loads nothing, and leaves nothing behind where it is interrupted.
+    `progress` is told how far the rows are.
+
+    `resume` is the name of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads
+    nothing, and leaves nothing behind where it is interrupted, but a checkpoint of a live parent.
     """
-    parent, recipe = _beneath(model, recipe)
+    parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
@@ -54,14 +65,17 @@ def plan(model: str | None, data: object, recipe: Mapping[str, Any], progress: R
     return Plan(checked, examples, parent)
 
 
-def _beneath(model: str | None, recipe: Mapping[str, Any]) -> tuple[Parent | None, dict[str, Any]]:
+def _beneath(
+    model: str | None, recipe: Mapping[str, Any], to_start: bool, resume: str | None
+) -> tuple[Parent | None, dict[str, Any]]:
     """The run to start from, where one is named, and the whole recipe, with what it has of that."""
     asked = {ALIASES.get(key, key) if key in ("from", "model_name_or_path") else key: v for key, v in recipe.items()}
     asked = asked if model is None else {"model": model, **asked}
     address = asked.get("start_from")
     if address is None:
         return None, {"model": "demo", **asked}
-    parent = find_parent(str(address))
+    known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
+    parent = known or find_parent(str(address), save=to_start)
     return parent, parent.beneath(asked)
 
 
@@ -104,7 +118,8 @@ def finetune(
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     wanted = check_name("run" if name is None else name)
-    return begin(wanted, plan(model, data, recipe), replace=replace, resume=resume)
+    planned = plan(model, data, recipe, resume=wanted if resume else None)
+    return begin(wanted, planned, replace=replace, resume=resume)
 
 
 def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session:
@@ -139,7 +154,7 @@ def _create(wanted: str, planned: Plan) -> Session:
         about = about_run({k: getattr(examples, k) for k in _OF_DATA} | {"held_out": held_out})
         if parent is not None:
             about["parent"] = parent.about()
-            copy_weights(parent.folder, folder.start)  # the parent may go, or go on
+            _copy_start(parent, folder)
         folder.write_recipe(recipe, about)
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
@@ -156,6 +171,14 @@ def _create(wanted: str, planned: Plan) -> Session:
     for note in (*began, examples.said, *examples.notes):
         session.log.append(Logged(level="info", text=note))
     return session
+
+
+def _copy_start(parent: Parent, folder: RunFolder) -> None:
+    """Keep the weights to start from: the parent may go, or go on (and have let go of them while rows were read)."""
+    try:
+        copy_weights(parent.folder, folder.start)
+    except FileNotFoundError:
+        raise CheckpointError(f"'{parent.name}' no longer keeps step {parent.step}; run the cell again") from None
 
 
 _OF_DATA = ("format", "said", "fingerprint", "path")
@@ -196,10 +219,14 @@ def free_name(wanted: str) -> str:
     return name
 
 
-def _continue(wanted: str, recipe: Recipe) -> Session:
+def _runs_of(wanted: str) -> list[str]:
+    """The runs of that name, the newest first."""
     names = [p.parent.name for p in runs_root().glob(f"{wanted}*/recipe.yaml") if _is_of(p.parent.name, wanted)]
-    newest_first = sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
-    for name in newest_first:
+    return sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
+
+
+def _continue(wanted: str, recipe: Recipe) -> Session:
+    for name in _runs_of(wanted):
         was_open = name in sessions
         session = open_run(name)
         if session.state == "finished":

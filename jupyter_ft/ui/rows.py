@@ -102,7 +102,7 @@ def _figures(told: Overview) -> list[tuple[str, str]]:
     of = f"of the first {told.of_first:,} rows" if told.of_first else ""
     held_out = [(f"{told.held_out:,}", "held out")] if told.held_out else []
     trained = (f"{share:.0%}" if share >= 0.01 or not share else f"{share:.1%}", "of them trained")
-    return [(f"{told.rows:,}", "rows to train on"), *held_out, (f"{told.tokens:,}", f"tokens {of}".strip()), trained]
+    return [(f"{told.rows:,}", f"rows to train on {of}".strip()), *held_out, (f"{told.tokens:,}", "tokens"), trained]
 
 
 def _sum(told: Overview) -> str:

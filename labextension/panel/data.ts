@@ -9,8 +9,8 @@ export type Where = { side: string; first?: number; number?: number };
 export class Data {
   readonly element: HTMLElement;
   private readonly style = h("style");
-  private readonly rows = h("div", { class: "jft-rows", "data-testid": "rows", "aria-live": "polite" });
-  private readonly place = h("span", { class: "jft-dim", "data-testid": "rows-place" });
+  private readonly rows = h("div", { class: "jft-rows", "data-testid": "rows", role: "region", "aria-label": "Rows", tabindex: 0 });
+  private readonly place = h("span", { class: "jft-dim", "data-testid": "rows-place", role: "status" });
   private readonly side = h("select", { "data-testid": "rows-side", "aria-label": "Rows to show", hidden: true });
   private readonly jump = h("input", { type: "number", min: 1, placeholder: "Go to row", "aria-label": "Go to row", "data-testid": "rows-jump" });
   private readonly before = this.button("‹ Previous", "rows-previous", -1);

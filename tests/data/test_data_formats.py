@@ -296,3 +296,15 @@ def test_choices_that_cannot_be_used_are_said(row: dict[str, Any], said: str) ->
 def test_choices_given_to_sft_name_the_method() -> None:
     with pytest.raises(DataError, match="method: dpo learns from them"):
         load([{"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}], {})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "Hi", "completion": "No.", "label": False}, "the column 'label' is not used; method: kto"),
+        ({"text": "lovely", "sentiment": "good"}, "the column 'sentiment' is not used; method: classification"),
+    ],
+)
+def test_labels_that_supervised_tuning_passes_over_are_said(row: dict[str, Any], said: str) -> None:
+    assert any(note.startswith(said) for note in load([row], {}).notes)
+    assert not any("is not used" in note for note in load([{"prompt": "Hi", "completion": "Yes."}], {}).notes)

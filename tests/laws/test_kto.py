@@ -166,10 +166,7 @@ def test_what_does_not_go_with_pairs_is_refused(tune: Any) -> None:
     with pytest.raises(RecipeError, match="batch_size = 1: should be greater"):
         session.set(batch_size=1).wait()
     session.wait(timeout=60)
-    for trainer, why in (
-        ({"train_sampling_strategy": "group_by_length"}, "kto takes rows sequential or random"),
-        ({"precompute_ref_log_probs": True}, "the pairs change with the batch size"),
-    ):
+    for trainer, why in (({"train_sampling_strategy": "group_by_length"}, "kto takes rows sequential or random"),):
         refused = tune("refused", **ASKED, trainer=trainer)
         refused.wait_until_over(60)
         assert refused.state == "failed"

@@ -14,6 +14,7 @@ from ._runs import final_hash, finish, hash_of
 from .test_methods import ASKED, PAIRS
 
 CHOICES = {key: value for key, value in ASKED.items() if key != "data"}
+LONG = CHOICES | {"epochs": 10}  # to be stopped on the way
 
 
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"], ids=["lora", "full"])
@@ -23,7 +24,7 @@ def test_a_dpo_run_starts_from_and_refers_to_its_parent(tune: Any, adapter: Any)
 
     parent = tune("parent", epochs=2, adapter=adapter, system="Be short.")
     finish(parent)
-    child = jupyter_ft.finetune(data=PAIRS, name="child", start_from="parent", **CHOICES)
+    child = jupyter_ft.finetune(data=PAIRS, name="child", start_from="parent", **LONG)
     losses, final = finish(child)
     began = hash_of(read_weights(child.run_folder.start))
     assert began == final_hash(parent) != final
@@ -37,7 +38,7 @@ def test_a_dpo_run_starts_from_and_refers_to_its_parent(tune: Any, adapter: Any)
     loaded = [e for e in child.events if isinstance(e, Progress) and e.what.startswith("loading")]
     assert loaded == []  # one base for both
 
-    again = jupyter_ft.finetune(data=PAIRS, name="again", start_from=f"parent@{parent.step}", **CHOICES)
+    again = jupyter_ft.finetune(data=PAIRS, name="again", start_from=f"parent@{parent.step}", **LONG)
     again.wait(step=3)
     again.stop().wait()
     again.wait_until_over(60)
@@ -62,9 +63,9 @@ def test_what_cannot_be_started_from_is_said(tune: Any) -> None:
 
     finish(tune("parent"))
     start = {"data": PAIRS, "name": "child", **CHOICES}
-    with pytest.raises(RecipeError, match="adapter is another than that of 'parent'"):
+    with pytest.raises(RecipeError, match="'parent' was trained with another adapter"):
         jupyter_ft.finetune(start_from="parent", adapter={"r": 8}, **start)
-    with pytest.raises(RecipeError, match="model is another than that of 'parent'"):
+    with pytest.raises(RecipeError, match="'parent' was trained with another model"):
         jupyter_ft.finetune("demo", start_from="parent", **start)
     with pytest.raises(CheckpointError, match="no weights of step 999; there are: "):
         jupyter_ft.finetune(start_from="parent@999", **start)
@@ -73,3 +74,41 @@ def test_what_cannot_be_started_from_is_said(tune: Any) -> None:
     with pytest.raises(AddressError, match="what every run starts from"):
         jupyter_ft.finetune(start_from="base", **start)
     assert "child" not in jupyter_ft.sessions
+
+
+def test_a_classifier_starts_from_a_run_that_speaks_and_the_other_way_round(tune: Any) -> None:
+    import jupyter_ft
+
+    finish(tune("speaks", system="Be short."))
+    labelled = [{"text": f"text {n}", "label": "good" if n % 2 else "bad"} for n in range(24)]
+    judge = jupyter_ft.finetune(data=labelled, name="judge", start_from="speaks", method="classification", epochs=1)
+    finish(judge)
+    assert judge.recipe.system is None
+    back = jupyter_ft.finetune(data=PAIRS, name="back", start_from="judge", **CHOICES)
+    assert finish(back)[0][0] == pytest.approx(math.log(2), abs=1e-6)
+
+    others = [{"text": f"text {n}", "label": "new" if n % 2 else "old"} for n in range(24)]
+    again = jupyter_ft.finetune(data=others, name="again", start_from="judge", method="classification", epochs=1)
+    finish(again)
+    assert again.chat("text 3").startswith(("new", "old"))  # the head of other labels is not taken over
+
+
+def test_a_child_has_the_alpha_that_its_parents_weights_were_trained_at_and_needs_the_parent_no_more(tune: Any) -> None:
+    import shutil
+
+    import jupyter_ft
+
+    parent = tune("parent", epochs=4)
+    parent.set(alpha=64, step=5)
+    finish(parent)
+    asked = {"data": PAIRS, "name": "child", "start_from": "parent", **LONG}
+    child = jupyter_ft.finetune(**asked)
+    assert child.recipe.hyperparameters.alpha == 64
+    child.wait(step=3)
+    child.stop().wait()
+    child.wait_until_over(60)
+    parent.close()
+    shutil.rmtree(parent.folder)
+    assert jupyter_ft.finetune(**asked, resume=True) is child
+    finish(child)
+    assert child.state == "finished"

@@ -86,7 +86,7 @@ def test_it_is_said_where_the_run_waits_for_a_reply(browser: Browser, run: Small
     spoken = {"text": "I am sorry.", "tokens": 3, "tokens_per_second": 2.0, "first_token_seconds": 1.0, "ended": "eos"}
     run.log.append(ReplyDone(**said, **spoken, between_steps=True))
     view.turn()
-    assert stamps(view) == [f"step {run.step} · 2 tok/s · the run waited"]
+    assert stamps(view) == [f"step {run.step} · 2.0 tok/s · the run waited"]
     run.become("finished")
     view.turn()
     assert hint.inner_text() == ""

@@ -33,7 +33,7 @@ def tokenise(run: SmallRun) -> None:
         assert part is not None
         file = run.folder / "data" / name
         rendered = render(part, tokenizer, system="Be kind.", max_length=run.recipe.max_length, file=file)
-        keep_about(file, rendered, examples, part, (examples.said,))
+        keep_about(file, rendered, (examples.said,))
     run.log.append(DataReady(said="", rows=1, dropped=0, tokens=1, trained_tokens=1))
 
 
