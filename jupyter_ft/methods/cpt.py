@@ -10,7 +10,6 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from ..data import render_windows
-from ..errors import RecipeError
 from ..recipe import Recipe
 from . import sft
 from .method import Method
@@ -29,15 +28,7 @@ class Perplexity(TrainerCallback):  # type: ignore[misc]
 
 
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> SFTTrainer:
-    """A trainer over `rows` (`input_ids`, `labels`) that has not begun; arguments and errors as for `sft.build`.
-
-    Raises `RecipeError` for an encoder, which sees the token that it would have to predict.
-    """
-    encoders = [name for name in model.config.architectures or () if name.endswith("ForMaskedLM")]
-    if encoders:
-        raise RecipeError(
-            f"{recipe.model} is an encoder ({encoders[0]}), which sees what comes next; give a causal model"
-        )
+    """A trainer over `rows` (`input_ids`, `labels`) that has not begun; arguments and errors as for `sft.build`."""
     trainer = sft.build(model, tokenizer, recipe, rows, folder, **more)
     trainer.add_callback(Perplexity())
     return trainer

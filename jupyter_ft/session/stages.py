@@ -42,8 +42,8 @@ class Parent:
         given = {ALIASES.get(key, key) for key in asked}
         mine = self.recipe
         inherited = {name: getattr(mine, name) for name in INHERITED if name not in given}
-        method = METHOD_WORDS.get(asked.get("method", "sft"), asked.get("method", "sft"))
-        if method == "classification":
+        method = str(asked.get("method", "sft"))
+        if METHOD_WORDS.get(method, method) == "classification":
             inherited.pop("system", None)  # a text is classified as it is
         if not any(key.partition(".")[0] == "adapter" for key in given):
             inherited["adapter"] = mine.adapter.model_dump()
