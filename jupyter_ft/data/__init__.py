@@ -6,6 +6,7 @@ Importing this imports neither torch nor transformers nor pandas; a tokenizer co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 from .columns import Format
@@ -18,6 +19,7 @@ from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
+from .spool import Spool
 from .windows import render_windows
 
 __all__ = [
@@ -62,6 +64,17 @@ def load(
     now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
     """
     source = read(data, progress)
+    with source.rows if isinstance(source.rows, Spool) and source is not data else nullcontext():
+        return _with_held_out(source, columns, held_out, progress, method)
+
+
+def _with_held_out(
+    source: Source,
+    columns: Mapping[str, str],
+    held_out: float | str | None,
+    progress: Report | None,
+    method: str,
+) -> Examples:
     examples = normalise(source, columns, progress, method)
     if not isinstance(held_out, str):
         return examples

@@ -68,20 +68,9 @@ def normalise(
     cannot be used: where the first one is, how many there are, and the fix.
     """
     kind, taken = choose_columns(source, columns, method)
-    rows = Spool()
     notes: Counter[str] = Counter()
-    bad: list[tuple[int, RowError]] = []
-    alike = 0
-    for index, row in enumerate(source.rows):
-        if progress and index % REPORT_EVERY == 0:
-            progress("checking", index)
-        try:
-            rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
-        except RowError as reason:
-            bad = bad or [(index, reason)]
-            alike += reason.what == bad[0][1].what
-    if bad:
-        raise DataError(_complaint(source, *bad[0], alike))
+    with Spool() as rows:
+        _check(source, kind, taken, rows, notes, progress=progress)
     notes[SAME] = len(rows) - rows.distinct()
     noted = tuple(f"{count:,} {'row' if count == 1 else 'rows'}: {what}" for what, count in notes.items() if count)
     prompt = " + ".join(repr(taken[ours]) for ours in ("context", "prompt", INPUT) if ours in taken)
@@ -105,6 +94,30 @@ def _documents(source: Source) -> str:
     count = len(source.files) or 1
     passages = f", read in {len(source.rows):,} passages" if len(source.rows) > count else ""
     return f"{count:,} document{'s' * (count > 1)} from {source.name}{passages}"
+
+
+def _check(
+    source: Source,
+    kind: Format,
+    taken: Mapping[str, str],
+    rows: Spool,
+    notes: Counter[str],
+    *,
+    progress: Report | None,
+) -> None:
+    """Put the rows of `source` into `rows` as examples, and what is to be said of them into `notes`."""
+    bad: list[tuple[int, RowError]] = []
+    alike = 0
+    for index, row in enumerate(source.rows):
+        if progress and index % REPORT_EVERY == 0:
+            progress("checking", index)
+        try:
+            rows.append(_BUILD[kind]({ours: row.get(theirs) for ours, theirs in taken.items()}, notes))
+        except RowError as reason:
+            bad = bad or [(index, reason)]
+            alike += reason.what == bad[0][1].what
+    if bad:
+        raise DataError(_complaint(source, *bad[0], alike))
 
 
 def _complaint(source: Source, index: int, first: RowError, alike: int) -> str:

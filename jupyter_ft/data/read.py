@@ -113,7 +113,17 @@ def _spooled(
     named: Iterable[tuple[str, Generator[tuple[int, Row]]]], path: str | list[str] | None, progress: Report | None
 ) -> Source:
     """The rows of one or more sources of the same columns, one after the other, put onto the disk."""
-    spool, lines, digest = Spool(), array("Q"), sha256()
+    with Spool() as spool:
+        return _put(spool, named, path, progress)
+
+
+def _put(
+    spool: Spool,
+    named: Iterable[tuple[str, Generator[tuple[int, Row]]]],
+    path: str | list[str] | None,
+    progress: Report | None,
+) -> Source:
+    lines, digest = array("Q"), sha256()
     files: list[tuple[int, str]] = []
     columns: dict[str, None] = {}
     for name, found in named:

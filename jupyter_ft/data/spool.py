@@ -47,6 +47,9 @@ class _Disk:
             self._file.seek(at)
             return self._file.read(size)
 
+    def close(self) -> None:
+        self._file.close()
+
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
@@ -56,7 +59,7 @@ class Spool(Sequence[dict[str, Any]]):
     """A list of JSON objects, in order, that can only grow at its end.
 
     The file is in the cache folder and has no name, so that nothing is left of it when the process ends. `keys` holds
-    64 bits for each row; rows are the same where their keys are.
+    64 bits for each row; rows are the same where their keys are. In a `with`, the file goes where an error leaves it.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
@@ -65,6 +68,13 @@ class Spool(Sequence[dict[str, Any]]):
         self._end = 0
         for row in rows:
             self.append(row)
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:  # whoever keeps the error keeps the frames, and with them this
+            self._disk.close()
 
     def append(self, row: dict[str, Any]) -> None:
         """Put `row` at the end."""
