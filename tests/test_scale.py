@@ -140,6 +140,7 @@ def along_the_way(number: int) -> list[Event]:
     ]
 
 
+@pytest.mark.slow
 def test_what_comes_along_by_itself_does_not_grow_in_memory_and_is_all_on_disk(tmp_path: Path) -> None:
     from jupyter_ft.session import Session
 
