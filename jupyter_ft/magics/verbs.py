@@ -12,7 +12,7 @@ from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
-from jupyter_ft.session import Receipt, Session, open_run, sessions
+from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
@@ -117,6 +117,15 @@ def _open(shell: Any, line: Line) -> None:
     variable = line.options.get("--out", variable_of(session.name))
     check_free(shell, variable)
     bind(shell, variable, session)
+    show(session, Place.of(shell))
+
+
+def _fork(shell: Any, line: Line) -> None:
+    address, name = line.words
+    variable = line.options.get("--out", variable_of(name))
+    check_free(shell, variable)
+    session = fork(address, name, line.pairs)
+    bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
     show(session, Place.of(shell))
 
 
@@ -264,6 +273,16 @@ VERBS: dict[str, Verb] = {
             Option("--bundle", "also pack this, recipes and logs, without rows, prompts, replies, tokens", "FILE.zip"),
         ),
         words=(0, 0),
+    ),
+    "fork": _verb(
+        "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",
+        "A new run that goes on from a checkpoint of another (NAME, NAME@best, NAME@STEP) with these settings.",
+        _fork,
+        options=(Option("--out", "the variable; else the new name", "VAR"),),
+        words=(2, 2),
+        pairs=True,
+        keys=FINETUNE.keys,
+        example="%ft fork support@40 calmer learning_rate=2e-5",
     ),
     "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -42,6 +42,7 @@ from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
 from .talk import Talking
+from .travel import Travelling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def _a_run_computes() -> bool:
     return any(session.state in ("loading", "running") for session in sessions.values())
 
 
-class Session(Talking):
+class Session(Talking, Travelling):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
     views: ClassVar[Views | None] = None
@@ -152,9 +153,9 @@ class Session(Talking):
         return self._health
 
     @property
-    def steps(self) -> list[int]:
-        """The steps with a checkpoint from which the run can be resumed."""
-        return self.run_folder.checkpoints()
+    def examples(self) -> Examples | None:
+        """Its rows, where they are at hand."""
+        return self._examples
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -311,11 +312,15 @@ class Session(Talking):
 
     # --- running ---
 
-    def launch(self, resume: str | None = None, room: int | None = None) -> None:
-        """Start the run in the background; `resume` is the id of the command that asked to go on, `room` `Job`'s."""
+    def launch(self, resume: str | None = None, room: int | None = None, first: Sequence[Set] = ()) -> None:
+        """Start the run in the background; `resume` is the id of the command that asked to go on, `room` `Job`'s.
+
+        The edits `first` are made before its first step.
+        """
         if self._examples is None:
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
+        inbox.put_back(first)
         examples = self._examples
         self._gate = self.views.cell_end() if self.views is not None else None
 
