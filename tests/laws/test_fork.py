@@ -1,4 +1,4 @@
-"""A fork's first step starts from exactly what its parent had at that step, and what is not changed goes on as there."""
+"""A fork begins with exactly what its parent had at that step, and goes on as it did but for what is changed."""
 
 from __future__ import annotations
 
