@@ -71,6 +71,14 @@ class Save(_Said):
     id: str = Field(default_factory=_new_id)
 
 
+class Rewind(_Said):
+    """Take back the steps after `step`, which has a checkpoint, and go on from there."""
+
+    kind: Literal["rewind"] = "rewind"
+    id: str = Field(default_factory=_new_id)
+    step: int = Field(ge=1)
+
+
 class Ask(_Said):
     """Put a conversation to the weights at `at`: `live`, `base`, or a step; answered when the reply is whole.
 
@@ -98,8 +106,8 @@ class Hush(_Said):
     target: str
 
 
-Command = Set | Pause | Resume | Stop | Save | Ask | Hush
-ForTrainer = Set | Pause | Resume | Stop | Save
+Command = Set | Pause | Resume | Stop | Save | Rewind | Ask | Hush
+ForTrainer = Set | Pause | Resume | Stop | Save | Rewind
 """Commands that the training thread obeys between two steps."""
 ForChat = Ask | Hush
 """Commands that the chat thread obeys."""
@@ -243,14 +251,16 @@ class ChatWaits(_Event):
 
 
 class Resumed(_Event):
-    """A new process goes on from the checkpoint at `step`; later steps of the log did not count.
+    """The run goes on from the checkpoint at `step`; later steps of the log did not count.
 
-    `ahead` are the commands that were in force for the next step already when the checkpoint was written.
+    In a new process, or (`rewound`) because a person took them back, and the edits made in them too. `ahead` are the
+    commands that were in force for the next step already when the checkpoint was written.
     """
 
     kind: Literal["resumed"] = "resumed"
     step: int
     ahead: list[str] = Field(default_factory=list)
+    rewound: bool = False
 
 
 class Applied(_Event):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
-from ..messages import Applied, Refused, Set
+from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
 from .cursor import RowCursor
@@ -108,10 +108,12 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
     """Have the edits that were made after the step of the port made again, each at its step, then the `waiting` ones.
 
-    In the order of the log: of two edits at one step the later counts.
+    In the order of the log: of two edits at one step the later counts. Those that a person took back are not made.
     """
     edits: dict[str, Set] = {}
     for event in port.log.read(steps="none")[0].events:
+        if isinstance(event, Resumed) and event.rewound:
+            edits = {key: edit for key, edit in edits.items() if (edit.step or 0) <= event.step or key in event.ahead}
         if isinstance(event, Applied) and event.changes and event.step > port.step:
             changes = {name: new for name, (_, new) in event.changes.items()}
             edits[event.command] = Set(id=event.command, changes=changes, step=event.step)

@@ -14,6 +14,7 @@ from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
 from ..control.port import Hooks, Port
+from ..errors import CheckpointError
 from ..event_log import EventLog
 from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
 from ..models import draws_randomness
@@ -68,6 +69,7 @@ class Running:
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
+        hooks.rewind = lambda step: self._rewind(port, step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
@@ -110,6 +112,16 @@ class Running:
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=resume, verb="resume", step=step, total_steps=total))
+
+    def _rewind(self, port: Port, step: int) -> None:
+        """Put the checkpoint of `step` back, at a boundary. `CheckpointError` where it is not there, or damaged."""
+        if step >= port.step:
+            raise CheckpointError(f"step {step} is not behind: the run is at step {port.step}")
+        restore_checkpoint(port, self.folder.visit(step))
+        self.folder.drop_after(step)
+        port.begin_again()
+        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
+        self.twin.publish(step, trained_tensors(self.trainer.model), port.edits.now.alpha)
 
     def _save(self, port: Port, step: int) -> None:
         began = time.perf_counter()

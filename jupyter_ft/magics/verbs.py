@@ -13,6 +13,7 @@ from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
+from jupyter_ft.session.address import parse_address
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
@@ -118,6 +119,16 @@ def _open(shell: Any, line: Line) -> None:
     check_free(shell, variable)
     bind(shell, variable, session)
     show(session, Place.of(shell))
+
+
+def _rewind(shell: Any, line: Line) -> None:
+    address = parse_address(line.words[0])
+    session = session_of(shell, address.session)
+    step = session.best_step if address.at == "best" else address.at
+    if not isinstance(step, int):
+        raise RecipeError(f"'{line.words[0]}' names no step to go back to: write NAME@STEP or NAME@best")
+    receipt = session.rewind(step)
+    _answer(session, receipt, f"back to step {step}", lambda answer: f"{session.name} goes on from step {answer.step}")
 
 
 def _fork(shell: Any, line: Line) -> None:
@@ -273,6 +284,13 @@ VERBS: dict[str, Verb] = {
             Option("--bundle", "also pack this, recipes and logs, without rows, prompts, replies, tokens", "FILE.zip"),
         ),
         words=(0, 0),
+    ),
+    "rewind": _verb(
+        "rewind ADDRESS",
+        "Take back the steps after a checkpoint (NAME@STEP, NAME@best), with their edits, and go on from there.",
+        _rewind,
+        words=(1, 1),
+        example="%ft rewind support@40",
     ),
     "fork": _verb(
         "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",

@@ -30,6 +30,7 @@ from ..messages import (
     Refused,
     Resume,
     Resumed,
+    Rewind,
     RunState,
     Save,
     Set,
@@ -42,7 +43,7 @@ from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
 from .talk import Talking
-from .travel import Travelling
+from .travel import Travelling, ahead_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +221,7 @@ class Session(Talking, Travelling):
         elif isinstance(command, Ask | Hush):
             self._chat.put(command)
             self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
-        elif isinstance(command, Resume) and self.state in OVER:
+        elif isinstance(command, Resume | Rewind) and self.state in OVER:
             self._go_on(command)
         elif self._inbox is None or not self._inbox.put(command):
             reason = f"the run is {self.state}; nothing is left to {command.kind}"
@@ -358,25 +359,30 @@ class Session(Talking, Travelling):
         self.log.append(Crashed(step=self._step, error=reason, traceback=""))
         return StateChanged(state="failed", step=self._step, note=reason)
 
-    def _go_on(self, command: Resume) -> None:
+    def _go_on(self, command: Resume | Rewind) -> None:
         from .start import changed_versions, rows_of
 
         try:
-            if self.state == "finished":
+            if self.state == "finished" and isinstance(command, Resume):
                 raise RunFolderError(f"it is finished at step {self._step}; there is nothing to go on with")
             if self.recipe.method == "attached":
                 call = f"jupyter_ft.attach(trainer, name='{self.name}', resume=True)"
                 raise RunFolderError(f"it was attached: build the trainer again and call {call}")
-            if self.run_folder.checkpoints():
+            if isinstance(command, Rewind):
+                self.run_folder.visit(command.step)
+            elif self.run_folder.checkpoints():
                 self.run_folder.newest_good()
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)
             self.run_folder.lock()
         except Exception as error:  # noqa: BLE001 - a resumption that cannot be is an answer
-            self.log.append(Refused(command=command.id, verb="resume", step=self._step, reason=str(error)))
+            self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=str(error)))
             return
         if changed:
             text = f"going on with other packages ({', '.join(changed)}): the last bits of the losses may differ"
             self.log.append(Logged(level="warning", text=text))
+        if isinstance(command, Rewind):
+            self.run_folder.drop_after(command.step)
+            self.log.append(Resumed(step=command.step, ahead=ahead_of(self.run_folder, command.step), rewound=True))
         self.launch(resume=command.id)
