@@ -100,8 +100,8 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     port.restore_own(state.get("own") or {})
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
-    refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]
-    schedule_again(port, [edit for edit in edits if edit.id not in refused])
+    gone = _taken_back(port) | {edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)}
+    schedule_again(port, [edit for edit in edits if edit.id not in gone])
     port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
 
 
@@ -111,14 +111,25 @@ def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
     In the order of the log: of two edits at one step the later counts. Those that a person took back are not made.
     """
     edits: dict[str, Set] = {}
+    gone = _taken_back(port)
     for event in port.log.read(steps="none")[0].events:
-        if isinstance(event, Resumed) and event.rewound:
-            edits = {key: edit for key, edit in edits.items() if (edit.step or 0) <= event.step or key in event.ahead}
-        if isinstance(event, Applied) and event.changes and event.step > port.step:
+        if isinstance(event, Applied) and event.changes and event.step > port.step and event.command not in gone:
             changes = {name: new for name, (_, new) in event.changes.items()}
             edits[event.command] = Set(id=event.command, changes=changes, step=event.step)
     edits |= {edit.id: edit for edit in waiting if edit.id not in edits}
     port.obedience.scheduled = [edit for edit in edits.values() if edit.id not in port.obedience.ahead]
+
+
+def _taken_back(port: Port) -> set[str]:
+    """The edits that a person has taken back together with the steps that they were made at."""
+    made: dict[str, int] = {}
+    gone: set[str] = set()
+    for event in port.log.read(steps="none")[0].events:
+        if isinstance(event, Applied) and event.changes:
+            made[event.command] = event.step
+        elif isinstance(event, Resumed) and event.rewound:
+            gone |= {command for command, step in made.items() if step > event.step and command not in event.ahead}
+    return gone
 
 
 def _as_group(group: dict[str, Any]) -> dict[str, Any]:
