@@ -285,7 +285,7 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder; `kept` are the steps that have one now (None: not told)."""
+    """A complete checkpoint is published in the run folder; `kept`: those with weights now (None: not told)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -293,6 +293,16 @@ class CheckpointSaved(_Event):
     bytes: int
     seconds: float
     kept: list[int] | None = None
+
+
+class SnapshotSaved(_Event):
+    """The adapter of this step is kept, to be visited; `kept` are the steps whose weights are kept now."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    step: int
+    bytes: int
+    seconds: float
+    kept: list[int]
 
 
 class SaveFailed(_Event):
@@ -380,6 +390,7 @@ Event = (
     | Applied
     | Refused
     | CheckpointSaved
+    | SnapshotSaved
     | SaveFailed
     | Logged
     | Crashed

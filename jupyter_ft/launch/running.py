@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from peft import PeftModel
+
 from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
@@ -23,6 +25,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
+from .snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+        self.snapshots = Snapshots(folder, log, recipe.disk_budget)
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
@@ -67,6 +71,7 @@ class Running:
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
+            self._snapshot(port, step)
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         hooks.rewind = lambda step: self._rewind(port, step)
@@ -84,6 +89,7 @@ class Running:
             port.obedience.refuse_rest(f"the run failed: {one_line(error)}")
             raise
         finally:
+            self.snapshots.finish()
             turn.give()
             if sys.exc_info()[0] is not None:
                 self.twin.retire()
@@ -117,11 +123,18 @@ class Running:
         """Put the checkpoint of `step` back, at a boundary. `CheckpointError` where it is not there, or damaged."""
         if step >= port.step:
             raise CheckpointError(f"step {step} is not behind: the run is at step {port.step}")
-        restore_checkpoint(port, self.folder.visit(step))
+        restore_checkpoint(port, self.folder.resumable(step))
+        self.snapshots.finish()
         self.folder.drop_after(step)
         port.begin_again()
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
         self.twin.publish(step, trained_tensors(self.trainer.model), port.edits.now.alpha)
+
+    def _snapshot(self, port: Port, step: int) -> None:
+        model = self.trainer.model
+        if isinstance(model, PeftModel) and not port.watch.suspicious:
+            total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
+            self.snapshots.if_due(step, total, every, model, {port.evaluation.best_step})
 
     def _save(self, port: Port, step: int) -> None:
         began = time.perf_counter()
@@ -133,7 +146,7 @@ class Running:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
         seconds = time.perf_counter() - began
-        kept = self.folder.checkpoints()
+        kept = self.folder.visitable()
         self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds, kept=kept))
 
     def _finish(self, port: Port) -> StateChanged:

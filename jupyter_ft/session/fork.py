@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from ..data import Examples
 from ..errors import CheckpointError, RecipeError
-from ..event_log import EventLog
-from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
+from ..event_log import EventLog, read_events
+from ..hyperparameters import Hyperparameters
+from ..messages import Applied, EvalDone, Event, Logged, Resume, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, Recipe, as_plain, change, lift, parse_recipe
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
@@ -30,6 +31,7 @@ from .start import Plan, about_run, begin, free_name, plan, rows_of
 
 SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
 """Fixed settings that weights of another value do not fit into."""
+WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
 
 
 class Branch(NamedTuple):
@@ -37,7 +39,18 @@ class Branch(NamedTuple):
 
     parent: Parent
     folder: RunFolder
-    state: dict[str, Any]
+    state: dict[str, Any] | None  # None: a snapshot, which is weights alone
+
+    @property
+    def now(self) -> Hyperparameters:
+        """The live settings of that moment."""
+        mine = self.parent.recipe.hyperparameters
+        if self.state is not None:
+            return change(mine, self.state["edits"]["hyperparameters"])
+        for event in _events_of(self):
+            if isinstance(event, Applied) and event.changes and event.step <= self.step:
+                mine = change(mine, {name: new for name, (_, new) in event.changes.items()})
+        return mine
 
     @property
     def step(self) -> int:
@@ -54,9 +67,11 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
     branch = _branch(find_parent(address))
-    if any(key.partition(".")[0] in FIXED_NAMES for key in changes):
+    if branch.state is None:
+        changes = {"warmup_steps": WARMUP} | changes
+    if branch.state is None or any(key.partition(".")[0] in FIXED_NAMES for key in changes):
         return _with_other_recipe(wanted, branch, changes)
-    now = change(branch.parent.recipe.hyperparameters, branch.state["edits"]["hyperparameters"])
+    now = branch.now
     new = change(now, changes)
     _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
@@ -67,13 +82,16 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
 def _branch(parent: Parent) -> Branch:
     try:
         state = json.loads((parent.folder / STATE).read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"step {parent.step} of '{parent.name}' holds weights alone") from None
+    except FileNotFoundError:
+        state = None
+    except (OSError, ValueError):
+        raise CheckpointError(f"{parent.folder / STATE} cannot be read") from None
     folder = sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
     return Branch(parent, folder, state)
 
 
 def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
+    assert branch.state is not None
     name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
     if branch.parent.recipe.method == "attached":
         raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
@@ -110,6 +128,7 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
 
 def _take_along(branch: Branch, folder: RunFolder) -> None:
     """The checkpoint, the best one where it is kept, what the parent began with, and its rows."""
+    assert branch.state is not None
     best = (branch.state.get("evaluation") or {}).get("best_step")
     kept = [step for step in branch.folder.checkpoints() if step in (branch.step, best)]
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
@@ -132,6 +151,7 @@ def _link(there: str | Path, here: str | Path) -> None:
 
 def _retell(branch: Branch, log: EventLog) -> None:
     """What happened up to the fork, so that its curves begin where the parent's do."""
+    assert branch.state is not None
     step, ahead = branch.step, set(branch.state["ahead"])
     known = sessions.get(branch.parent.name)
     theirs = known.log if known is not None else EventLog(branch.folder.events)
@@ -161,17 +181,29 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
         name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
     }
     if "method" not in changes:
-        now = change(mine.hyperparameters, branch.state["edits"]["hyperparameters"])
-        asked |= now.model_dump(exclude_defaults=True)
+        asked |= branch.now.model_dump(exclude_defaults=True)
     asked |= {key: value for key, value in changes.items() if key != "data"}
     asked = parent.beneath(asked | {"start_from": f"{parent.name}@{branch.step}"})
     if same_rows:
         recipe = parse_recipe(asked | {"data": mine.data})
-        return begin(wanted, Plan(recipe, _rows(branch), parent), replace=False, resume=False)
+        return _said(begin(wanted, Plan(recipe, _rows(branch), parent), replace=False, resume=False), branch)
     data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
     if data is None:
         raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
-    return begin(wanted, plan(None, data, asked), replace=False, resume=False)
+    return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
+
+
+def _said(session: Session, branch: Branch) -> Session:
+    text = f"forked from {branch.parent.name} at step {branch.step}: from the weights, with a fresh optimizer"
+    session.log.append(Logged(level="info", text=text))
+    return session
+
+
+def _events_of(branch: Branch) -> Iterable[Event]:
+    known = sessions.get(branch.parent.name)
+    if known is not None:
+        return known.log.history()
+    return read_events(branch.folder.events, branch.folder.events.stat().st_size)
 
 
 def _is_given(recipe: Recipe, name: str) -> bool:

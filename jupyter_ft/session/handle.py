@@ -369,7 +369,7 @@ class Session(Talking, Travelling):
                 call = f"jupyter_ft.attach(trainer, name='{self.name}', resume=True)"
                 raise RunFolderError(f"it was attached: build the trainer again and call {call}")
             if isinstance(command, Rewind):
-                self.run_folder.visit(command.step)
+                self.run_folder.resumable(command.step)
             elif self.run_folder.checkpoints():
                 self.run_folder.newest_good()
             if self._examples is None:

@@ -31,6 +31,11 @@ class Travelling:
         """The steps with a checkpoint from which the run can be resumed."""
         return self.run_folder.checkpoints()
 
+    @property
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept: to be talked to, compared and forked."""
+        return self.run_folder.visitable()
+
     def rewind(self, step: int) -> Receipt:
         """Take back the steps after `step` (one of `steps`), with their edits and checkpoints, and go on from there.
 

@@ -11,7 +11,13 @@ from jupyter_ft.errors import CheckpointError, RecipeError
 
 from ._runs import final_hash, finish, losses
 
-ASKED = {"epochs": 2, "checkpoint_steps": 5, "adapter": {"r": 4, "dropout": 0.1}, "batch_size": 4}
+ASKED = {
+    "epochs": 2,
+    "snapshot_steps": 1000,
+    "checkpoint_steps": 5,
+    "adapter": {"r": 4, "dropout": 0.1},
+    "batch_size": 4,
+}
 
 
 def test_a_fork_without_a_change_is_its_parent(tune: Any) -> None:
