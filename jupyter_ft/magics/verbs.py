@@ -14,12 +14,14 @@ from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.session.address import parse_address
+from jupyter_ft.session.race import is_race, race_of
+from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
 from . import data, doctor, logs
 from .finetune import GRAMMAR as FINETUNE
-from .finetune import show, wait
+from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
 from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
 
@@ -104,6 +106,9 @@ def _status(shell: Any, line: Line) -> None:
 
 
 def _show(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        show_race(race_of(line.words[0]))
+        return
     show(_named(shell, line), Place.of(shell))
 
 
@@ -174,6 +179,10 @@ def _where(session: Session) -> str:
 
 def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
+        if word == "stop" and line.words and is_race(line.words[0]):
+            race_of(line.words[0]).stop()
+            say(f"the runs of {line.words[0]} stop at their next step")
+            return
         session = _named(shell, line)
         given = {name: True for name, switch in switches.items() if switch in line.switches}
         receipt: Receipt = getattr(session, word)(**given)
@@ -183,6 +192,9 @@ def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]
 
 
 def _wait(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        wait_for_race(race_of(line.words[0]), Place.of(shell), line.whole_number("--step"))
+        return
     session, step, place = _named(shell, line), line.whole_number("--step"), Place.of(shell)
     there = step is not None and session.step >= step
     if session.state == "paused" and place.headless and not there:
@@ -195,6 +207,10 @@ def _wait(shell: Any, line: Line) -> None:
 
 
 def _close(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        race_of(line.words[0]).close()
+        say(f"the {line.words[0]} runs are closed; their folders stay in {runs_root()}")
+        return
     session = _named(shell, line)
     if session.state not in OVER:
         say(f"{session.name} is {session.state}; stopping it first")
