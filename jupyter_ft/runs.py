@@ -166,7 +166,7 @@ class RunFolder:
         return _steps_in(self.path / "checkpoints")
 
     def snapshot(self, step: int) -> Path:
-        """Where the snapshot of `step` is, or would be: weights alone."""
+        """Where the snapshot of `step` is, or would be: no optimizer, no random streams."""
         return self.path / "snapshots" / f"step-{step:06d}"
 
     def snapshots(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
+from ..control.checkpoint import as_json, place_of, restore_checkpoint, schedule_again, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
@@ -25,7 +26,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
-from .snapshots import Snapshots
+from .snapshots import MOST, Snapshots
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Running:
         model = self.trainer.model
         if isinstance(model, PeftModel) and not port.watch.suspicious:
             total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
-            self.snapshots.if_due(step, total, every, model, {port.evaluation.best_step})
+            every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
+            self.snapshots.if_due(step, every, model, pinned=pinned, place=lambda: as_json(place_of(port)))
 
     def _save(self, port: Port, step: int) -> None:
         began = time.perf_counter()

@@ -1,17 +1,16 @@
 """Snapshots of an adapter along a run: copied at a step boundary, written by a thread of their own, thinned with time.
 
-A snapshot is weights alone, in PEFT's own format, megabytes: it can be talked to, compared and forked. What exact
-resumption needs is in the checkpoints, which are fewer.
+A snapshot is the weights, in PEFT's own format, and the place in the run, megabytes: it can be talked to, compared and
+forked, with a fresh optimizer. What exact resumption needs is in the checkpoints, which are fewer.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,14 @@ from safetensors.torch import save_file
 
 from ..event_log import EventLog
 from ..messages import Logged, SnapshotSaved
-from ..runs import RunFolder
+from ..runs import STATE, RunFolder
 from ..weights import ADAPTER, plain_name
 
 MOST = 50  # of a run, spread over it; those that grow beyond twice as many are thinned
 
 
 class Snapshots:
-    """Takes those of one run. `every`: steps between two; None: as many as make `MOST` of the whole run.
-
-    Written one at a time; where the disk is slower than the run, steps are passed over.
-    """
+    """Takes those of one run. Written one at a time; where the disk is slower than the run, steps are passed over."""
 
     def __init__(self, folder: RunFolder, log: EventLog, budget: int) -> None:
         self._folder, self._log, self._budget = folder, log, budget
@@ -38,9 +34,11 @@ class Snapshots:
         self._size = 0  # bytes of the last
         self._complained = False
 
-    def if_due(self, step: int, total: int, every: int | None, model: Any, pinned: Collection[int]) -> None:
-        """Copy the adapter of `model` (training thread) where its step is one to keep, and have it written."""
-        every = every or max(1, math.ceil(total / MOST))
+    def if_due(self, step: int, every: int, model: Any, *, pinned: Collection[int], place: Callable[[], str]) -> None:
+        """Copy the adapter of `model` (training thread) where its step is one to keep, and have it written.
+
+        `place()` tells where the run is, for a fork to go on from.
+        """
         if step == 0 or step % every or step in self._folder.snapshots():
             return
         if self._writing is not None and self._writing.is_alive():
@@ -54,7 +52,7 @@ class Snapshots:
         inner = model.get_base_model()
         if hasattr(inner, "head_modules"):
             configs.append(copy.deepcopy(inner.config))  # the labels
-        args = (step, tensors, configs, frozenset(pinned))
+        args = (step, tensors, configs, place(), frozenset(pinned))
         self._writing = threading.Thread(target=self._write, args=args, name=f"{self._folder.name} snapshot")
         self._writing.start()
 
@@ -63,13 +61,16 @@ class Snapshots:
         if self._writing is not None:
             self._writing.join()
 
-    def _write(self, step: int, tensors: dict[str, torch.Tensor], configs: list[Any], pinned: frozenset[int]) -> None:
+    def _write(
+        self, step: int, tensors: dict[str, torch.Tensor], configs: list[Any], place: str, pinned: frozenset[int]
+    ) -> None:
         began = time.perf_counter()
 
         def write(folder: Path) -> None:
             save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
             for config in configs:
                 config.save_pretrained(str(folder))
+            (folder / STATE).write_text(place, encoding="utf-8")
 
         try:
             self._size = sum(t.numel() * t.element_size() for t in tensors.values())

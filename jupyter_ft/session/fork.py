@@ -1,8 +1,8 @@
 """Forks: a new run that goes on from a step of another, as if it had been that run, with other settings.
 
 With changes of live settings alone the fork goes on from the whole checkpoint: weights, optimizer, schedule, rows and
-random streams, so that its first step starts from exactly what the parent had. Where a fixed setting is another, the
-fork starts from the weights with a fresh optimizer, as a stage does.
+random streams, so that its first step starts from exactly what the parent had; from a snapshot, with a fresh optimizer
+that warms up. Where a fixed setting is another, it is a new run that starts from the weights, as a stage does.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..control.checkpoint import WARMUP
 from ..data import Examples
 from ..errors import CheckpointError, RecipeError
-from ..event_log import EventLog, read_events
+from ..event_log import EventLog
 from ..hyperparameters import Hyperparameters
-from ..messages import Applied, EvalDone, Event, Logged, Resume, Set, StepDone
+from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, Recipe, as_plain, change, lift, parse_recipe
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
@@ -31,7 +32,6 @@ from .start import Plan, about_run, begin, free_name, plan, rows_of
 
 SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
 """Fixed settings that weights of another value do not fit into."""
-WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
 
 
 class Branch(NamedTuple):
@@ -39,18 +39,17 @@ class Branch(NamedTuple):
 
     parent: Parent
     folder: RunFolder
-    state: dict[str, Any] | None  # None: a snapshot, which is weights alone
+    state: dict[str, Any]
 
     @property
     def now(self) -> Hyperparameters:
         """The live settings of that moment."""
-        mine = self.parent.recipe.hyperparameters
-        if self.state is not None:
-            return change(mine, self.state["edits"]["hyperparameters"])
-        for event in _events_of(self):
-            if isinstance(event, Applied) and event.changes and event.step <= self.step:
-                mine = change(mine, {name: new for name, (_, new) in event.changes.items()})
-        return mine
+        return change(self.parent.recipe.hyperparameters, self.state["edits"]["hyperparameters"])
+
+    @property
+    def whole(self) -> bool:
+        """Whether the optimizer and the random streams come along."""
+        return "optimizer" in self.state
 
     @property
     def step(self) -> int:
@@ -67,9 +66,7 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
     branch = _branch(find_parent(address))
-    if branch.state is None:
-        changes = {"warmup_steps": WARMUP} | changes
-    if branch.state is None or any(key.partition(".")[0] in FIXED_NAMES for key in changes):
+    if any(key.partition(".")[0] in FIXED_NAMES for key in changes):
         return _with_other_recipe(wanted, branch, changes)
     now = branch.now
     new = change(now, changes)
@@ -82,8 +79,6 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
 def _branch(parent: Parent) -> Branch:
     try:
         state = json.loads((parent.folder / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        state = None
     except (OSError, ValueError):
         raise CheckpointError(f"{parent.folder / STATE} cannot be read") from None
     folder = sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
@@ -91,7 +86,6 @@ def _branch(parent: Parent) -> Branch:
 
 
 def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
-    assert branch.state is not None
     name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
     if branch.parent.recipe.method == "attached":
         raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
@@ -122,16 +116,19 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
         shutil.rmtree(folder.path, ignore_errors=True)  # made above, and nothing but ours in it
         raise
     said = ", ".join(f"{key} = {value}" for key, value in changes.items())
-    log.append(Logged(level="info", text=f"forked from {parent.name} at step {parent.step}{said and f' with {said}'}"))
+    fresh = "" if branch.whole else f"; a snapshot: with a fresh optimizer, that warms up over {WARMUP} steps"
+    text = f"forked from {parent.name} at step {parent.step}{said and f' with {said}'}{fresh}"
+    log.append(Logged(level="info", text=text))
     return session
 
 
 def _take_along(branch: Branch, folder: RunFolder) -> None:
     """The checkpoint, the best one where it is kept, what the parent began with, and its rows."""
-    assert branch.state is not None
     best = (branch.state.get("evaluation") or {}).get("best_step")
     kept = [step for step in branch.folder.checkpoints() if step in (branch.step, best)]
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
+    if branch.step not in kept:
+        places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
     for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
         if there.is_dir():
             here.parent.mkdir(exist_ok=True)
@@ -151,7 +148,6 @@ def _link(there: str | Path, here: str | Path) -> None:
 
 def _retell(branch: Branch, log: EventLog) -> None:
     """What happened up to the fork, so that its curves begin where the parent's do."""
-    assert branch.state is not None
     step, ahead = branch.step, set(branch.state["ahead"])
     known = sessions.get(branch.parent.name)
     theirs = known.log if known is not None else EventLog(branch.folder.events)
@@ -197,13 +193,6 @@ def _said(session: Session, branch: Branch) -> Session:
     text = f"forked from {branch.parent.name} at step {branch.step}: from the weights, with a fresh optimizer"
     session.log.append(Logged(level="info", text=text))
     return session
-
-
-def _events_of(branch: Branch) -> Iterable[Event]:
-    known = sessions.get(branch.parent.name)
-    if known is not None:
-        return known.log.history()
-    return read_events(branch.folder.events, branch.folder.events.stat().st_size)
 
 
 def _is_given(recipe: Recipe, name: str) -> bool:

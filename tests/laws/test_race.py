@@ -65,7 +65,7 @@ def test_one_that_fails_leaves_the_others_alone(start: Any, tune: Any) -> None:
 
 def test_a_second_race_has_a_name_of_its_own_and_a_live_one_is_refused(start: Any) -> None:
     first = start([{"epochs": 1}, {"epochs": 40}])
-    with pytest.raises(jupyter_ft.errors.RunFolderError, match="grid-[12]' is still"):
+    with pytest.raises(jupyter_ft.errors.RunFolderError, match=r"grid-[12]' is still"):
         start([{"epochs": 1}])
     first.stop()
     first.wait(timeout=60)

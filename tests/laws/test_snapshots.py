@@ -10,7 +10,7 @@ import pytest
 import jupyter_ft
 from jupyter_ft.errors import AddressError, CheckpointError, RecipeError
 
-from ._runs import final_hash, finish, hash_of
+from ._runs import finish
 
 ASKED = {"epochs": 2, "batch_size": 4, "adapter": {"r": 4, "dropout": 0.1}, "learning_rate": 5e-2}
 QUESTION = "Where is order 7?"
@@ -64,17 +64,35 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
         session.chat(QUESTION, at=2)
 
 
-def test_a_snapshot_is_forked_with_a_fresh_optimizer(tune: Any) -> None:
+def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(tune: Any) -> None:
+    asked = ASKED | {"adapter": {"r": 4}, "schedule": "constant"}  # no dropout: what it draws is not kept
+    session = tune("kept", **asked, snapshot_steps=4, checkpoint_steps=1000)
+    parent = finish(session)
+    child = session.fork("child", at=8)
+    got = finish(child)
+    assert (got[0][:9], child.step) == (parent[0][:9], session.step)  # step 9 sees the weights of step 8
+    assert got[0][9:] != parent[0][9:]
+    rates = child.metrics.learning_rate.tolist()
+    assert rates[:8] == [5e-2] * 8
+    assert rates[8:14] == pytest.approx([5e-2 * part / 6 for part in (1, 2, 3, 4, 5, 6)])
+    assert any("a snapshot: with a fresh optimizer" in e.text for e in child.events if e.kind == "log")
+    rows_seen = [event.rows for event in child.events if event.kind == "data"]
+    assert rows_seen == [event.rows for event in session.events if event.kind == "data"]
+    assert child.metrics.epoch.tolist() == session.metrics.epoch.tolist()
+
+
+def test_a_fork_of_a_snapshot_resumes_to_the_bit(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=4, checkpoint_steps=1000)
     finish(session)
-    child = session.fork("child", at=8, max_steps=3)
-    child.wait(timeout=60)
-    assert any("from the weights, with a fresh optimizer" in e.text for e in child.events if e.kind == "log")
-    assert child.recipe.hyperparameters.warmup_steps == 5
-    from jupyter_ft.weights import read_weights
-
-    assert hash_of(read_weights(child.run_folder.start)) == hash_of(read_weights(session.run_folder.snapshot(8)))
-    assert final_hash(child) != final_hash(session)
+    whole = finish(session.fork("whole", at=8))
+    broken = session.fork("broken", at=8, checkpoint_steps=2)
+    broken.wait(step=11, timeout=60)
+    broken.stop()
+    broken.wait(timeout=60)
+    broken.close()
+    again = jupyter_ft.open("broken")
+    again.resume().wait(60)
+    assert finish(again) == whole
 
 
 def test_an_altered_snapshot_is_named_and_a_rewind_takes_later_ones_back(tune: Any) -> None:
