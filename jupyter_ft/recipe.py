@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -47,6 +48,7 @@ class Recipe(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
     packing: bool = Field(False, description="Put several short rows into one, each attending to itself alone")
+    disk_budget: int = Field(2 * 10**9, ge=1, description="Bytes that its snapshots may take: 2 GB, 500 MB or a number")
     loss_head: Literal["auto", "trl"] = Field(
         "auto", description="auto: score the trained tokens alone where that is faster; trl: as TRL does"
     )
@@ -69,6 +71,14 @@ class Recipe(Part):
         if wrong:
             raise ValueError("a share like 0.1 or 10%, a number of rows, or a file")
         return value
+
+    @field_validator("disk_budget", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> object:
+        match = re.fullmatch(r"\s*([\d.]+)\s*([kMGT]?)i?B?\s*", value) if isinstance(value, str) else None
+        if match is None and not isinstance(value, int):
+            raise ValueError("a size like 2 GB or 500 MB")
+        return round(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else value
 
     @field_validator("adapter", mode="before")
     @classmethod
