@@ -138,6 +138,8 @@ _SESSIONS_OWN = {
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
+SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
+"""Fixed settings that weights of another value do not fit into: a fork cannot change them."""
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
     "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
@@ -263,7 +265,8 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
         name = ALIASES.get(key, key)
         if name not in live:
             if name.partition(".")[0] in FIXED_NAMES:
-                raise RecipeError(f"'{name}' is fixed once a run has started; start a new run with the new value")
+                how = "start a new run with it" if name.partition(".")[0] in SHAPE else f"%ft fork has it: {key}=…"
+                raise RecipeError(f"'{name}' is fixed once a run has started; {how}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)
     try:

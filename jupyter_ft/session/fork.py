@@ -22,16 +22,13 @@ from ..errors import CheckpointError, RecipeError
 from ..event_log import EventLog
 from ..hyperparameters import Hyperparameters
 from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
-from ..recipe import ALIASES, FIXED_NAMES, Recipe, as_plain, change, lift, parse_recipe
+from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift, parse_recipe
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
 from .handle import Session
 from .registry import sessions
 from .stages import Parent, find_parent
 from .start import Plan, about_run, begin, free_name, plan, rows_of
-
-SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
-"""Fixed settings that weights of another value do not fit into."""
 
 
 class Branch(NamedTuple):
