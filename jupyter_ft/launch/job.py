@@ -39,6 +39,7 @@ from ..messages import (
 from ..methods import METHODS, loss_head
 from ..methods.packing import pack
 from ..models import POOL, Base
+from ..quantization import SAID
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
@@ -94,9 +95,7 @@ class Job:
 
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
-        base = POOL.get(
-            self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
-        )
+        base = base_of(self.recipe, self._progress)
         method = METHODS[self.recipe.method]
         if not base.speaks and not method.scores:
             kind = type(base.model).__name__
@@ -273,14 +272,25 @@ class _StoppedEarly(Exception):
     """A stop that came before the first step."""
 
 
-def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
-    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
+def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
+    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
     base = POOL.get(
         recipe.model,
         revision=recipe.revision,
         dtype=recipe.dtype,
-        report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
+        report=report,
+        quantization=recipe.quantization,
     )
+    if base.quantization != "none" and recipe.adapter.kind == "full":
+        raise ModelError(
+            f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
+        )
+    return base
+
+
+def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
+    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
+    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
     checkpoint = folder.visit(step)
     labels = labels_in(checkpoint) if trained_on == "labelled" else ()
     twin = _twin(base, recipe, trained_on, folder, labels=labels)
