@@ -20,11 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .errors import CheckpointError
-from .models import with_adapter
+from .models import Base, with_adapter
+from .quantization import SAID
+from .quantized import size
 from .recipe import Recipe
 
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 _NAME = "default"  # PEFT's name of the adapter
+_KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -42,6 +45,18 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
     if start is not None:
         begin_with(own, start)
     return own
+
+
+def described(recipe: Recipe, base: Base) -> str:
+    """What a run trains, and over what, in a few words."""
+    weights, held = size(base.model)
+    if recipe.adapter.kind == "full":
+        return f"all {weights / 1e6:,.1f} M weights, in float32"
+    precision = str(base.model.dtype).removeprefix("torch.") if base.quantization == "none" else SAID[base.quantization]
+    return (
+        f"{_KINDS[recipe.adapter.kind]} r={recipe.adapter.r} over a {precision} base, {weights / 1e6:,.1f} M weights "
+        f"in {held / 1e6:,.1f} MB"
+    )
 
 
 def begin_with(model: Any, folder: Path) -> None:

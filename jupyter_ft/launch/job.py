@@ -27,6 +27,7 @@ from ..messages import (
     Crashed,
     DataReady,
     ForTrainer,
+    Logged,
     Pause,
     Progress,
     Refused,
@@ -36,7 +37,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import METHODS, loss_head
+from ..methods import METHODS, loss_head, optimizer
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..quantization import SAID
@@ -47,7 +48,7 @@ from ..sampling.chat import Chat
 from ..sampling.judge import Judging
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, labels_in, plain_name, read_weights
+from ..weights import alpha_in, described, labels_in, plain_name, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -115,6 +116,7 @@ class Job:
                 held_out=held_out,
                 start=self.folder.start if self.folder.start.is_dir() else None,
             )
+        self._say_what_is_trained(base, trainer)
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
@@ -123,6 +125,16 @@ class Job:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
+            optimizer.forget(trainer)
+
+    def _say_what_is_trained(self, base: Base, trainer: Any) -> None:
+        if self.resume is not None:
+            return
+        self.log.append(Logged(level="info", text=f"trains {described(self.recipe, base)}"))
+        asked, used = self.recipe.trainer.get("optim"), str(getattr(trainer.args.optim, "value", trainer.args.optim))
+        if asked is not None and used != asked:
+            text = f"optim: on {trainer.args.device.type} there is nothing to page {asked} to; {used} takes its place"
+            self.log.append(Logged(level="info", text=text))
 
     def _choose_voices(self, base: Base) -> Voices:
         """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.
