@@ -116,6 +116,7 @@ def _settle(layer: Any) -> None:
     """Have a layer change nothing of its own when it is used: others share what it holds."""
     if hasattr(layer, "support_avx512bf16_for_cpu"):
         layer.support_avx512bf16_for_cpu = False  # in eval mode it would repack the weights, and lose the gradient
+        layer.weight.module = None  # a circle, and from every copy a way back to this one
     if getattr(layer.weight, "CB", None) is not None:
         layer.init_8bit_state()
 

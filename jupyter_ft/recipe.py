@@ -12,7 +12,7 @@ from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
 from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
 from .optimizers import optimizer
-from .quantization import OTHERS, WORDS, Quantization, quantization_word, without_qlora
+from .quantization import OTHERS, SAID, WORDS, Quantization, quantization_word, without_qlora
 
 
 class Adapter(Part):
@@ -69,6 +69,14 @@ class Recipe(Part):
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
 
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
+
+    @property
+    def trains(self) -> str:
+        """What is trained, and over what, in a few words."""
+        if self.adapter.kind == "full":
+            return "every weight, in float32"
+        over = "" if self.quantization == "none" else f" over a {SAID[self.quantization]} base"
+        return f"{_KINDS[self.adapter.kind]} r={self.adapter.r}{over}"
 
     @field_validator("held_out", mode="before")
     @classmethod
@@ -157,6 +165,7 @@ _CHOICES = {
     "adapter.kind": ["qlora"],
     "quantization": [known for known in WORDS if isinstance(known, str)],
 }
+_KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
     "adapter": "lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}",
@@ -232,6 +241,8 @@ def _check_together(recipe: Recipe) -> None:
             f"quantization: {recipe.quantization}: full weights are trained in float32; take adapter: lora over a "
             "quantised base"
         )
+    if recipe.adapter.kind == "dora" and recipe.quantization == "int8":
+        raise RecipeError("adapter: dora over an 8-bit base would lose the scales of its rows; take quantization: nf4")
     if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
         raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
 

@@ -27,7 +27,6 @@ from .recipe import Recipe
 
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 _NAME = "default"  # PEFT's name of the adapter
-_KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -48,15 +47,11 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
 
 
 def described(recipe: Recipe, base: Base) -> str:
-    """What a run trains, and over what, in a few words."""
+    """What a run trains, and how large the base is under it."""
     weights, held = size(base.model)
-    if recipe.adapter.kind == "full":
-        return f"all {weights / 1e6:,.1f} M weights, in float32"
-    precision = str(base.model.dtype).removeprefix("torch.") if base.quantization == "none" else SAID[base.quantization]
-    return (
-        f"{_KINDS[recipe.adapter.kind]} r={recipe.adapter.r} over a {precision} base, {weights / 1e6:,.1f} M weights "
-        f"in {held / 1e6:,.1f} MB"
-    )
+    own = base.quantization if recipe.quantization == "none" else "none"
+    as_found = f", {SAID[own]} as it was found" if own != "none" else ""
+    return f"{recipe.trains}; the base{as_found}: {weights / 1e6:,.1f} M weights in {held / 1e6:,.1f} MB"
 
 
 def begin_with(model: Any, folder: Path) -> None:

@@ -37,6 +37,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"adapter": {"kind": "qlora", "r": 8}, "quantization": "none"}, "qlora is lora over a 4-bit base"),
     ({"quantization": "nf5"}, "quantization = 'nf5': should be 'none', 'nf4' or 'int8'; did you mean 'nf4'?"),
     ({"quantization": True}, "quantization = True: should be 'none', 'nf4' or 'int8'"),
+    ({"adapter": "dora", "quantization": 8}, "would lose the scales of its rows; take quantization: nf4"),
     ({"load_in_4bit": True}, "write quantization: nf4"),
     ({"use_dora": True}, "write adapter: dora"),
     ({"adapter": {"targets": 5}}, "adapter.targets = 5: should be text or a list"),

@@ -130,7 +130,7 @@ class Job:
     def _say_what_is_trained(self, base: Base, trainer: Any) -> None:
         if self.resume is not None:
             return
-        self.log.append(Logged(level="info", text=f"trains {described(self.recipe, base)}"))
+        self.log.append(Logged(level="info", text=f"it trains {described(self.recipe, base)}"))
         asked, used = self.recipe.trainer.get("optim"), str(getattr(trainer.args.optim, "value", trainer.args.optim))
         if asked is not None and used != asked:
             text = f"optim: on {trainer.args.device.type} there is nothing to page {asked} to; {used} takes its place"

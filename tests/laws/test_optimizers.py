@@ -25,21 +25,20 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any, optim: str) -> None
 
     from jupyter_ft.runs import OPTIMIZER
 
-    asked = WIDE | {"optim": optim, "weight_decay": 0.01}
-    whole = finish(tune("whole", **asked))
-    session = tune("parted", **asked)
+    def start(name: str) -> Any:
+        session = tune(name, **WIDE, optim=optim, weight_decay=0.01, epochs=2)
+        session.set(learning_rate=1e-3, weight_decay=0.1, step=12)
+        return session
+
+    whole = finish(start("whole"))
+    session = start("parted")
     session.wait(step=6, timeout=60)
-    session.set(learning_rate=2e-3, step=9)
     session.stop().wait(60)
     session.wait_until_over(60)
     session.resume().wait(60)
-    parted = finish(session)
-    assert parted[0][:8] == whole[0][:8]
+    assert finish(session) == whole
     kinds = {str(t.dtype) for t in load_file(session.run_folder.checkpoint(session.step) / OPTIMIZER).values()}
     assert ("torch.uint8" in kinds) == ("8bit" in optim)
-    again = tune("again", **asked)
-    again.set(learning_rate=2e-3, step=9)
-    assert finish(again) == parted  # an edited schedule, made without a stop
     said = [e.text for e in session.events if isinstance(e, Logged) and e.text.startswith("optim:")]
     assert bool(said) == optim.startswith("paged")
 
