@@ -26,8 +26,8 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any, optim: str) -> None
     from jupyter_ft.runs import OPTIMIZER
 
     def start(name: str) -> Any:
-        session = tune(name, **WIDE, optim=optim, weight_decay=0.01, epochs=2)
-        session.set(learning_rate=1e-3, weight_decay=0.1, step=12)
+        session = tune(name, **WIDE, optim=optim, weight_decay=0.01)
+        session.set(learning_rate=1e-3, weight_decay=0.1, step=4).wait(60)
         return session
 
     whole = finish(start("whole"))
