@@ -12,13 +12,22 @@ from pydantic import Field, JsonValue, ValidationError, field_validator
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
 from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .optimizers import optimizer
+from .quantization import OTHERS, SAID, WORDS, Quantization, quantization_word, without_qlora
 
 
 class Adapter(Part):
     """What is trained: a low-rank adapter (LoRA, arXiv 2106.09685), `W + (alpha / r) B A` on each target layer, or
-    with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`."""
+    with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`.
 
-    kind: Literal["lora", "full"] = Field("lora", description="lora: beside the frozen base; full: every weight")
+    `rslora` divides by the root of `r` (arXiv 2312.03732), so that a high rank learns as fast as a low one; `dora`
+    trains the length of each row of the sum besides (arXiv 2402.09353)."""
+
+    kind: Literal["lora", "rslora", "dora", "full"] = Field(
+        "lora",
+        description="lora: beside the frozen base; rslora: scaled for high ranks; dora: lengths and directions apart; "
+        "full: every weight; qlora is lora with quantization: nf4",
+    )
     r: int = Field(16, ge=1, le=1024, description="Rank")
     targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
 
@@ -43,7 +52,11 @@ class Recipe(Part):
     )
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
-        default_factory=Adapter, description="lora, full, or a mapping: {kind, r, alpha, dropout, targets}"
+        default_factory=Adapter,
+        description="lora, qlora, rslora, dora, full, or a mapping: {kind, r, alpha, dropout, targets}",
+    )
+    quantization: Quantization = Field(
+        "none", description="Of the frozen base: nf4 (or: 4bit), int8 (or: 8bit), or none"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
@@ -58,6 +71,14 @@ class Recipe(Part):
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
 
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
+
+    @property
+    def trains(self) -> str:
+        """What is trained, and over what, in a few words."""
+        if self.adapter.kind == "full":
+            return "every weight, in float32"
+        over = "" if self.quantization == "none" else f" over a {SAID[self.quantization]} base"
+        return f"{_KINDS[self.adapter.kind]} r={self.adapter.r}{over}"
 
     @field_validator("held_out", mode="before")
     @classmethod
@@ -79,6 +100,16 @@ class Recipe(Part):
         if match is None and not isinstance(value, int):
             raise ValueError("a size like 2 GB or 500 MB")
         return round(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else value
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _optimizer_word(cls, value: object) -> object:
+        return {**value, "optim": optimizer(value["optim"])} if isinstance(value, dict) and "optim" in value else value
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _quantization_word(cls, value: object) -> object:
+        return quantization_word(value)
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -104,6 +135,7 @@ ALIASES = {
     "adapter.dropout": "dropout",
     "lora_dropout": "dropout",
     "target_modules": "adapter.targets",
+    "optim": "trainer.optim",
 }
 TRAINER_KEYS_TAKEN = {
     **{theirs: ours for theirs, ours in ALIASES.items() if "." not in theirs + ours},
@@ -138,11 +170,17 @@ _SESSIONS_OWN = {
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
-SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
+SHAPE = frozenset({"adapter", "model", "revision", "dtype", "quantization"})
 """Fixed settings that weights of another value do not fit into: a fork cannot change them."""
+_CHOICES = {
+    "method": list(METHOD_WORDS),
+    "adapter.kind": ["qlora"],
+    "quantization": [known for known in WORDS if isinstance(known, str)],
+}
+_KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
-    "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
+    "adapter": "lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}",
     "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
 }
 
@@ -163,6 +201,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     for key in fixed:
         if key not in FIXED_NAMES and key not in live_model.model_fields:
             known = [*_FIXED, *live_model.model_fields]
+            if key in OTHERS:
+                raise RecipeError(f"unknown key '{key}'; write {OTHERS[key]}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
@@ -178,10 +218,14 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
 
 
 def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names."""
+    """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names.
+
+    `qlora` is written as what it is. Raises `RecipeError` where that does not go with another key.
+    """
+    asked = without_qlora(asked)
     adapter = asked.get("adapter")
     if not isinstance(adapter, Mapping):
-        return dict(asked)
+        return asked
     lifted = {f"adapter.{key}": adapter[key] for key in ("alpha", "dropout") if key in adapter}
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
@@ -204,13 +248,21 @@ def _check_together(recipe: Recipe) -> None:
                 raise RecipeError(f"{name} needs rows to evaluate on; add held_out: 10%")
     if recipe.adapter.kind == "full" and (live.alpha, live.dropout) != (plain.alpha, plain.dropout):
         raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
+    if recipe.adapter.kind == "full" and recipe.quantization != "none":
+        raise RecipeError(
+            f"quantization: {recipe.quantization}: full weights are trained in float32; take adapter: lora over a "
+            "quantised base"
+        )
+    if recipe.adapter.kind == "dora" and recipe.quantization == "int8":
+        raise RecipeError("adapter: dora over an 8-bit base would lose the scales of its rows; take quantization: nf4")
     if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
         raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
 
 
 def _refuse_twice(asked: Mapping[str, Any]) -> None:
     names: dict[str, str] = {}
-    for key in asked:
+    passed = asked.get("trainer")
+    for key in [*asked, *(f"trainer.{name}" for name in (passed if isinstance(passed, Mapping) else ()))]:
         other = names.setdefault(ALIASES.get(key, key), key)
         if other != key:
             raise RecipeError(f"{other} and {key} are the same setting; keep one")
@@ -227,9 +279,8 @@ def _check_trainer_keys(passed: Any) -> None:
             raise RecipeError(f"trainer.{key}: write it as {TRAINER_KEYS_TAKEN[key]}, at the top level")
         if key in _SESSIONS_OWN:
             raise RecipeError(f"trainer.{key}: that is the session's own to set")
-    optim = str(passed.get("optim", "")) if isinstance(passed, Mapping) else ""
-    if any(word in optim for word in ("bit", "paged", "bnb", "ademamix")):
-        raise RecipeError(f"trainer.optim = {optim!r:.40}: its state cannot be saved exactly; use adamw_torch")
+    if isinstance(passed, Mapping) and "optim" in passed:
+        optimizer(passed["optim"])
 
 
 def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
@@ -277,7 +328,7 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
 
 def first_complaint(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, as one line: where, what was given, what is wanted."""
-    return complaint(error, _known_beside, _MAPPINGS, {"method": METHOD_WORDS})
+    return complaint(error, _known_beside, _MAPPINGS, _CHOICES)
 
 
 def _known_beside(where: str) -> list[str]:

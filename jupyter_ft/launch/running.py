@@ -165,7 +165,7 @@ class Running:
         return StateChanged(state=state, step=port.step, total_steps=total, note=note)
 
     def _write_result(self, model: Any) -> None:
-        if self.recipe.adapter.kind == "lora":
+        if self.recipe.adapter.kind != "full":
             write_weights(model, self.folder.adapter)
             return
         write_weights(model, self.folder.model, next(self.twin.base.parameters()).dtype)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .. import quantized
 from ..data import Format
 from ..errors import Refused
 from ..heads import scoring_model
@@ -159,7 +160,7 @@ class Twin(Voices):
         """A copy of the twin with an adapter of its own."""
         shared = [p for name, p in self.live.named_parameters() if name not in self._own]
         memo: dict[int, Any] = {id(t): t for t in [*shared, *self.live.buffers()]}
-        return copy.deepcopy(self.live, memo)
+        return copy.deepcopy(self.live, memo | quantized.shared(self.live))
 
 
 class FullTwin(Voices):

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
+from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..trainer_fields import check_trainer_fields
@@ -57,6 +59,7 @@ def plan(
     if data is None and examples is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
+    check_bitsandbytes(checked)
     check_model(checked.model)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
@@ -78,6 +81,15 @@ def _beneath(
     known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
     parent = known or find_parent(str(address), save=to_start)
     return parent, parent.beneath(asked)
+
+
+def check_bitsandbytes(recipe: Recipe) -> None:
+    """`RecipeError` where a recipe needs bitsandbytes and it is not installed (an install without dependencies)."""
+    needing = {f"quantization: {recipe.quantization}": recipe.quantization != "none"}
+    needing |= {f"optim: {recipe.trainer.get('optim')}": recipe.trainer.get("optim") in BITSANDBYTES}
+    for what, needed in needing.items():
+        if needed and find_spec("bitsandbytes") is None:
+            raise RecipeError(f"{what} needs bitsandbytes, which is not installed: pip install bitsandbytes")
 
 
 def check_model(model: str) -> None:
