@@ -15,7 +15,7 @@ from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
-from ..recipe import ALIASES, Recipe, parse_recipe
+from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..trainer_fields import check_trainer_fields
 from .handle import Session
@@ -56,6 +56,9 @@ def plan(
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
+    if isinstance(checked.probes, str):
+        prompts = data_package.prompts_in(checked.probes, MOST_PROBES)
+        checked = checked.model_copy(update={"probes": prompts})  # the file may change: the run keeps what it asked
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
