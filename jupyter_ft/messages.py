@@ -178,24 +178,29 @@ class Confusion(_Said):
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
-    `best_step` has had the lowest `eval_loss` so far.
+    `best_step` has been the best so far by `best_metric`.
     """
 
     kind: Literal["eval"] = "eval"
     step: int
     metrics: dict[str, float]
     best_step: int
+    best_metric: str = "eval_loss"
     rows: int
     seconds: float
     confusion: Confusion | None = None
 
 
 class Advice(_Said):
-    """Something that a person could do now: the words on a button, the command behind it, and the same for a cell."""
+    """Something that a person could do now: the words on a button, the command behind it, and the same for a cell.
+
+    Or, with no command, the step to open the `chat` with.
+    """
 
     label: str
-    command: dict[str, JsonValue]
+    command: dict[str, JsonValue] = Field(default_factory=dict)
     cell: str
+    chat: int | None = None
 
 
 def rows_text(rows: list[int]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
@@ -64,6 +64,19 @@ class Recipe(Part):
     trainer: dict[str, JsonValue] = Field(default_factory=dict, description="Passed on to TRL's config as it is")
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
 
+    _functions: dict[str, Callable[..., Any]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
+        """The user's own behind names in `metrics`; they are of this kernel and no part of what is written down."""
+        return self._functions
+
+    def with_functions(self, functions: Mapping[str, Callable[..., Any]]) -> Recipe:
+        """The same, with these."""
+        copy = self.model_copy()
+        copy._functions = dict(functions)
+        return copy
+
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
 
     @field_validator("held_out", mode="before")
@@ -82,9 +95,9 @@ class Recipe(Part):
     @field_validator("probes", mode="before")
     @classmethod
     def _some_prompts(cls, value: object) -> object:
-        listed = isinstance(value, list | tuple)
-        count = len(value) if isinstance(value, list | tuple) else value if isinstance(value, int) else 1
-        empty = any(not isinstance(one, str) or not one.strip() for one in (value if listed else ())) or value == ""
+        prompts = list(value) if isinstance(value, list | tuple) else ["named"]
+        count = value if isinstance(value, int) else len(prompts)
+        empty = value == "" or any(not isinstance(one, str) or not one.strip() for one in prompts)
         if isinstance(value, bool | float) or empty or not 1 <= count <= MOST_PROBES:
             raise ValueError(f"a list of prompts, a file, or a number of held-out rows, {MOST_PROBES} at most")
         return value

@@ -45,9 +45,10 @@ class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
     `speak(step)` answers questions with the live model; the turn is given up meanwhile. `probe(step, at_end)` has the
-    weights of the step answer the fixed prompts where it is time, and the run waits while `held()`. `name` is the
-    run's, for advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer
-    (from 0); `live` says what a change of a method's own field means to its trainer.
+    weights of the step answer the fixed prompts where it is time, and the run waits while `held()`; `measure()` adds to
+    what an evaluation tells. `name` is the run's, for advice; `behind(row)` are the rows as the user counts them (from
+    1) that are in a row of the trainer (from 0); `live` says what a change of a method's own field means to its
+    trainer.
     """
 
     publish: Callable[[int], None]
@@ -56,6 +57,7 @@ class Hooks:
     speak: Callable[[int], None] = lambda step: None
     probe: Callable[[int, bool], None] = lambda step, at_end: None
     held: Callable[[], bool] = lambda: False
+    measure: Callable[[], dict[str, float]] = dict
     name: str = "run"
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)

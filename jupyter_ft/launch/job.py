@@ -44,6 +44,7 @@ from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
 from ..sampling.judge import Judging
+from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
@@ -68,6 +69,7 @@ class Job:
     room: int | None = None
     _labels: tuple[str, ...] = ()  # of a classifier
     _probes: Probes | None = None
+    _metrics: Metrics | None = None
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -122,6 +124,7 @@ class Job:
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
         running.behind, running.setters, running.probes = behind, method.live, self._probes
+        running.metrics = self._metrics
         try:
             return running.run(self.resume)
         finally:
@@ -168,6 +171,8 @@ class Job:
         if apart is not None:
             said = f"{said}; {apart.said}"
         self._find_probes(apart)
+        if apart is not None and recipe.metrics:
+            self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
         self.log.append(
             DataReady(
                 said=said,

@@ -30,7 +30,9 @@ from ..messages import (
 from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
+from ..sampling.at_boundary import idle
 from ..sampling.chat import Chat
+from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
@@ -64,6 +66,7 @@ class Running:
         self._begun = False
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.probes: Probes | None = None
+        self.metrics: Metrics | None = None
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
@@ -84,12 +87,14 @@ class Running:
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
+        hooks.measure = self._measure
         hooks.held = lambda: self.probes is not None and self.probes.hold
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
         port.edits.probes = self.probes is not None
+        port.evaluation.decide_by(self.recipe.best_metric)
         turn.take()
         try:
             with suppress(Halted):  # stopped in the middle of a step that memory was too short for
@@ -114,6 +119,12 @@ class Running:
         port.obedience.refuse_rest("the run is over")
         port.detach()
         return end
+
+    def _measure(self) -> dict[str, float]:
+        if self.metrics is None:
+            return {}
+        with idle(self.trainer.model):
+            return self.metrics.measure(self.trainer.model)
 
     # --- the probes ---
 
@@ -175,7 +186,8 @@ class Running:
         note, total = "", int(port.trainer.state.max_steps)
         if port.evaluation.exhausted:
             patience, best = port.edits.now.early_stopping_patience, port.evaluation.best_step
-            note = f"stopped early: no lower eval_loss in {patience} evaluations; the best is step {best}"
+            better = "lower eval_loss" if port.evaluation.metric == "eval_loss" else f"better {port.evaluation.metric}"
+            note = f"stopped early: no {better} in {patience} evaluations; the best is step {best}"
         try:
             self._save(port, port.step)
             self._write_result(port.trainer.model)

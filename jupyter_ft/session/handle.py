@@ -39,7 +39,6 @@ from ..messages import (
 from ..recipe import Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
-from ..sampling.probes import probed
 from .answers import Receipt
 from .registry import sessions
 from .talk import Talking
@@ -182,21 +181,6 @@ class Session(Talking):
         steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
         evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
         return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
-
-    @property
-    def probes(self) -> pd.DataFrame:
-        """The answers to the probes: a row a prompt, a column a step, `base` first."""
-        import pandas as pd
-
-        answers: dict[str | int, dict[int, str]] = {}
-        prompts: dict[int, str] = {}
-        for event in probed(self.log.history()):
-            prompts[event.number] = event.prompt
-            answers.setdefault("base" if event.at == "base" else event.step, {})[event.number] = event.text
-        columns = sorted(answers, key=lambda at: -1 if at == "base" else int(at))
-        table = pd.DataFrame({at: pd.Series(answers[at], dtype=object) for at in columns}, index=sorted(prompts))
-        table.index = pd.Index([prompts[number] for number in table.index], name="prompt")
-        return table
 
     def show(self) -> None:
         """The panel again, in this cell."""

@@ -1,7 +1,7 @@
 """`report.html`: a run on one page that needs nothing else, to open without a kernel and without a network.
 
-No row of the data is in it. What models, files and people said is escaped or sanitised; the page's own policy lets no
-script run but the two that are written here, and no request leave it.
+No row of the data is in it, but for the prompts of probes. What models, files and people said is escaped or sanitised;
+the page's own policy lets no script run but the two that are written here, and no request leave it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_ft.errors import RunFolderError
 from jupyter_ft.runs import RunFolder
 from jupyter_ft.ui.curve import curve_image
 from jupyter_ft.ui.figure import figure
-from jupyter_ft.ui.record import STYLE, best_text, chats, headline, level_of
+from jupyter_ft.ui.record import STYLE, best_text, chats, headline, level_of, probes_table
 from jupyter_ft.ui.watched import Past, Watched, past_of, printable, shown
 
 ROWS_SHOWN = 500  # of each table, the newest
@@ -109,6 +109,7 @@ def _sections(session: Watched, past: Past) -> str:
         _table("Notices", ("step", "level", "what"), [(n.step, level_of(n), n.said) for n in past.notices]),
         _table("Refused steps", ("step", "loss", "grad_norm", "rows of the data"), _refused(past)),
         _table("Checkpoints", ("step", "MB", "seconds", "folder"), _checkpoints(past)),
+        f"<h2>Probes</h2>{probes}" if recorded and (probes := probes_table(past)) else "",
         f"<h2>Chats</h2>{chats(past, CHATS_SHOWN)}" if recorded and past.replies else "",
         f"<h2>Recipe</h2><pre class='recipe'>{_clean(_yaml(without_secrets(asked)))}</pre>",
         _table("Versions", ("package", "version"), [(name, versions[name]) for name in sorted(versions)]),
