@@ -48,7 +48,7 @@ from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, labels_in, plain_name, read_weights
+from ..weights import alpha_in, labels_in, plain_name, put_weights, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -310,6 +310,7 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         twin.retire()
     else:
         stored = read_weights(checkpoint)
+        put_weights(twin.live, stored)  # refuses what is of another base
         tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin

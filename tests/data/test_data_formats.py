@@ -161,7 +161,11 @@ def test_a_context_precedes_the_question_and_the_first_of_several_answers_is_tak
     ]
     examples = load(rows, {})
     assert list(examples.rows) == [
-        {"prompt": "Paris is in France.\n\nWhere is Paris?", "completion": "France"},
+        {
+            "prompt": "Paris is in France.\n\nWhere is Paris?",
+            "completion": "France",
+            "answers": ["France", "in France"],
+        },
         {"prompt": "Where is Paris?", "completion": "France"},
     ]
     assert "(prompt = 'context' + 'question', completion = 'answers')" in examples.said
