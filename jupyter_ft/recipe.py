@@ -152,6 +152,7 @@ TRAINER_KEYS_TAKEN = {
     "bf16": "dtype",
     "fp16": "dtype",
     "save_strategy": "checkpoint_steps",
+    "metric_for_best_model": "best_metric",
 }
 """What may not be passed through `trainer:`, and our key for it."""
 _SESSIONS_OWN = {
@@ -165,7 +166,6 @@ _SESSIONS_OWN = {
     "dataset_kwargs",
     "disable_tqdm",
     "load_best_model_at_end",
-    "metric_for_best_model",
     "auto_find_batch_size",
     "sync_ref_model",
     "precompute_ref_log_probs",

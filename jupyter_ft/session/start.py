@@ -49,11 +49,11 @@ def plan(
     `resume` is the name of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads
     nothing, and leaves nothing behind where it is interrupted, but a checkpoint of a live parent.
     """
+    recipe, functions = named_functions(recipe)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    recipe, functions = named_functions(recipe)
     checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(functions)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")

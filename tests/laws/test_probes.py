@@ -97,6 +97,20 @@ def test_probe_steps_are_live_and_a_classifier_gives_labels(tune: Any) -> None:
     assert all(text.startswith(("yes 0.", "no 0.", "yes 1.", "no 1.")) for text in session.probes.to_numpy().ravel())
 
 
+def test_a_run_that_starts_from_another_shows_where_it_started(tune: Any) -> None:
+    first = tune("first", epochs=1, learning_rate=5e-3)
+    first.wait(timeout=60)
+    second = tune("second", start_from="first", epochs=1, probes=PROMPTS, metrics=[min_length], held_out=5)
+    second.wait(timeout=60)
+    assert second.probes.columns.tolist()[:3] == ["base", 0, 2]
+    assert second.probes[0].tolist() == [first.chat(prompt, max_new_tokens=24) for prompt in PROMPTS]
+    assert "eval_min_length" in second.metrics.columns
+
+
+def min_length(prompts: list[str], predictions: list[str], references: list[str]) -> int:
+    return min(map(len, predictions))
+
+
 def test_prompts_of_a_file_are_kept_with_the_run(tune: Any, tmp_path: Path) -> None:
     lines, table = tmp_path / "cases.txt", tmp_path / "cases.csv"
     lines.write_text("Where is it?\n\nWhy?\n")
