@@ -104,7 +104,7 @@ def _sections(session: Watched, past: Past) -> str:
     written = time.strftime("%Y-%m-%d %H:%M:%S")
     parts = [
         _table("Changes", ("step", "field", "old", "new"), _changes(past)),
-        _table("Held-out rows", ("step", "eval_loss", "", "rows", "seconds"), _evaluations(past)),
+        _table("Held-out rows", ("step", "eval_loss", "", "rows", "seconds", "besides"), _evaluations(past)),
         _confusion(past),
         _table("Notices", ("step", "level", "what"), [(n.step, level_of(n), n.said) for n in past.notices]),
         _table("Refused steps", ("step", "loss", "grad_norm", "rows of the data"), _refused(past)),
@@ -135,9 +135,17 @@ def _evaluations(past: Past) -> list[tuple[object, ...]]:
             "best" if event.step == best else "",
             event.rows,
             f"{event.seconds:.1f}",
+            ", ".join(
+                f"{name.removeprefix('eval_')} {shown(v)}" for name, v in event.metrics.items() if _besides(name)
+            ),
         )
         for event in past.evals
     ]
+
+
+def _besides(name: str) -> bool:
+    """Whether a metric is told in a word beside the loss: a classifier's recalls have a table of their own."""
+    return name != "eval_loss" and not name.startswith("eval_recall_")
 
 
 def _confusion(past: Past) -> str:

@@ -22,7 +22,8 @@ def eventful(run: SmallRun) -> SmallRun:
     run.take(20, bad=(25,))
     run.log.append(StepRefused(step=30, loss=float("nan"), grad_norm=float("inf"), rows=[7, 9]))
     for step, loss, best in ((10, 2.5, 10), (20, 2.0, 20), (40, 2.25, 20)):
-        run.log.append(EvalDone(step=step, metrics={"eval_loss": loss}, best_step=best, rows=12, seconds=0.25))
+        metrics = {"eval_loss": loss, "eval_token_f1": loss / 4}
+        run.log.append(EvalDone(step=step, metrics=metrics, best_step=best, rows=12, seconds=0.25))
     run.log.append(Health(step=33, level="amber", said="the held-out loss rises"))
     run.log.append(MemoryShort(step=35, micro_batch=2, said="memory ran out"))
     run.log.append(
@@ -49,7 +50,7 @@ def test_the_page_tells_everything(eventful: SmallRun) -> None:
         "25 s of training",
         "|21|learning_rate|2e-4|5e-5|",
         "|21|batch_size|8|4|",
-        "|20|2|best|12|0.2|",
+        "|20|2|best|12|0.2|token_f1 0.5|",
         "|33|amber|the held-out loss rises|",
         "|35|amber|memory ran out|",
         "|25|not finite|",
