@@ -84,6 +84,8 @@ class Asking:
             speak(voices.recall(self.held), self.step, False)
         else:
             voices.use("base" if self.base else "live", speak)
+        if answered:
+            self.of.let_go(self)
         return answered
 
     def over(self, failed: str = "") -> None:
@@ -210,9 +212,15 @@ class Probes:
         if failed and failed not in self._complained:
             self._complained.add(failed)
             self._log.append(Logged(level="warning", text=f"probe {task.number + 1} at step {task.step}: {failed}"))
-        if task.held is not None and not any(other.held == task.held for other in self._waiting()):
-            shutil.rmtree(task.held, ignore_errors=True)
+        if failed:
+            self.let_go(task)
         self._nudge()
+
+    def let_go(self, task: Asking) -> None:
+        """Remove the weights that `task` needed where no other needs them; before it is off the queue."""
+        others = [other for other in self._waiting() if other is not task and other.held == task.held]
+        if task.held is not None and not others:
+            shutil.rmtree(task.held, ignore_errors=True)
 
 
 def probed(events: Iterable[Event]) -> list[Probed]:

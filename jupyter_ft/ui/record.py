@@ -32,7 +32,7 @@ color:var(--jp-ui-font-color1,var(--vscode-foreground,currentColor))}
 .jft-record table :is(th,td){text-align:left!important;padding:2px 10px 2px 0;border-bottom:1px solid #8884}
 .jft-record .said{border-left:3px solid #3b82d6;padding:0 0 0 10px;margin:.3em 0 .8em;overflow-wrap:anywhere}
 .jft-record .dim{opacity:.65}.jft-record .bad{color:#d64545}.jft-record .amber{color:#b7791f}
-.jft-record pre{white-space:pre-wrap}.jft-record .jft-probes td{vertical-align:top;overflow-wrap:anywhere}
+.jft-record pre{white-space:pre-wrap}.jft-record .probes td{vertical-align:top;overflow-wrap:anywhere}
 """
 
 
@@ -204,7 +204,7 @@ def probes_table(past: Past) -> str:
         return ""
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f"<table class='jft-probes'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table class='probes'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(text: str) -> str:

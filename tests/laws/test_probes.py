@@ -61,7 +61,10 @@ def test_a_resumed_run_has_the_same_strip_and_asks_the_base_once(tune: Any) -> N
     whole = tune("whole", **asked)
     whole.wait(timeout=200)
     parted = tune("parted", **asked)
-    parted.wait(step=18, timeout=100)
+    parted.wait(step=8, timeout=100)
+    for number in range(8):  # they go first, so that answers are owed
+        parted.ask([{"role": "user", "content": f"Where is order {number}?"}], max_new_tokens=300)
+    parted.wait(step=16, timeout=100)
     parted.stop().wait(60)
     parted.close()
     owed = len(list((parted.folder / "probes").iterdir()))

@@ -370,7 +370,9 @@ def test_help_of_the_cell_form(shell: Any, capsys: pytest.CaptureFixture[str]) -
 
 def test_metrics_may_name_a_function_of_the_notebook(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     shell.run_cell("def right(prompts, predictions, references): return 1.0")
-    cell = "%%finetune support --data tickets.csv --dry-run\nheld_out: 1\nmetrics: [token_f1, right]\nprobes: [Where?]"
+    cell = (
+        "%%finetune support --data tickets.csv --dry-run\nheld_out: 1\nmetrics: [token_f1, right]\nprobes: ['Where?']"
+    )
     shell.run_cell(cell).raise_error()
     said = capsys.readouterr().out
     assert "metrics: ('token_f1', 'right')" in said
