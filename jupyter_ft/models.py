@@ -219,6 +219,10 @@ def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
 
 def _tokenizer(path: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise ValueError(
+            "it has neither a pad token nor an end-of-text token; set tokenizer.pad_token and save it there again"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
-from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .hyperparameters import ANSWERED, METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
 from .optimizers import optimizer
 from .quantization import OTHERS, SAID, WORDS, Quantization, quantization_word, without_qlora
 
@@ -32,6 +32,9 @@ class Adapter(Part):
     targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
 
 
+MOST_PROBES = 20
+
+
 class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
@@ -50,6 +53,12 @@ class Recipe(Part):
     held_out: float | str | None = Field(
         None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
     )
+    probes: int | str | tuple[str, ...] | None = Field(
+        None, description="Answered along the run: a list of prompts, a file of them, or so many held-out rows' prompts"
+    )
+    metrics: tuple[str, ...] = Field((), description="Of answers to held-out rows: exact_match, token_f1, functions")
+    metric_rows: int = Field(32, ge=1, le=10**5, description="Held-out rows that are answered for metrics")
+    best_metric: str = Field("eval_loss", description="What best is told by; max or min may precede its name")
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
         default_factory=Adapter,
@@ -69,6 +78,19 @@ class Recipe(Part):
     record_chats: bool = Field(True, description="Keep chats in the saved notebook")
     trainer: dict[str, JsonValue] = Field(default_factory=dict, description="Passed on to TRL's config as it is")
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
+
+    _functions: dict[str, Callable[..., Any]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
+        """The user's own behind names in `metrics`; they are of this kernel and no part of what is written down."""
+        return self._functions
+
+    def with_functions(self, functions: Mapping[str, Callable[..., Any]]) -> Recipe:
+        """The same, with these."""
+        copy = self.model_copy()
+        copy._functions = dict(functions)
+        return copy
 
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
 
@@ -111,6 +133,29 @@ class Recipe(Part):
     def _quantization_word(cls, value: object) -> object:
         return quantization_word(value)
 
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _some_prompts(cls, value: object) -> object:
+        prompts = list(value) if isinstance(value, list | tuple) else ["named"]
+        count = value if isinstance(value, int) else len(prompts)
+        empty = value == "" or any(not isinstance(one, str) or not one.strip() for one in prompts)
+        if isinstance(value, bool | float) or empty or not 1 <= count <= MOST_PROBES:
+            raise ValueError(f"a list of prompts, a file, or a number of held-out rows, {MOST_PROBES} at most")
+        return value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("best_metric")
+    @classmethod
+    def _directed(cls, value: str) -> str:
+        *way, name = value.split() or [""]
+        if way not in ([], ["max"], ["min"]) or not name:
+            raise ValueError("a metric's name, like eval_token_f1 or: min eval_wer")
+        return " ".join([*way, name if name.startswith("eval_") else f"eval_{name}"])
+
     @field_validator("adapter", mode="before")
     @classmethod
     def _adapter_word(cls, value: object) -> object:
@@ -149,6 +194,7 @@ TRAINER_KEYS_TAKEN = {
     "bf16": "dtype",
     "fp16": "dtype",
     "save_strategy": "checkpoint_steps",
+    "metric_for_best_model": "best_metric",
 }
 """What may not be passed through `trainer:`, and our key for it."""
 _SESSIONS_OWN = {
@@ -162,7 +208,6 @@ _SESSIONS_OWN = {
     "dataset_kwargs",
     "disable_tqdm",
     "load_best_model_at_end",
-    "metric_for_best_model",
     "auto_find_batch_size",
     "sync_ref_model",
     "precompute_ref_log_probs",
@@ -181,6 +226,7 @@ _KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
     "adapter": "lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}",
+    "metrics": "a list of names like [exact_match, token_f1]",
     "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
 }
 
@@ -246,6 +292,15 @@ def _check_together(recipe: Recipe) -> None:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(live, name) is not None:
                 raise RecipeError(f"{name} needs rows to evaluate on; add held_out: 10%")
+        if isinstance(recipe.probes, int):
+            raise RecipeError("probes: a number takes the prompts of held-out rows; add held_out: 10%, or list prompts")
+        if recipe.metrics or recipe.best_metric != "eval_loss":
+            name = "metrics" if recipe.metrics else "best_metric"
+            raise RecipeError(f"{name}: needs rows to evaluate on; add held_out: 10%")
+    if recipe.metrics and recipe.method not in ANSWERED:
+        raise RecipeError(f"metrics: they measure answers, and {recipe.method} has none to compare with; leave it out")
+    if recipe.probes is None and live.probe_steps is not None:
+        raise RecipeError("probe_steps needs prompts to answer; add probes: 3, or a list of prompts")
     if recipe.adapter.kind == "full" and (live.alpha, live.dropout) != (plain.alpha, plain.dropout):
         raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
     if recipe.adapter.kind == "full" and recipe.quantization != "none":
@@ -345,6 +400,8 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
         absent |= {"alpha", "dropout"}
     if recipe is not None and recipe.held_out is None:
         absent |= {"eval_steps", "early_stopping_patience"}
+    if recipe is not None and recipe.probes is None:
+        absent |= {"probe_steps"}
     schema = type(hyperparameters).model_json_schema()["properties"]
     values = hyperparameters.model_dump()
     fields: list[dict[str, JsonValue]] = []

@@ -47,9 +47,11 @@ from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
 from ..sampling.judge import Judging
+from ..sampling.metrics import Metrics
+from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, described, labels_in, plain_name, read_weights
+from ..weights import alpha_in, described, labels_in, plain_name, put_weights, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -69,6 +71,8 @@ class Job:
     resume: str | None = None
     room: int | None = None
     _labels: tuple[str, ...] = ()  # of a classifier
+    _probes: Probes | None = None
+    _metrics: Metrics | None = None
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -121,7 +125,8 @@ class Job:
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.behind, running.setters = behind, method.live
+        running.behind, running.setters, running.probes = behind, method.live, self._probes
+        running.metrics = self._metrics
         try:
             return running.run(self.resume)
         finally:
@@ -177,6 +182,9 @@ class Job:
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
+        self._find_probes(apart)
+        if apart is not None and recipe.metrics:
+            self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
         self.log.append(
             DataReady(
                 said=said,
@@ -193,6 +201,19 @@ class Job:
             return found
 
         return rows, held_out.rows if held_out else None, behind
+
+    def _find_probes(self, apart: Examples | None) -> None:
+        wanted, recipe = self.recipe.probes, self.recipe
+        if wanted is not None and not isinstance(wanted, str) and self._probes is None:
+            found = probes_of(wanted, apart, recipe.method)
+            self._probes = Probes(
+                found,
+                self.folder.path / "probes",
+                log=self.log,
+                chat=self.chat,
+                nudge=self.inbox.nudge,
+                system=recipe.system,
+            )
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
         file = self.folder.rows.with_name(name)
@@ -315,6 +336,7 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         twin.retire()
     else:
         stored = read_weights(checkpoint)
+        put_weights(twin.live, stored)  # refuses what is of another base
         tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin

@@ -38,6 +38,7 @@ class Voices:
     """
 
     judging: Judging | None = None
+    recalls = False  # whether weights of a step can be put into `live` for a while
     waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
     def __init__(
@@ -77,6 +78,13 @@ class Voices:
     def retire(self) -> None:
         """No publication will come any more."""
 
+    def recall(self, folder: Path) -> Any:
+        """The live model with the weights in `folder`, until the next call of `live_voice` (chat thread).
+
+        Only where it `recalls`: of an adapter.
+        """
+        raise NotImplementedError
+
     # --- the models ---
 
     def shell(self) -> Any:
@@ -115,6 +123,8 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage."""
 
+    recalls = True
+
     def __init__(
         self,
         base: Base,
@@ -141,6 +151,13 @@ class Twin(Voices):
         with self._lock, torch.no_grad():
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
             self._published, self._alpha, self._fresh = step, alpha, True
+
+    def recall(self, folder: Path) -> Any:
+        """As `Voices.recall`; what is published stays in the spare meanwhile."""
+        load(self.live, folder)
+        with self._lock:
+            self._fresh = True
+        return self.live
 
     @property
     def trained(self) -> list[str]:

@@ -17,9 +17,11 @@ from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFol
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
-from ..recipe import ALIASES, Recipe, parse_recipe
+from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
+from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
+from .functions import named_functions
 from .handle import Session
 from .registry import sessions
 from .stages import Parent, find_parent, known_parent
@@ -49,15 +51,19 @@ def plan(
     of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads nothing, and leaves nothing
     behind where it is interrupted, but a checkpoint of a live parent.
     """
+    recipe, functions = named_functions(recipe)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    checked = parse_recipe({**recipe, "data": named if data is not None else ""})
+    checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(functions)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None and examples is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
+    if isinstance(checked.probes, str):
+        prompts = data_package.prompts_in(checked.probes, MOST_PROBES)
+        checked = checked.model_copy(update={"probes": prompts})  # the file may change: the run keeps what it asked
     check_trainer_fields(checked.method, checked.trainer)
     check_bitsandbytes(checked)
     check_model(checked.model)
@@ -66,6 +72,8 @@ def plan(
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
+    if checked.metrics and apart is not None:
+        check_answered(apart)
     return Plan(checked, examples, parent)
 
 
@@ -251,6 +259,7 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
             if not was_open:
                 session.close()
             raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
+        session.recipe = session.recipe.with_functions(recipe.functions)
         receipt = session.resume()
         if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
             receipt.wait()
