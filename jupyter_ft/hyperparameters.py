@@ -117,8 +117,8 @@ class SftHyperparameters(OwnHyperparameters):
     """Supervised tuning has no live fields of its own."""
 
 
-class DpoHyperparameters(OwnHyperparameters):
-    """Those of direct preference optimisation (arXiv 2305.18290)."""
+class PreferenceHyperparameters(OwnHyperparameters):
+    """Those of tuning that is held to a reference: small steps, and how strongly it is held."""
 
     learning_rate: float = Field(
         5e-5,
@@ -134,34 +134,25 @@ class DpoHyperparameters(OwnHyperparameters):
         description="How closely the answers stay to the reference's (equation 7); larger: closer",
         json_schema_extra=_live(scale="log", low=0.01, high=1),
     )
+
+
+class DpoHyperparameters(PreferenceHyperparameters):
+    """Those of direct preference optimisation (arXiv 2305.18290)."""
+
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of the choices taken to be wrong", json_schema_extra=_live(high=0.4)
     )
 
 
-class KtoHyperparameters(OwnHyperparameters):
+class KtoHyperparameters(PreferenceHyperparameters):
     """Those of Kahneman-Tversky optimisation (arXiv 2402.01306)."""
 
-    learning_rate: float = Field(
-        5e-5,
-        gt=0,
-        le=1,
-        description="Step size of the optimizer",
-        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
-    )
     batch_size: int = Field(
         8,
         ge=2,
         le=65536,
         description="Rows in a micro-batch, per device; two at least, since each prompt also meets another's answer",
         json_schema_extra=_live("rows", high=64),
-    )
-    beta: float = Field(
-        0.1,
-        gt=0,
-        le=100,
-        description="How closely the answers stay to the reference's (equation 7); larger: closer",
-        json_schema_extra=_live(scale="log", low=0.01, high=1),
     )
     desirable_weight: float = Field(
         1.0, ge=0, le=1000, description="Weight of the good answers in the loss", json_schema_extra=_live(high=4)

@@ -14,23 +14,13 @@ from transformers.trainer_pt_utils import LabelSmoother
 from ..data import render_labelled
 from ..hyperparameters import ClassificationHyperparameters
 from ..recipe import Recipe
-from ..weights import to_train
-from .method import Method, arguments, dataset, hush
+from .method import Method, arguments, trainer_of
 
 TOLD_ONE_BY_ONE = 30
 """With more labels than this an evaluation tells neither the recall of each nor the confusion matrix."""
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> Trainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> Trainer:
     """A trainer of `model` (a score for each label) over `rows` (`input_ids`, `labels`) that has not begun.
 
     Raises `RecipeError` where transformers does not take what is under `trainer:`.
@@ -52,18 +42,19 @@ def build(
         items = num_items_in_batch if num_items_in_batch is not None else len(labels)
         return cross_entropy(logits, labels.view(-1), reduction="sum") / items
 
-    trainer = Trainer(
-        model=to_train(model, recipe, start),
-        args=config,
-        train_dataset=dataset(rows),
-        eval_dataset=dataset(held_out) if held_out is not None else None,
-        processing_class=tokenizer,
+    trainer = trainer_of(
+        Trainer,
+        config,
+        model,
+        tokenizer,
+        rows,
+        recipe=recipe,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=loss,
         compute_metrics=lambda seen: metrics(seen.label_ids, seen.predictions, names),
         preprocess_logits_for_metrics=lambda logits, _: (logits[0] if isinstance(logits, tuple) else logits).argmax(-1),
+        **more,
     )
-    hush(trainer)
     return trainer
 
 

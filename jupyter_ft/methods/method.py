@@ -19,6 +19,7 @@ from ..data import Rendered
 from ..errors import RecipeError
 from ..hyperparameters import HF_SCHEDULES
 from ..recipe import Recipe
+from ..weights import to_train
 
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
@@ -102,3 +103,37 @@ def hush(trainer: Any) -> None:
 def dataset(rows: Any) -> Dataset:
     """`rows` as a `datasets.Dataset`, which they may be already."""
     return rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
+
+
+def trainer_of(
+    kind: type,
+    config: Any,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    *,
+    recipe: Recipe,
+    held_out: Any = None,
+    start: Path | None = None,
+    **more: Any,
+) -> Any:
+    """A quiet trainer of that `kind` over `rows`, on what the recipe trains of `model`; `more` is the kind's own.
+
+    `held_out` rows are for its `evaluate`; `start` is a folder with the weights of another run to begin with.
+    """
+    with no_telemetry():
+        trainer = kind(
+            model=to_train(model, recipe, start),
+            args=config,
+            train_dataset=dataset(rows),
+            eval_dataset=dataset(held_out) if held_out is not None else None,
+            processing_class=tokenizer,
+            **more,
+        )
+    hush(trainer)
+    return trainer
+
+
+def attribute(name: str) -> Callable[[Any, Any], None]:
+    """A live field that the trainer reads from an attribute of that name at each step."""
+    return lambda trainer, value: setattr(trainer, name, value)
