@@ -163,7 +163,16 @@ class KtoHyperparameters(PreferenceHyperparameters):
 
 
 class CptHyperparameters(OwnHyperparameters):
-    """Continued pre-training has no live fields of its own."""
+    """Those of continued pre-training. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 5e-5
+    mask_share: float = Field(
+        0.15,
+        gt=0,
+        le=0.8,
+        description="Share of the tokens that an encoder has to guess (arXiv 1810.04805, 3.1); no other model has it",
+        json_schema_extra=_live(low=0.05, high=0.5),
+    )
 
 
 class ClassificationHyperparameters(OwnHyperparameters):

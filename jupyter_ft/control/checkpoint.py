@@ -20,9 +20,12 @@ from ..errors import CheckpointError
 from ..messages import Applied, Refused, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
+from .ahead import masks_of
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
+
+_MASKS = "masks"
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
@@ -39,7 +42,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     streams = port.turn.streams
     try:
         save_file(tensors, folder / OPTIMIZER)
-        save_file(_stream_tensors(streams), folder / STREAMS)
+        save_file(_stream_tensors(streams) | _masks(port.trainer), folder / STREAMS)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     scaler = getattr(port.trainer.accelerator, "scaler", None)
@@ -102,7 +105,17 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]
     schedule_again(port, [edit for edit in edits if edit.id not in refused])
-    port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+    tensors = load_file(folder / STREAMS)
+    port.turn.restore(_streams_from(tensors, state["python"]))
+    if _MASKS in tensors:
+        trainer.data_collator.generator = torch.Generator()
+        trainer.data_collator.generator.set_state(tensors[_MASKS])
+
+
+def _masks(trainer: Any) -> dict[str, torch.Tensor]:
+    """The state of the generator from which a collator masks tokens, where it has one of its own."""
+    generator = masks_of(trainer)
+    return {} if generator is None else {_MASKS: generator.get_state()}
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:

@@ -20,7 +20,7 @@ from ..data.look import keep_about
 from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
-from ..heads import scoring_model
+from ..heads import check_masks
 from ..messages import (
     Applied,
     ChatWaits,
@@ -36,14 +36,14 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import METHODS, loss_head
+from ..methods import loss_head, method_of
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.judge import Judging
+from ..sampling.judge import Judging, shell_for
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, read_weights
@@ -97,10 +97,12 @@ class Job:
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
-        method = METHODS[self.recipe.method]
-        if not base.speaks and not method.scores:
+        method = method_of(self.recipe, base.speaks)
+        if method.masks:
+            check_masks(base)
+        elif not base.speaks and not method.scores:
             kind = type(base.model).__name__
-            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
+            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification, reward or cpt trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
         twin = self._choose_voices(base)
@@ -108,7 +110,7 @@ class Job:
             self.log.append(ChatWaits(said=chat_waits(twin)))
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
-                scoring_model(base, self._labels) if method.scores else base.shell(),
+                shell_for(base, _judging(base, self.recipe, self._labels)),
                 base.new_tokenizer(),
                 self.recipe,
                 rows,
@@ -184,7 +186,7 @@ class Job:
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
         file = self.folder.rows.with_name(name)
-        rendered = METHODS[self.recipe.method].render(
+        rendered = method_of(self.recipe, base.speaks).render(
             examples,
             base.tokenizer,
             system=self.recipe.system,
@@ -300,7 +302,8 @@ def chat_waits(voices: Voices) -> str:
 
 
 def _judging(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
-    return Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+    method = method_of(recipe, base.speaks)
+    return Judging(labels, _most_tokens(base, recipe), method.masks) if method.scores or method.masks else None
 
 
 def _most_tokens(base: Base, recipe: Recipe) -> int:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
 from ..data import render_labelled
 from ..hyperparameters import ClassificationHyperparameters
 from ..recipe import Recipe
-from .method import Method, arguments, trainer_of
+from .method import Method, arguments, mean_by_items, trainer_of
 
 TOLD_ONE_BY_ONE = 30
 """With more labels than this an evaluation tells neither the recall of each nor the confusion matrix."""
@@ -31,16 +30,8 @@ def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, *
     names = list(model.config.id2label.values())
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        """The sum over rows by the rows of the step.
-
-        The model's own is a mean, which transformers 5.23 takes for this one and so adds up where a step is
-        accumulated: of two micro-batches the gradient would be twice as large.
-        """
-        if trainer.label_smoother is not None:
-            return trainer.label_smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
-        logits = outputs["logits"].view(-1, len(names))
-        items = num_items_in_batch if num_items_in_batch is not None else len(labels)
-        return cross_entropy(logits, labels.view(-1), reduction="sum") / items
+        smoothed = trainer.label_smoother
+        return (mean_by_items if smoothed is None else smoothed)(outputs, labels, num_items_in_batch=num_items_in_batch)
 
     trainer = trainer_of(
         Trainer,

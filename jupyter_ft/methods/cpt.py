@@ -16,7 +16,10 @@ from .method import Method
 
 
 class Perplexity(TrainerCallback):  # type: ignore[misc]
-    """Adds `eval_perplexity`, exp(`eval_loss`), to what an evaluation gives."""
+    """Adds exp(`eval_loss`) to what an evaluation gives, under `name`."""
+
+    def __init__(self, name: str = "eval_perplexity") -> None:
+        self._name = name
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
@@ -24,7 +27,7 @@ class Perplexity(TrainerCallback):  # type: ignore[misc]
         """`metrics` is what `evaluate` returns."""
         if metrics is not None and "eval_loss" in metrics:
             loss = metrics["eval_loss"]
-            metrics["eval_perplexity"] = math.exp(loss) if loss < 700 else math.inf  # beyond, it is no float
+            metrics[self._name] = math.exp(loss) if loss < 700 else math.inf  # beyond, it is no float
 
 
 def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> SFTTrainer:
