@@ -16,6 +16,7 @@ from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
 from ..data import Examples, Format, Rendered, hold_out, labels_of
+from ..data.again import key_of, made_before
 from ..data.look import keep_about
 from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError, ModelError
@@ -66,6 +67,7 @@ class Job:
     resume: str | None = None
     room: int | None = None
     _labels: tuple[str, ...] = ()  # of a classifier
+    _made_by: str = ""  # the run that has tokenised the same rows before
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -167,6 +169,8 @@ class Job:
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
+        if self._made_by:
+            said = f"{said}; tokens of {self._made_by}, made before"
         self.log.append(
             DataReady(
                 said=said,
@@ -185,17 +189,22 @@ class Job:
         return rows, held_out.rows if held_out else None, behind
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
-        file = self.folder.rows.with_name(name)
-        rendered = method_of(self.recipe, base.speaks).render(
-            examples,
-            base.tokenizer,
-            system=self.recipe.system,
-            max_length=_most_tokens(base, self.recipe),
-            progress=lambda done, total: self._progress(what, done, total),
-            file=file,
-            **({"labels": self._labels} if self._labels else {}),
-        )
-        keep_about(file, rendered, (examples.said, *examples.notes))
+        file, method = self.folder.rows.with_name(name), method_of(self.recipe, base.speaks)
+        settings: dict[str, Any] = {"system": self.recipe.system, "max_length": _most_tokens(base, self.recipe)}
+        settings |= {"labels": self._labels} if self._labels else {}
+        key = key_of(examples, base.tokenizer, method=self.recipe.method, masks=method.masks, **settings)
+        found = made_before(key, file, self.folder.path.parent)
+        if found is None:
+            rendered = method.render(
+                examples,
+                base.tokenizer,
+                progress=lambda done, total: self._progress(what, done, total),
+                file=file,
+                **settings,
+            )
+        else:
+            rendered, self._made_by = found
+        keep_about(file, rendered, (examples.said, *examples.notes), key)
         return rendered
 
     def _progress(self, what: str, done: int, total: int) -> None:

@@ -365,7 +365,7 @@ def test_an_encoder_reads_no_more_than_it_has_room_for(tiny_bert: Path) -> None:
     assert "3 rows cut at max_length 48" in next(e.said for e in session.events if e.kind == "data")
     assert session.chat("much too long " * 30).tokens == 48
     spoken = jupyter_ft.finetune(str(tiny_bert), [{"prompt": "a", "completion": "b"}] * 3, "spoken")
-    with pytest.raises(TrainingFailed, match=r"does not speak .* classification or reward"):
+    with pytest.raises(TrainingFailed, match=r"does not speak .* classification, reward or cpt"):
         spoken.wait(timeout=60)
 
 
