@@ -51,16 +51,15 @@ class Draws:
 
     def text(self) -> list[str | None]:
         """For a checkpoint."""
-        return [None if state is None else base64.b64encode(state.numpy().tobytes()).decode() for state in
-                (self.torch_cpu, self.masks)]  # fmt: skip
+        states = (self.torch_cpu, self.masks)
+        return [None if state is None else base64.b64encode(state.numpy().tobytes()).decode() for state in states]
 
     @classmethod
     def from_text(cls, text: list[str | None]) -> Draws:
         """What `text()` wrote."""
-        states = [None if t is None else torch.from_numpy(np.frombuffer(base64.b64decode(t), np.uint8).copy())
-                  for t in text]  # fmt: skip
-        assert states[0] is not None
-        return cls(states[0], states[1])
+        cpu, masks = (None if one is None else np.frombuffer(base64.b64decode(one), np.uint8).copy() for one in text)
+        assert cpu is not None
+        return cls(torch.from_numpy(cpu), None if masks is None else torch.from_numpy(masks))
 
 
 class Ahead:
@@ -68,16 +67,19 @@ class Ahead:
 
     def __init__(self, trainer: Any, make: Callable[[list[int]], Part]) -> None:
         self._trainer, self._make = trainer, make
-        self._held: tuple[list[int], Part] | None = None
-        self._before: Draws | None = None
+        self._rows: list[int] = []  # of the micro-batch that comes next; where edits make it another, it is let go
+        self._part: Part | None = None
+        self._before: Draws | None = None  # what it was drawn from, where collating draws
 
     def take(self, batch: list[int]) -> Part:
         """The rows of `batch`: held where they were to come next, else collated now."""
-        held, before = self._held, self._before
-        self._held = self._before = None
-        if held is not None and held[0] == batch:
-            return held[1]
-        if before is None or held is not None:
+        rows, part, before = self._rows, self._part, self._before
+        self.forget()
+        if rows != batch:
+            return self._make(batch)
+        if part is not None:
+            return part
+        if before is None:
             return self._make(batch)
         now = Draws.now(self._trainer)  # a resumption: drawn once more as it was drawn before the checkpoint
         before.put(self._trainer)
@@ -87,19 +89,25 @@ class Ahead:
             now.put(self._trainer)
 
     def look(self, batch: list[int]) -> None:
-        """Collate what comes next."""
-        self._held = self._before = None
+        """Collate what comes next; nothing does at the end of an epoch."""
+        self.forget()
         if not batch:
             return
         before = Draws.now(self._trainer)
-        self._held = (batch, self._make(batch))
+        self._rows, self._part = batch, self._make(batch)
         if not before.same(Draws.now(self._trainer)):
             self._before = before
 
-    def state(self) -> list[str | None] | None:
-        """What a checkpoint keeps: what was drawn from; None where collating draws nothing."""
-        return None if self._before is None else self._before.text()
+    def forget(self) -> None:
+        """Hold nothing."""
+        self._rows, self._part, self._before = [], None, None
 
-    def restore(self, state: list[str | None] | None) -> None:
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps; None where collating draws nothing."""
+        return None if self._before is None else {"rows": self._rows, "draws": self._before.text()}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
         """Put back what `state()` described."""
-        self._held, self._before = None, None if state is None else Draws.from_text(state)
+        self.forget()
+        if state is not None:
+            self._rows, self._before = list(state["rows"]), Draws.from_text(state["draws"])

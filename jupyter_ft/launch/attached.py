@@ -134,7 +134,9 @@ def _rows(trainer: Any) -> int:
 def _adapter(model: Any) -> dict[str, Any]:
     if not isinstance(model, PeftModel):
         return {"kind": "full"}
-    config = model.peft_config[model.active_adapter]
+    if "default" not in model.peft_config:
+        raise Refused(f"attach: name the adapter 'default' (it is '{model.active_adapter}'), as PEFT does by itself")
+    config = model.peft_config["default"]
     if not isinstance(config, LoraConfig):
         raise Refused(f"attach: adapters of the kind {config.peft_type} are not supported; LoRA is")
     inside = [getattr(p, "p", 0.0) for layer in lora_layers(model) for p in layer.lora_dropout.values()]
