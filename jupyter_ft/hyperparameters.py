@@ -130,8 +130,8 @@ class SftHyperparameters(OwnHyperparameters):
     """Supervised tuning has no live fields of its own."""
 
 
-class DpoHyperparameters(OwnHyperparameters):
-    """Those of direct preference optimisation (arXiv 2305.18290)."""
+class PreferenceHyperparameters(OwnHyperparameters):
+    """Those of tuning that is held to a reference: small steps, and how strongly it is held."""
 
     learning_rate: float = Field(
         5e-5,
@@ -147,34 +147,25 @@ class DpoHyperparameters(OwnHyperparameters):
         description="How closely the answers stay to the reference's (equation 7); larger: closer",
         json_schema_extra=_live(scale="log", low=0.01, high=1),
     )
+
+
+class DpoHyperparameters(PreferenceHyperparameters):
+    """Those of direct preference optimisation (arXiv 2305.18290)."""
+
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of the choices taken to be wrong", json_schema_extra=_live(high=0.4)
     )
 
 
-class KtoHyperparameters(OwnHyperparameters):
+class KtoHyperparameters(PreferenceHyperparameters):
     """Those of Kahneman-Tversky optimisation (arXiv 2402.01306)."""
 
-    learning_rate: float = Field(
-        5e-5,
-        gt=0,
-        le=1,
-        description="Step size of the optimizer",
-        json_schema_extra=_live(scale="log", low=1e-7, high=1e-3),
-    )
     batch_size: int = Field(
         8,
         ge=2,
         le=65536,
         description="Rows in a micro-batch, per device; two at least, since each prompt also meets another's answer",
         json_schema_extra=_live("rows", high=64),
-    )
-    beta: float = Field(
-        0.1,
-        gt=0,
-        le=100,
-        description="How closely the answers stay to the reference's (equation 7); larger: closer",
-        json_schema_extra=_live(scale="log", low=0.01, high=1),
     )
     desirable_weight: float = Field(
         1.0, ge=0, le=1000, description="Weight of the good answers in the loss", json_schema_extra=_live(high=4)
@@ -185,7 +176,16 @@ class KtoHyperparameters(OwnHyperparameters):
 
 
 class CptHyperparameters(OwnHyperparameters):
-    """Continued pre-training has no live fields of its own."""
+    """Those of continued pre-training. With full weights the learning rate is `FULL_RATE` where none is given."""
+
+    FULL_RATE: ClassVar[float | None] = 5e-5
+    mask_share: float = Field(
+        0.15,
+        gt=0,
+        le=0.8,
+        description="Share of the tokens that an encoder has to guess (arXiv 1810.04805, 3.1); no other model has it",
+        json_schema_extra=_live(low=0.05, high=0.5),
+    )
 
 
 class ClassificationHyperparameters(OwnHyperparameters):

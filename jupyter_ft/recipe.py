@@ -171,6 +171,7 @@ ALIASES = {
     "save_steps": "checkpoint_steps",
     "model_name_or_path": "model",
     "from": "start_from",
+    "mlm_probability": "mask_share",
     "max_seq_length": "max_length",
     "r": "adapter.r",
     "lora_r": "adapter.r",

@@ -20,11 +20,13 @@ from ..errors import CheckpointError
 from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
+from .ahead import masks_of
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
 
 WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
+_MASKS = "masks"
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
@@ -35,7 +37,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     streams = port.turn.streams
     try:
         save_file(tensors, folder / OPTIMIZER)
-        save_file(_stream_tensors(streams), folder / STREAMS)
+        save_file(_stream_tensors(streams) | _masks(port.trainer), folder / STREAMS)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     scaler = getattr(port.trainer.accelerator, "scaler", None)
@@ -129,7 +131,11 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     gone = _taken_back(port) | {edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)}
     schedule_again(port, [edit for edit in edits if edit.id not in gone])
     if "optimizer" in state:
-        port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+        tensors = load_file(folder / STREAMS)
+        port.turn.restore(_streams_from(tensors, state["python"]))
+        if _MASKS in tensors:
+            trainer.data_collator.generator = torch.Generator()
+            trainer.data_collator.generator.set_state(tensors[_MASKS])
     else:
         port.edits.warm_up(WARMUP)
 
@@ -143,6 +149,12 @@ def _restore_optimizer(trainer: Any, state: dict[str, Any], tensors: dict[str, t
     trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _masks(trainer: Any) -> dict[str, torch.Tensor]:
+    """The state of the generator from which a collator masks tokens, where it has one of its own."""
+    generator = masks_of(trainer)
+    return {} if generator is None else {_MASKS: generator.get_state()}
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:

@@ -56,6 +56,10 @@ class RowCursor:
             batches += [batch[start : start + size] for start in range(0, len(batch), size)]
         return batches
 
+    def peek(self) -> list[int]:
+        """The row numbers of the micro-batch that comes next in this epoch; empty at its end."""
+        return [] if self.order is None else self.order[self.position : self.position + self.batch_size]
+
     def give_back(self, batches: list[list[int]]) -> None:
         """Take back what `take` gave last: those rows come next again."""
         self.position -= sum(map(len, batches))

@@ -102,6 +102,10 @@ class LiveEdits:
             raise RecipeError("alpha and dropout belong to a LoRA adapter; this run trains every weight")
         if "probe_steps" in names and not self.probes:
             raise RecipeError("there are no prompts to answer; start a run with probes: [a prompt, another]")
+        if "mask_share" in names and "mask_share" not in self._setters:
+            raise RecipeError(
+                "mask_share belongs to encoders, which guess masked tokens; this model predicts the next one"
+            )
         if {"eval_steps", "early_stopping_patience"} & set(names) and self._trainer.eval_dataset is None:
             raise RecipeError("there are no rows to evaluate on; start a run with held_out: 10%")
 

@@ -67,7 +67,7 @@ class Patience:
             if draws is not None:
                 draws.put()
             if self._halved(items):
-                parts = port.again()
+                parts, items = port.again()
             else:
                 self._wait(failure)
                 parts, items = port.anew()

@@ -190,17 +190,25 @@ class Port(TrainerCallback):  # type: ignore[misc]
         return [step], items
 
     def _collate(self) -> list[dict[str, Any]]:
-        dataset, collate = self._loader.dataset, self._loader.collate_fn
-        batches = [[dataset[row] for row in batch] for batch in self.batches]
-        parts = [collate(batch) for batch in batches]
-        self._tokens = sum(map(_count_tokens, parts, batches))
-        return parts
+        parts = [self.part_of(batch) for batch in self.batches]
+        self._tokens = sum(tokens for _, tokens in parts)
+        return [part for part, _ in parts]
 
-    def again(self) -> list[dict[str, Any]]:
-        """The rows of this step once more, in micro-batches of what memory holds."""
+    def part_of(self, batch: list[int]) -> tuple[dict[str, Any], int]:
+        """The rows of these numbers, collated, and their tokens."""
+        rows = [self._loader.dataset[row] for row in batch]
+        part = self._loader.collate_fn(rows)
+        return part, _count_tokens(part, rows)
+
+    def again(self) -> tuple[list[dict[str, Any]], Any]:
+        """The rows of this step once more, in micro-batches of what memory holds, and their items: masks may differ."""
         self.cursor.give_back(self.batches)
         self.batches = self.cursor.take()
-        return self._collate()
+        parts = self._collate()
+        got: tuple[list[dict[str, Any]], Any] = self._get_batch_samples(
+            iter(parts), len(parts), self.trainer.args.device
+        )
+        return got
 
     def anew(self) -> tuple[list[dict[str, Any]], Any]:
         """The next step fetched once more after a pause in the middle of it, in which it may have been changed."""

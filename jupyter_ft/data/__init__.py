@@ -21,7 +21,7 @@ from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
 from .spool import Spool
-from .windows import render_windows
+from .windows import render_framed_windows, render_windows
 
 __all__ = [
     "Example",
@@ -45,6 +45,7 @@ __all__ = [
     "prompts_in",
     "read",
     "render",
+    "render_framed_windows",
     "render_labelled",
     "render_pairs",
     "render_rated",

@@ -16,11 +16,12 @@ from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
 from ..data import Examples, Format, Rendered, hold_out, labels_of
+from ..data.again import key_of, made_before
 from ..data.look import keep_about
 from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
-from ..heads import scoring_model
+from ..heads import check_masks
 from ..messages import (
     Applied,
     ChatWaits,
@@ -38,7 +39,7 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import METHODS, loss_head, optimizer
+from ..methods import loss_head, method_of, optimizer
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..quantization import SAID
@@ -46,7 +47,7 @@ from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.judge import Judging
+from ..sampling.judge import Judging, shell_for
 from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
@@ -73,6 +74,7 @@ class Job:
     _labels: tuple[str, ...] = ()  # of a classifier
     _probes: Probes | None = None
     _metrics: Metrics | None = None
+    _made_by: str = ""  # the run that has tokenised the same rows before
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -102,10 +104,12 @@ class Job:
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         base = base_of(self.recipe, self._progress)
-        method = METHODS[self.recipe.method]
-        if not base.speaks and not method.scores:
+        method = method_of(self.recipe, base.speaks)
+        if method.masks:
+            check_masks(base)
+        elif not base.speaks and not method.scores:
             kind = type(base.model).__name__
-            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
+            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification, reward or cpt trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
         twin = self._choose_voices(base)
@@ -113,7 +117,7 @@ class Job:
             self.log.append(ChatWaits(said=chat_waits(twin)))
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
-                scoring_model(base, self._labels) if method.scores else base.shell(),
+                shell_for(base, _judging(base, self.recipe, self._labels)),
                 base.new_tokenizer(),
                 self.recipe,
                 rows,
@@ -185,6 +189,8 @@ class Job:
         self._find_probes(apart)
         if apart is not None and recipe.metrics:
             self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
+        if self._made_by:
+            said = f"{said}; tokens of {self._made_by}, made before"
         self.log.append(
             DataReady(
                 said=said,
@@ -216,17 +222,22 @@ class Job:
             )
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
-        file = self.folder.rows.with_name(name)
-        rendered = METHODS[self.recipe.method].render(
-            examples,
-            base.tokenizer,
-            system=self.recipe.system,
-            max_length=_most_tokens(base, self.recipe),
-            progress=lambda done, total: self._progress(what, done, total),
-            file=file,
-            **({"labels": self._labels} if self._labels else {}),
-        )
-        keep_about(file, rendered, (examples.said, *examples.notes))
+        file, method = self.folder.rows.with_name(name), method_of(self.recipe, base.speaks)
+        settings: dict[str, Any] = {"system": self.recipe.system, "max_length": _most_tokens(base, self.recipe)}
+        settings |= {"labels": self._labels} if self._labels else {}
+        key = key_of(examples, base.tokenizer, method=self.recipe.method, masks=method.masks, **settings)
+        found = made_before(key, file, self.folder.path.parent)
+        if found is None:
+            rendered = method.render(
+                examples,
+                base.tokenizer,
+                progress=lambda done, total: self._progress(what, done, total),
+                file=file,
+                **settings,
+            )
+        else:
+            rendered, self._made_by = found
+        keep_about(file, rendered, (examples.said, *examples.notes), key)
         return rendered
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -348,7 +359,8 @@ def chat_waits(voices: Voices) -> str:
 
 
 def _judging(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
-    return Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
+    method = method_of(recipe, base.speaks)
+    return Judging(labels, _most_tokens(base, recipe), method.masks) if method.scores or method.masks else None
 
 
 def _most_tokens(base: Base, recipe: Recipe) -> int:

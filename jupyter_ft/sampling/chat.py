@@ -52,7 +52,9 @@ class Chat:
         self._log = log
         self._system = system
         self._beside = beside
-        self._last = ("user", "assistant") if rewards else ("user",)
+        self._last: tuple[str, ...] = ("user",)
+        if rewards:
+            self.take_answers()
         self._queue: deque[tuple[Ask, float]] = deque()
         self._idle: deque[Idle] = deque()
         self._changed = threading.Condition()
@@ -73,6 +75,10 @@ class Chat:
         if first:
             self._thread = threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True)
             self._thread.start()
+
+    def take_answers(self) -> None:
+        """From now on a conversation may end with an answer, which is scored."""
+        self._last = ("user", "assistant")
 
     @property
     def ready(self) -> bool:

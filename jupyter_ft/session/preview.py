@@ -93,12 +93,14 @@ def _title(name: str, recipe: Recipe) -> str:
 
 
 def _renderer(recipe: Recipe, tokenizer: Any, train: Examples, apart: Examples | None) -> Renderer:
-    from ..methods import METHODS
+    from ..methods import method_of
+    from ..models import does_speak
 
     more = {"labels": labels_of(train, apart)} if recipe.method == "classification" else {}
+    speaks = recipe.method != "cpt" or does_speak(recipe.model, recipe.revision, lambda *_: None)
+    method = method_of(recipe, speaks)
 
     def render(examples: Examples, max_length: int = recipe.max_length, file: Path | None = None) -> Rendered:
-        method = METHODS[recipe.method]
         return method.render(examples, tokenizer, system=recipe.system, max_length=max_length, file=file, **more)
 
     return render
