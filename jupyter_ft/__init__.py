@@ -13,6 +13,7 @@ from .errors import FineTuneError
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .ui import views as _views
+from .ui.fit import fits
 from .ui.preview import preview
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "attach",
     "finetune",
+    "fits",
     "open",
     "preview",
     "sessions",

@@ -48,6 +48,7 @@ from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, read_weights
 from .running import Freed, Running, one_line
+from .short import fit_before, refuse_too_large, warning
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Job:
 
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
+        refuse_too_large(self.recipe)
         base = POOL.get(
             self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
         )
@@ -103,6 +105,9 @@ class Job:
             raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
+        fit = fit_before(base, self.recipe, rows, self._labels, self.room)
+        if fit is not None and not fit.fits:
+            self.log.append(warning(fit, self.folder.name))
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))

@@ -1,0 +1,141 @@
+"""Two optimizer steps on the longest row, on weights that are thrown away, with the memory that they take counted.
+
+Two, because the optimizer has its state from the second on. It is TRL's or transformers' own loop; nothing of a session
+is there. It waits for its turn as a run does, and nothing is left of it but the base in the pool, where somebody holds
+it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..capture import captured
+from ..control.accelerated import own_state
+from ..control.accounting import Accounting
+from ..control.lease import LEASE, seeded_streams
+from ..control.memory import free_memory, is_out_of_memory
+from ..heads import scoring_model
+from ..memory.asked import lengths_of
+from ..memory.fit import Measured
+from ..methods import METHODS
+from ..methods.packing import pack
+from ..models import POOL, Base
+from ..recipe import Recipe
+
+Row = Mapping[str, Any]
+
+
+def measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...] = (), start: Path | None = None) -> Measured:
+    """What a step of `recipe` takes with the longest of `rows`, a whole micro-batch of it.
+
+    The last row of the micro-batch is a shorter one where there is any, so that rows are padded as in the run. Raises
+    what building the trainer raises; memory that runs out is told in the answer.
+    """
+    found: list[Measured | BaseException] = []
+
+    def work() -> None:
+        try:
+            with captured(lambda level, line: None), own_state():
+                found.append(_measure(recipe, rows, labels, start))
+        except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
+            found.append(error)
+
+    thread = threading.Thread(target=work, name="jupyter-ft dry step", daemon=True)  # as a run has one
+    thread.start()
+    thread.join()
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
+
+
+def _measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...], start: Path | None) -> Measured:
+    base = POOL.get(recipe.model, revision=recipe.revision, dtype=recipe.dtype, report=lambda *_: None)
+    batch = _worst(recipe, rows)
+    length = lengths_of(batch)[0].longest
+    began, failure = time.perf_counter(), ""
+    peak = weights = 0
+    with LEASE, seeded_streams(recipe.seed), tempfile.TemporaryDirectory() as folder:
+        try:
+            model = scoring_model(base, labels) if METHODS[recipe.method].scores else base.shell()
+            peak, weights = _counted(base, model, _two_steps(recipe), batch, Path(folder), start=start)
+            del model
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        free_memory()
+    return Measured(peak, weights, len(batch), length, time.perf_counter() - began, failure)
+
+
+def _worst(recipe: Recipe, rows: Sequence[Row]) -> list[Row]:
+    """A micro-batch of the longest row, its last place taken by a shorter one."""
+    if recipe.packing:
+        rows = pack(list(rows), recipe.max_length)[0]
+    rows = [dict(row) for row in rows]
+    at, size = lengths_of(rows)[1], recipe.hyperparameters.batch_size
+    shorter = min(rows, key=lambda row: lengths_of([row])[0].longest)
+    return [rows[at]] * (size - 1) + [shorter if size > 1 else rows[at]]
+
+
+def _two_steps(recipe: Recipe) -> Recipe:
+    live = recipe.hyperparameters
+    changed = {"accumulation": min(live.accumulation, 2), "max_steps": 2, "epochs": 1.0}
+    return recipe.model_copy(
+        update={
+            "hyperparameters": live.model_copy(update=changed),
+            "trainer": {**recipe.trainer, "train_sampling_strategy": "sequential"},
+        }
+    )
+
+
+def _counted(
+    base: Base, model: Any, recipe: Recipe, batch: list[Row], folder: Path, *, start: Path | None
+) -> tuple[int, int]:
+    """The peak in bytes, and those of the base."""
+    rows = batch * (2 * recipe.hyperparameters.accumulation)
+    held = [*base.model.parameters(), *base.model.buffers()]
+    count = _Count(held[0].device)
+    with count:
+        weights = count.hold(held)
+        trainer = METHODS[recipe.method].build(model, base.new_tokenizer(), recipe, rows, folder, start=start)
+        trainer.train()
+    return count.peak, weights
+
+
+class _Count:
+    """CUDA's own count of the bytes that live, where it exists; else `Accounting`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._accounting = None if self._cuda else Accounting()
+        self._before = self._held = self.peak = 0
+
+    def __enter__(self) -> _Count:
+        if self._accounting is not None:
+            self._accounting.__enter__()  # type: ignore[no-untyped-call]
+        else:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+            self._before = torch.cuda.memory_allocated(self._cuda)
+        return self
+
+    def hold(self, tensors: list[torch.Tensor]) -> int:
+        """Count these as well, which are there already; what they take."""
+        if self._accounting is not None:
+            return self._accounting.hold(tensors)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        self._held = sum(storages.values())
+        return self._held
+
+    def __exit__(self, *error: Any) -> None:
+        if self._accounting is not None:
+            self._accounting.__exit__(*error)  # type: ignore[no-untyped-call]
+            self.peak = self._accounting.peak
+        else:
+            self.peak = torch.cuda.max_memory_allocated(self._cuda) - self._before + self._held
