@@ -8,9 +8,9 @@ it.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..methods import METHODS
 from ..methods.packing import pack
 from ..models import POOL, Base
 from ..recipe import Recipe
+from .thread import aside
 
 Row = Mapping[str, Any]
 
@@ -38,21 +39,17 @@ def measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...] = (), s
     The last row of the micro-batch is a shorter one where there is any, so that rows are padded as in the run. Raises
     what building the trainer raises; memory that runs out is told in the answer.
     """
-    found: list[Measured | BaseException] = []
+    future: Future[Measured] = Future()
 
     def work() -> None:
         try:
             with captured(lambda level, line: None), own_state():
-                found.append(_measure(recipe, rows, labels, start))
+                future.set_result(_measure(recipe, rows, labels, start))
         except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
-            found.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, name="jupyter-ft dry step", daemon=True)  # as a run has one
-    thread.start()
-    thread.join()
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
+    aside(work, "dry step")  # on a thread of its own, as a run is; Ctrl-C stops waiting for it
+    return future.result()
 
 
 def _measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...], start: Path | None) -> Measured:

@@ -31,7 +31,7 @@ class Lengths:
 class Machine:
     """Where it is to run: the kind of device, what it is called, bytes free on it, and whether it has Triton.
 
-    `plain` are the bytes of a number of the base there.
+    `plain` are the bytes of a number of the base there; `here`: it is this machine's.
     """
 
     kind: str
@@ -39,6 +39,7 @@ class Machine:
     free: int
     triton: bool
     plain: int
+    here: bool = True
 
 
 def lengths_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Lengths, int]:

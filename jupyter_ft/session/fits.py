@@ -16,7 +16,7 @@ from ..memory.asked import Lengths, Machine, lengths_of, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
 from ..memory.fit import Fit
-from ..memory.parts import parts
+from ..memory.parts import base_bytes, parts
 from ..memory.shape import Shape, find_folder, read_shape
 from ..recipe import Recipe, parse_recipe
 from ..trainer_fields import check_trainer_fields
@@ -24,6 +24,7 @@ from .start import Plan, check_model, plan
 
 MOST_LOOKED_AT = 100_000  # rows whose texts are measured, to find the longest
 MOST_TOKENISED, MOST_COUNTED = 256, 16
+LESS = 0.75  # of the estimate, for what is to be tried where a measured step did not fit in spite of it
 AROUND = 12  # tokens that a template writes around a text, roles included
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(GB|GiB|MB|MiB)?\s*", re.IGNORECASE)
 _UNITS = {"gb": 1e9, "mb": 1e6, "gib": 2**30, "mib": 2**20, "": 1}
@@ -72,7 +73,10 @@ def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light
         return fit
     from ..launch.dry_step import measure as measure_step
 
-    return replace(fit, measured=measure_step(recipe, rows, labels, parent.folder if parent else None))
+    fit = replace(fit, measured=measure_step(recipe, rows, labels, parent.folder if parent else None))
+    if fit.fits or fit.changes:
+        return fit
+    return _advised(fit, recipe, int(fit.parts.whole * LESS))  # the estimate was wrong, or others took what was free
 
 
 def _longest_possible(recipe: Recipe) -> Lengths:
@@ -91,16 +95,20 @@ def _shape(recipe: Recipe) -> tuple[Path, Shape]:
 
 
 def _fit(recipe: Recipe, lengths: Lengths, machine: Machine, labels: int = 0) -> Fit:
-    _, shape = _shape(recipe)
+    place, shape = _shape(recipe)
     work = work_of(recipe, shape, lengths, machine, labels)
     found = parts(shape, work)
     rows = f"{work.rows} row{'s' * (work.rows > 1)}"
     said = f"{rows} of {work.length:,} tokens at once" + ("" if shape.exact else f"; a rough figure for {shape.kind}")
-    fit = Fit(recipe.model, shape, work, found, machine, said)
-    if fit.fits:
-        return fit
-    wanted = tuple(changes(shape, work, recipe, machine.free))
-    return replace(fit, changes=wanted, cards=None if wanted else cards(shape, work, machine.free))
+    models = sys.modules.get("jupyter_ft.models")
+    there = models is not None and machine.here and models.POOL.holds(place)
+    fit = Fit(recipe.model, shape, work, found, machine, said, loaded=base_bytes(shape, work) if there else 0)
+    return fit if fit.fits else _advised(fit, recipe, machine.free + fit.loaded)
+
+
+def _advised(fit: Fit, recipe: Recipe, room: int) -> Fit:
+    wanted = tuple(changes(fit.shape, fit.work, recipe, room))
+    return replace(fit, changes=wanted, cards=None if wanted else cards(fit.shape, fit.work, room))
 
 
 def _largest(train: Examples, most: int) -> list[int]:
@@ -154,7 +162,7 @@ def _machine(recipe: Recipe, memory: object, light: bool = False) -> Machine:
     """This machine, or a card that is only described by its `memory`."""
     if memory is not None:
         free, plain = _bytes(memory), 4 if recipe.dtype == "float32" else 2
-        return Machine("cuda", f"a card of {free / 1e9:g} GB", free, triton=True, plain=plain)
+        return Machine("cuda", f"a card of {free / 1e9:g} GB", free, triton=True, plain=plain, here=False)
     if light and "torch" not in sys.modules:
         return machine_by_driver(recipe)
     from ..launch.short import machine_of
