@@ -53,7 +53,8 @@ def measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...] = (), s
 
 
 def _measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...], start: Path | None) -> Measured:
-    base = POOL.get(recipe.model, revision=recipe.revision, dtype=recipe.dtype, report=lambda *_: None)
+    asked = {key: getattr(recipe, key) for key in ("revision", "dtype", "quantization") if hasattr(recipe, key)}
+    base = POOL.get(recipe.model, report=lambda *_: None, **asked)
     batch = _worst(recipe, rows)
     length = lengths_of(batch)[0].longest
     began, failure = time.perf_counter(), ""
@@ -98,12 +99,22 @@ def _counted(
     """The peak in bytes, and those of the base."""
     rows = batch * (2 * recipe.hyperparameters.accumulation)
     held = [*base.model.parameters(), *base.model.buffers()]
+    held += [tensor for weight in base.model.parameters() for tensor in _statistics(weight)]
     count = _Count(held[0].device)
     with count:
         weights = count.hold(held)
         trainer = METHODS[recipe.method].build(model, base.new_tokenizer(), recipe, rows, folder, start=start)
         trainer.train()
     return count.peak, weights
+
+
+def _statistics(weight: Any) -> list[torch.Tensor]:
+    """What bitsandbytes keeps beside a quantised weight: the scales of its blocks or rows, and theirs."""
+    state, found = getattr(weight, "quant_state", None), [getattr(weight, "SCB", None)]
+    while state is not None:
+        found += vars(state).values()
+        state = getattr(state, "state2", None)
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
 
 
 class _Count:

@@ -27,6 +27,7 @@ from ..messages import (
     Crashed,
     DataReady,
     ForTrainer,
+    Logged,
     Pause,
     Progress,
     Refused,
@@ -105,9 +106,7 @@ class Job:
             raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
-        fit = fit_before(base, self.recipe, rows, self._labels, self.room)
-        if fit is not None and not fit.fits:
-            self.log.append(warning(fit, self.folder.name))
+        self._warn(base, rows)
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
@@ -144,6 +143,15 @@ class Job:
                 judging = _judging(base, self.recipe, self._labels)
                 return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
         return _twin(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
+
+    def _warn(self, base: Base, rows: Any) -> None:
+        try:
+            fit = fit_before(base, self.recipe, rows, self._labels, self.room)
+        except Exception as error:  # noqa: BLE001 - an estimate that fails must not cost the run
+            self.log.append(Logged(level="debug", text=f"no estimate of memory: {one_line(error)}"))
+            return
+        if fit is not None and not fit.fits:
+            self.log.append(warning(fit, self.folder.name))
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import ModelError
-from ..memory.asked import Lengths, Machine, lengths_of, work_of
+from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, work_of
 from ..memory.changes import Change, cards, changes
 from ..memory.fit import Fit, size_text
 from ..memory.parts import base_bytes, parts
@@ -50,9 +50,9 @@ def refuse_too_large(recipe: Recipe, room: int | None = None) -> None:
 
 
 def fit_before(base: Base, recipe: Recipe, rows: Any, labels: Sequence[str], room: int | None = None) -> Fit | None:
-    """How the first step will fit beside the base, which is loaded. None where the shape of the model is not known."""
+    """How a step will fit beside the base, which is loaded. None where that cannot be told of the model or method."""
     shape = read_shape(Path(base.path))
-    if shape is None:
+    if shape is None or recipe.method not in ESTIMATED:
         return None
     here = machine_of(recipe, room)
     work = work_of(recipe, shape, _lengths(rows), here, len(labels))

@@ -187,7 +187,7 @@ def _told(planned: Plan, name: str) -> str:
 def _memory(planned: Plan, *, measure: bool) -> str:
     try:
         told = fit_text(fit_of(planned, measure=measure, light=True))
-    except ModelError as error:  # its files are not here yet; all the rest has been checked
+    except (ModelError, RecipeError) as error:  # its files are not here yet, say; all the rest has been checked
         told = str(error)
     return "\n".join(f"  {'memory' if at == 0 else '':<8}{line}" for at, line in enumerate(told.splitlines()))
 

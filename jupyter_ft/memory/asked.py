@@ -14,6 +14,8 @@ from .shape import Shape
 PAIRED = ("dpo", "reward")
 """Methods that see a row twice, with each of two answers."""
 REFERENCE = ("dpo", "kto")
+ESTIMATED = ("sft", "cpt", "dpo", "kto", "reward", "classification")
+"""Methods whose steps the formulas know."""
 REPLY = 256  # tokens, as chat has it where nothing else is asked
 UNTRAINED = -100
 
@@ -57,7 +59,8 @@ def _length(row: Mapping[str, Any]) -> tuple[int, int]:
         scored = sum(label != UNTRAINED for label in labels) if isinstance(labels, Sequence) else 0
         return len(row["input_ids"]), scored
     answers = [len(row[name]) for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in row]
-    return len(row.get("prompt_ids", ())) + max(answers), max(answers)
+    answer = max(answers, default=0)
+    return len(row.get("prompt_ids", ())) + answer, answer
 
 
 def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, labels: int = 0) -> Work:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import Examples, hold_out, labels_of
 from ..errors import ModelError, RecipeError
-from ..memory.asked import Lengths, Machine, lengths_of, work_of
+from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
 from ..memory.fit import Fit
@@ -85,6 +85,8 @@ def _longest_possible(recipe: Recipe) -> Lengths:
 
 def _shape(recipe: Recipe) -> tuple[Path, Shape]:
     """The folder of the recipe's model, and its shape. `ModelError` where it is not here, or says too little."""
+    if recipe.method not in ESTIMATED:
+        raise RecipeError(f"what a step of {recipe.method} takes is not estimated; known are {', '.join(ESTIMATED)}")
     folder = find_folder(recipe.model, recipe.revision)
     shape = None if folder is None else read_shape(folder)
     if folder is None or shape is None:
