@@ -265,7 +265,7 @@ def test_a_run_whose_weights_do_not_fit_is_refused_before_they_are_read(
     seventy: str, rows: list[dict[str, str]]
 ) -> None:
     config = Path(seventy) / "config.json"
-    config.write_text(config.read_text().replace('"num_hidden_layers": 80', '"num_hidden_layers": 80000'))
+    config.write_text(config.read_text().replace('"hidden_size": 8192', '"hidden_size": 819200'))
     session = jupyter_ft.finetune(seventy, rows, "vast")
     with pytest.raises(TrainingFailed, match=r"does not fit: its weights take .* GB, cpu has .* GB free"):
         session.wait(timeout=100)

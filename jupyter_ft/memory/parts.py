@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .shape import Linear, Shape
+from .shape import Shape
 
 Head = Literal["ours", "trl", "triton", "score"]
 TILE = 2**23  # elements of a tile of our loss head
@@ -126,22 +126,12 @@ def base_bytes(shape: Shape, work: Work) -> int:
     return int(inside + rows + work.plain * (shape.weights - shape.in_linears))
 
 
-def adapted(shape: Shape, work: Work) -> list[Linear]:
-    """The linear layers that get an adapter."""
-    if work.full:
-        return []
-    if work.targets == "all-linear":
-        return list(shape.linears)
-    wanted = (work.targets,) if isinstance(work.targets, str) else work.targets
-    return [one for one in shape.linears if any(one.name == t or one.name.endswith(f".{t}") for t in wanted)]
-
-
 def trained_weights(shape: Shape, work: Work) -> int:
     """How many numbers are trained: `r (inputs + outputs)` of each adapted layer (arXiv 2106.09685), or all."""
     head = work.labels * shape.hidden
     if work.full:
         return head + shape.weights - (work.head == "score" and not shape.tied) * shape.vocabulary * shape.hidden
-    return head + sum(work.r * (o.inputs + o.outputs) + work.dora * o.outputs for o in adapted(shape, work))
+    return head + sum(work.r * (o.inputs + o.outputs) + work.dora * o.outputs for o in shape.wanted(work.targets))
 
 
 def _state(work: Work) -> float:
@@ -211,7 +201,7 @@ def _inputs(shape: Shape, work: Work) -> int:
     h, i, c = shape.hidden, shape.inner, work.compute
     if work.full:
         return c * i + (2 * 4 * h if not work.autocast else (5 if shape.gated else 4) * c * h)
-    mine = [o for o in adapted(shape, work) if _of_first_layer(o, shape)]
+    mine = [o for o in shape.wanted(work.targets) if shape.layers == 1 or ".0." in f".{o.name}."]
     out = c * work.r * len(mine)
     if work.dropout:
         return out + sum(o.inputs * (c + (1 if work.device == "cuda" else 4)) for o in mine)
@@ -224,10 +214,6 @@ def _inputs(shape: Shape, work: Work) -> int:
     first = h if ends & {"q_proj", "k_proj", "v_proj"} else 0
     second = h if ends & {"gate_proj", "up_proj"} else 0
     return out + c * (first + second + (i if "down_proj" in ends else 0))
-
-
-def _of_first_layer(one: Linear, shape: Shape) -> bool:
-    return shape.layers == 1 or ".0." in f".{one.name}."
 
 
 def _final(shape: Shape, work: Work) -> int:
@@ -255,12 +241,12 @@ def _casts(shape: Shape, work: Work) -> int:
         casts = work.compute * (shape.in_linears if work.full else trained_weights(shape, work))
     if work.quantization == "none" and not shape.packed:
         return casts
-    return casts + work.compute * max((o.inputs * o.outputs for o in shape.linears), default=0)
+    return casts + work.compute * shape.widest
 
 
 def _largest(shape: Shape, work: Work) -> int:
     if work.full:
-        return 4 * max(shape.vocabulary * shape.hidden, *(o.inputs * o.outputs for o in shape.linears))
+        return 4 * max(shape.vocabulary * shape.hidden, shape.widest)
     return 4 * work.r * max(shape.inner, shape.hidden)
 
 

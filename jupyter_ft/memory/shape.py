@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,28 @@ class Shape:
         """Numbers of a token's keys, over all heads that have some of their own."""
         return self.kv_heads * self.head_size
 
-    @property
+    @cached_property
     def in_linears(self) -> int:
         """Weights in the linear layers, the output layer aside."""
         return sum(one.inputs * one.outputs for one in self.linears)
+
+    @cached_property
+    def widest(self) -> int:
+        """Weights of the largest of them."""
+        return max((one.inputs * one.outputs for one in self.linears), default=0)
+
+    def wanted(self, targets: str | tuple[str, ...]) -> tuple[Linear, ...]:
+        """The linear layers that `targets` names, as PEFT takes them (`all-linear`, or the ends of names)."""
+        found = self._wanted.get(targets)
+        if found is None:
+            names = (targets,) if isinstance(targets, str) else targets
+            some = [one for one in self.linears if any(one.name == n or one.name.endswith(f".{n}") for n in names)]
+            found = self._wanted[targets] = self.linears if targets == "all-linear" else tuple(some)
+        return found
+
+    @cached_property
+    def _wanted(self) -> dict[str | tuple[str, ...], tuple[Linear, ...]]:
+        return {}
 
 
 def find_folder(model: str, revision: str | None = None) -> Path | None:
