@@ -145,7 +145,7 @@ def test_the_weights_are_those_of_the_files(tiny_model: Path, middle_model: Path
 def test_seventy_billion_on_a_card_of_80_gb_take_four_bits(seventy: str) -> None:
     found = jupyter_ft.fits(seventy, memory="80 GB").fit
     assert not found.fits
-    assert found.parts.weights == 2 * 70_553_706_496
+    assert found.parts.weights == pytest.approx(2 * 70_553_706_496, rel=1e-6)
     [change] = found.changes
     assert change.lines == ["quantization: nf4", "trainer: {activation_checkpointing: true}"]
     assert change.needs <= 80e9
@@ -167,18 +167,16 @@ def test_or_nothing(seventy: str) -> None:
     assert "nothing in a recipe would let it: take a smaller model" in repr(jupyter_ft.fits(seventy, memory="2 GB"))
 
 
-def test_each_change_is_enough_and_the_recipe_takes_it(middle_model: Path, rows: list[dict[str, str]]) -> None:
-    whole = jupyter_ft.fits(str(middle_model), dtype="float32", max_length=512).fit
-    room = whole.needs // 2
-    found = jupyter_ft.fits(str(middle_model), dtype="float32", max_length=512, memory=room).fit
-    assert {"batch_size", "trainer.activation_checkpointing", "max_length"} <= {
-        k for c in found.changes for k in c.settings
-    }
+def test_each_change_is_enough_and_the_recipe_takes_it(seventy: str) -> None:
+    found = jupyter_ft.fits(seventy, memory="320 GB").fit
+    assert [list(change.settings) for change in found.changes] == [
+        ["batch_size", "accumulation"],
+        ["trainer.activation_checkpointing"],
+        ["trainer.activation_offloading"],
+        ["max_length"],
+    ]
     for change in found.changes:
-        if "dtype" in change.settings or "quantization" in change.settings:
-            continue
-        changed = {"dtype": "float32", "max_length": 512, **change.settings}
-        assert jupyter_ft.fits(str(middle_model), memory=room, **changed).fit.needs == change.needs <= room
+        assert jupyter_ft.fits(seventy, memory="320 GB", **change.settings).fit.needs == change.needs <= 320e9
 
 
 def test_what_is_not_known_is_said(tmp_path: Path, seventy: str, tiny_model: Path) -> None:
@@ -219,19 +217,20 @@ def test_a_measured_step_leaves_nothing_behind(
 ) -> None:
     import torch
 
-    alone = finish(tune("alone", dropout=0.1))
+    alone, drawing = finish(tune("alone")), finish(tune("drawing", dropout=0.1))
     before = [path.name for path in runs.iterdir()]
     torch.manual_seed(3), random.seed(3), np.random.seed(3)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     asked = {"dtype": "float32", "adapter": {"kind": "lora", "r": 4}, "batch_size": 4, "dropout": 0.1}
-    again = tune("again", dropout=0.1)  # goes on meanwhile
+    again = tune("again")  # goes on meanwhile
+    again.wait(step=1)
     assert jupyter_ft.fits(str(tiny_model), rows, measure=True, **asked)
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
     assert (states[2] == np.random.get_state()[1]).all()
     assert torch.get_default_dtype() == torch.float32
     assert finish(again) == alone
-    assert finish(tune("after", dropout=0.1)) == alone
+    assert finish(tune("after", dropout=0.1)) == drawing
     assert sorted([*before, "again", "after"]) == sorted(path.name for path in runs.iterdir())
 
 

@@ -25,6 +25,8 @@ from .shape import Shape
 Head = Literal["ours", "trl", "triton", "score"]
 TILE = 2**23  # elements of a tile of our loss head
 TRL_ROWS, TRL_COLUMNS = 4096, 32768  # of a tile of TRL's, whatever the vocabulary is
+SCALARS = 256  # bytes of losses, counts and norms
+SCORED = 24  # bytes of a scored position: its label, its scores, and whether it counts
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: arXiv 2305.14314, section 3, double quantisation
 INT8 = 1.0  # arXiv 2208.07339; a scale for each row is beside it
 _OPTIMIZER = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "rmsprop": 4.0, "adagrad": 4.0}  # bytes a trained weight
@@ -103,10 +105,10 @@ def parts(shape: Shape, work: Work) -> Parts:
     when, logits, gradients = max(_moments(shape, work), key=sum)
     adapter = 0 if work.full else 4 * trained
     return Parts(
-        weights=weights,
+        weights=weights + _small(shape, work),
         adapter=adapter,
         gradients=gradients,
-        optimizer=int(_state(work) * trained),
+        optimizer=int(_state(work) * trained) + 4 * _tensors(shape, work),
         activations=when,
         logits=logits,
         reference=adapter if work.reference and not work.full else 0,
@@ -132,6 +134,17 @@ def trained_weights(shape: Shape, work: Work) -> int:
     if work.full:
         return head + shape.weights - (work.head == "score" and not shape.tied) * shape.vocabulary * shape.hidden
     return head + sum(work.r * (o.inputs + o.outputs) + work.dora * o.outputs for o in shape.wanted(work.targets))
+
+
+def _tensors(shape: Shape, work: Work) -> int:
+    """How many tensors are trained; Adam counts the steps of each."""
+    return len(shape.linears) + 2 * shape.layers + 3 if work.full else 2 * len(shape.wanted(work.targets)) + 1
+
+
+def _small(shape: Shape, work: Work) -> int:
+    """Rotary frequencies, a new head that PEFT keeps beside the one that it trains, losses and norms."""
+    head = 0 if work.full else 4 * work.labels * shape.hidden
+    return 4 * shape.head_size + head + SCALARS
 
 
 def _state(work: Work) -> float:
@@ -161,7 +174,8 @@ def _moments(shape: Shape, work: Work) -> list[Moment]:
     kept, last = tokens * layer_keeps(shape, work), tokens * _final(shape, work)
     every = shape.layers * (tokens * _between(shape, work) if work.checkpointing else kept)
     one = kept if work.checkpointing else 0
-    shared = _casts(shape, work) + 2 * 4 * work.length * shape.head_size + 3 * 8 * tokens
+    asked = 3 * 8 * tokens * (2 if work.accumulated else 1)  # ids, mask, labels; the next micro-batch is there already
+    shared = _casts(shape, work) + 2 * 4 * work.length * shape.head_size + asked
     shared += work.rows * work.length**2 if work.masked and (work.checkpointing or work.head == "score") else 0
     beside = tokens * _beside(shape, work)
     layer = 4 * shape.in_linears // shape.layers if work.full else 0
@@ -259,10 +273,10 @@ def _head(shape: Shape, work: Work) -> tuple[int, int]:
     cast = c * v * h if work.full and work.autocast else 0
     if work.head == "ours":
         count = work.rows * work.trained
-        tile = min(count, max(1, TILE // v)) * v
+        tile, each = min(count, max(1, TILE // v)) * v, SCORED * count
         if not work.full:
-            return (c + 12) * tile + 3 * c * count * h, 0
-        beside = (12 if c == 4 else 16) * tile + c * count * h + cast
+            return (c + 12) * tile + 3 * c * count * h + each, 0
+        beside = (12 if c == 4 else 16) * tile + c * count * h + cast + each
         return beside + (weight if count * v > TILE else 0), weight if count * v > TILE else 0
     count = work.rows * (work.length if work.head == "trl" else work.trained)
     rows, columns = min(count, TRL_ROWS), min(v, TRL_COLUMNS)

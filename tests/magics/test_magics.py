@@ -194,10 +194,10 @@ def test_a_dry_run_says_what_memory_it_takes(
 
 
 def test_fit_tells_of_a_card_that_is_not_here(shell: Any, capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
-    assert shell.run_cell(f"%ft fit {tiny_model} batch_size=64 dtype=float32 --memory 20MB").success
+    assert shell.run_cell(f"%ft fit {tiny_model} batch_size=64 dtype=float32 --memory 800MB").success
     said = capsys.readouterr().out
     assert "it does not fit" in said
-    assert "a card of 0.02 GB has 20.0 MB free (64 rows of 512 tokens at once)" in said
+    assert "a card of 0.8 GB has 0.8 GB free (64 rows of 512 tokens at once)" in said
     assert "with trainer: {activation_checkpointing: true}" in said or "with batch_size: " in said
 
 
