@@ -174,14 +174,14 @@ def _moments(shape: Shape, work: Work) -> list[Moment]:
     kept, last = tokens * layer_keeps(shape, work), tokens * _final(shape, work)
     every = shape.layers * (tokens * _between(shape, work) if work.checkpointing else kept)
     one = kept if work.checkpointing else 0
-    asked = 3 * 8 * tokens * (2 if work.accumulated else 1)  # ids, mask, labels; the next micro-batch is there already
+    asked = tokens * (1 + 3 * 8 * (2 if work.accumulated else 1))  # ids, mask, labels, of the next micro-batch too
     shared = _casts(shape, work) + 2 * 4 * work.length * shape.head_size + asked
     shared += work.rows * work.length**2 if work.masked and (work.checkpointing or work.head == "score") else 0
     beside = tokens * _beside(shape, work)
     layer = 4 * shape.in_linears // shape.layers if work.full else 0
     head = 4 * shape.vocabulary * shape.hidden if work.full and work.head != "score" else 0
     gradients = 4 * trained_weights(shape, work)
-    down = 4 * shape.hidden * shape.inner if work.full else 0
+    down = 4 * shape.hidden * (shape.inner + 1) if work.full else 0  # and the last norm
     low = kept + shared + beside + (tokens * _between(shape, work) if work.checkpointing else 0)
     logits, slopes = _head(shape, work)
     embedding = 0 if shape.tied else 4 * shape.vocabulary * shape.hidden
