@@ -14,6 +14,7 @@ from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .session.race import Race, race
 from .ui import views as _views
+from .ui.fit import fits
 from .ui.preview import preview
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "attach",
     "finetune",
+    "fits",
     "open",
     "preview",
     "race",

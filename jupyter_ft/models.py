@@ -116,6 +116,11 @@ class Pool:
                 base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
             return base
 
+    def holds(self, folder: Path) -> bool:
+        """Whether the base in `folder` is loaded, in whatever dtype."""
+        with self._lock:
+            return any(base.path == str(folder.resolve()) for base in self._bases.values())
+
 
 POOL = Pool()
 

@@ -54,6 +54,7 @@ from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, described, labels_in, plain_name, put_weights, read_weights
 from .running import Freed, Running, one_line
+from .short import fit_before, refuse_too_large, warning
 
 
 @dataclass
@@ -103,6 +104,7 @@ class Job:
 
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
+        refuse_too_large(self.recipe)
         base = base_of(self.recipe, self._progress)
         method = method_of(self.recipe, base.speaks)
         if method.masks:
@@ -112,6 +114,7 @@ class Job:
             raise ModelError(f"{base.path} does not speak (a {kind}); method: classification, reward or cpt trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
+        self._warn(base, rows)
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
@@ -160,6 +163,15 @@ class Job:
                 judging = _judging(base, self.recipe, self._labels)
                 return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
         return _twin(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
+
+    def _warn(self, base: Base, rows: Any) -> None:
+        try:
+            fit = fit_before(base, self.recipe, rows, self._labels, self.room)
+        except Exception as error:  # noqa: BLE001 - an estimate that fails must not cost the run
+            self.log.append(Logged(level="debug", text=f"no estimate of memory: {one_line(error)}"))
+            return
+        if fit is not None and not fit.fits:
+            self.log.append(warning(fit, self.folder.name))
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)

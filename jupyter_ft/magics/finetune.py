@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
+from jupyter_ft.errors import DataError, FineTuneError, ModelError, RecipeError, TrainingFailed
 from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
+from jupyter_ft.session.fits import fit_of
 from jupyter_ft.session.race import Race, plans_of, start_race, variants_of
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.ui.fit import fit_text
 from jupyter_ft.ui.race import race_html, race_text, show_race
 from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
@@ -25,8 +27,8 @@ from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_he
 from .notebook import Place, bind, check_free, data_of, metrics_of, model_of, one_line, say, show_html, variable_of
 
 GRAMMAR = Grammar(
-    usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace] [--dry-run]"
-    " [--wait | --no-wait] [--out VAR]",
+    usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace]"
+    " [--dry-run [--measure]] [--wait | --no-wait] [--out VAR]",
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.\n"
     "method: supervised (the default), self-supervised, classification, dpo, kto or reward. Other keys: adapter,\n"
     "columns, held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
@@ -42,7 +44,8 @@ GRAMMAR = Grammar(
         Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
-        Option("--dry-run", "check everything and say what would run; start nothing"),
+        Option("--dry-run", "check everything and say what would run and what memory it takes; start nothing"),
+        Option("--measure", "with --dry-run: also two steps on the longest row, whose memory is counted"),
         Option("--wait", "wait in the cell until the run is over (what happens anyway where nobody looks)"),
         Option("--no-wait", "return at once, also where nobody looks; %ft wait NAME waits later"),
         Option("--out", "bind the session to this variable as well", "VAR"),
@@ -59,7 +62,9 @@ GRAMMAR = Grammar(
     example="%%finetune support --model demo --data tickets.csv\nlearning_rate: 2e-4",
 )
 NOT_FIRST = "%%{0} goes on the first line of its cell, nothing above it, not even a comment; the {1} goes below it"
-_SWITCHES = {word: f"--{word.replace('_', '-')}" for word in ("replace", "resume", "wait", "no_wait", "dry_run")}
+_SWITCHES = {
+    word: f"--{word.replace('_', '-')}" for word in ("replace", "resume", "wait", "no_wait", "dry_run", "measure")
+}
 
 
 def run(shell: Any, first_line: str, text: str) -> None:
@@ -89,7 +94,7 @@ def run(shell: Any, first_line: str, text: str) -> None:
         with reading(place) as progress:
             planned = plan(model, data, asked, progress, to_start="--dry-run" not in line.switches, resume=resumed)
         if "--dry-run" in line.switches:
-            say(_told(planned, name))
+            say(f"{_told(planned, name)}\n{_memory(planned, measure='--measure' in line.switches)}")
             return
         replace, resume = (f"--{word}" in line.switches for word in ("replace", "resume"))
         session = begin(name, planned, replace=replace, resume=resume)
@@ -160,6 +165,8 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
         raise RecipeError("--resume goes on with a run and --replace starts anew; give one of them")
     if {"--resume", "--dry-run"} <= line.switches:
         raise RecipeError("--dry-run says what a new run would be; leave --resume away")
+    if "--measure" in line.switches and "--dry-run" not in line.switches:
+        raise RecipeError("--measure counts the memory of a dry run; add --dry-run")
     body = read_body(text)
     for key in [*line.pairs, *body.values]:
         if (switch := _SWITCHES.get(key.replace("-", "_"))) is not None:
@@ -222,6 +229,14 @@ def _told(planned: Plan, name: str) -> str:
         + (", ".join(f"{key}: {one_line(shown(value))}" for key, value in given.items()) or "all defaults"),
     ]
     return "\n".join(lines)
+
+
+def _memory(planned: Plan, *, measure: bool) -> str:
+    try:
+        told = fit_text(fit_of(planned, measure=measure, light=True))
+    except (ModelError, RecipeError) as error:  # its files are not here yet, say; all the rest has been checked
+        told = str(error)
+    return "\n".join(f"  {'memory' if at == 0 else '':<8}{line}" for at, line in enumerate(told.splitlines()))
 
 
 def _steps(recipe: Recipe, examples: Any) -> str:

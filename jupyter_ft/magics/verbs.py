@@ -19,7 +19,7 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, logs
+from . import data, doctor, fit, logs
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -292,6 +292,19 @@ VERBS: dict[str, Verb] = {
         pairs=True,
         keys=("data", "model", *FINETUNE.keys),
         example="%ft data tickets.csv columns.prompt=Question system='Be brief.' max_length=512",
+    ),
+    "fit": _verb(
+        "fit [MODEL] [key=value …] [--data D] [--memory SIZE] [--measure]",
+        "Whether a run fits into memory, part by part, and what would let it. Keys are those of a recipe.",
+        fit.run,
+        options=(
+            Option("--data", "as for %%finetune; else rows are taken to be of max_length", "D"),
+            Option("--memory", "of a card that is not here, like 24GB", "SIZE"),
+            Option("--measure", "also count the memory of two steps on the longest row"),
+        ),
+        pairs=True,
+        keys=("data", "model", *FINETUNE.keys),
+        example="%ft fit demo max_length=2048 batch_size=16 --memory 8GB",
     ),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",
