@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
-from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .hyperparameters import METHOD_WORDS, METHODS, PACKED, REWARDED, Hyperparameters, Part, SftHyperparameters
 
 
 class Adapter(Part):
@@ -25,11 +25,12 @@ class Adapter(Part):
 class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "grpo", "rloo", "attached"] = Field(
         "sft",
         description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
         "kto from answers rated one by one, cpt (or: self-supervised) from raw text, reward to score answers from "
-        "choices between two, classification (or: sentiment) from texts with labels; "
+        "choices between two, classification (or: sentiment) from texts with labels, grpo or rloo from rewards for "
+        "answers of its own; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -39,6 +40,9 @@ class Recipe(Part):
     columns: dict[str, str] = Field(default_factory=dict, description="Our column names mapped to theirs")
     held_out: float | str | None = Field(
         None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
+    )
+    rewards: tuple[str, ...] = Field(
+        (), description="What answers are rewarded by: functions of the notebook, or reward runs (RUN, RUN@best)"
     )
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
@@ -69,6 +73,11 @@ class Recipe(Part):
         if wrong:
             raise ValueError("a share like 0.1 or 10%, a number of rows, or a file")
         return value
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _one_reward(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -103,6 +112,9 @@ TRAINER_KEYS_TAKEN = {
     "data_seed": "seed",
     **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
     "center_rewards_coefficient": "center_rewards_coefficient",
+    **{name: name for name in ("temperature", "reward_weights", "epsilon", "num_generations", "num_iterations")},
+    **{name: name for name in ("steps_per_generation", "max_completion_length")},
+    "generation_batch_size": "steps_per_generation",
     "warmup_ratio": "warmup_steps",
     "bf16": "dtype",
     "fp16": "dtype",
@@ -125,6 +137,12 @@ _SESSIONS_OWN = {
     "sync_ref_model",
     "precompute_ref_log_probs",
     "lr_scheduler_kwargs",
+    "log_completions",
+    "log_completions_hub_repo",
+    "use_adaptive_entropy",
+    "use_transformers_continuous_batching",
+    "use_transformers_paged",
+    "use_vllm",
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
@@ -132,6 +150,7 @@ _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
     "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
     "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
+    "rewards": "a name, a list of names, or a mapping of names to weights like {brevity: 0.5, judge@best: 1}",
 }
 
 
@@ -153,7 +172,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
             known = [*_FIXED, *live_model.model_fields]
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
-    live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
+    live = _weighted(fixed) | {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
     if live_model.FULL_RATE is not None and _kind(fixed.get("adapter")) == "full":
         live = {"learning_rate": live_model.FULL_RATE} | live
     try:
@@ -174,12 +193,28 @@ def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
 
+def _weighted(fixed: dict[str, Any]) -> dict[str, Any]:
+    """The weights that `rewards` gives, as a mapping or by its length; only the names stay in it."""
+    rewards = fixed.get("rewards")
+    if fixed["method"] not in REWARDED or not rewards:
+        return {}
+    names = [rewards] if isinstance(rewards, str) else list(rewards)
+    weights = list(rewards.values()) if isinstance(rewards, Mapping) else [1.0] * len(names)
+    if isinstance(rewards, Mapping) and fixed.get("reward_weights"):
+        raise RecipeError("reward_weights: rewards has weights already; keep one of the two")
+    fixed["rewards"] = names
+    return {"reward_weights": weights}
+
+
 def _kind(adapter: Any) -> Any:
     return adapter.get("kind") if isinstance(adapter, Mapping) else adapter
 
 
 def _check_together(recipe: Recipe) -> None:
     live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
+    _check_rewards(recipe)
+    if wrong := live.wrong_together():
+        raise RecipeError(wrong)
     if recipe.packing and recipe.method not in PACKED:
         raise RecipeError(f"packing: rows of the method {recipe.method} are not packed; leave packing out")
     if recipe.method == "classification" and recipe.system is not None:
@@ -194,6 +229,23 @@ def _check_together(recipe: Recipe) -> None:
         raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
     if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
         raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
+
+
+def _check_rewards(recipe: Recipe) -> None:
+    if recipe.method not in REWARDED:
+        if recipe.rewards:
+            raise RecipeError(f"rewards: {recipe.method} learns from no rewards; write method: grpo, or leave it out")
+        return
+    if not recipe.rewards:
+        raise RecipeError(
+            f"method {recipe.method} needs rewards: a function of the notebook, a reward run (judge@best), or several"
+        )
+    again = next((name for name in recipe.rewards if recipe.rewards.count(name) > 1), None)
+    if again is not None:
+        raise RecipeError(f"rewards: {again} is there twice; give it once, with a weight: {{{again}: 2}}")
+    weights = getattr(recipe.hyperparameters, "reward_weights", ())
+    if len(weights) != len(recipe.rewards):
+        raise RecipeError(f"reward_weights: one for each of the {len(recipe.rewards)} rewards, in their order")
 
 
 def _refuse_twice(asked: Mapping[str, Any]) -> None:
@@ -257,9 +309,13 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)
     try:
-        return type(now).model_validate({**now.model_dump(), **resolved})
+        new = type(now).model_validate({**now.model_dump(), **resolved})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
+    for name in resolved:
+        if reason := now.forbids(name, getattr(new, name)):
+            raise RecipeError(reason)
+    return new
 
 
 def first_complaint(error: ValidationError) -> str:
@@ -285,7 +341,7 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
     values = hyperparameters.model_dump()
     fields: list[dict[str, JsonValue]] = []
     for name, entry in schema.items():
-        if name in absent:
+        if name in absent or not entry.get("live", True):
             continue
         kinds = [entry, *entry.get("anyOf", [])]
         kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "string")

@@ -20,7 +20,6 @@ from ..errors import CheckpointError
 from ..messages import Applied, Refused, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
-from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
 
@@ -56,6 +55,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "scaler": scaler.state_dict() if scaler is not None else None,
         "python": streams.python,
         "own": port.own_state(),
+        "batches": port.batching.state(),
     }
     (folder / STATE).write_text(json.dumps(state, default=_plain), encoding="utf-8")
 
@@ -90,7 +90,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
-    fresh = RowCursor.from_state(state["cursor"])
+    fresh = type(port.cursor).from_state(state["cursor"])
     port.cursor.__dict__.update(fresh.__dict__)
     trainer.state.global_step, trainer.state.max_steps = state["step"], state["max_steps"]
     trainer.state.epoch = fresh.progress
@@ -98,6 +98,8 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     port.edits.restore(state["edits"])
     port.evaluation.restore(state.get("evaluation"))
     port.restore_own(state.get("own") or {})
+    if state.get("batches"):
+        port.batching.restore(state["batches"])
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]

@@ -51,6 +51,7 @@ class Evaluation:
         port, began = self._port, time.perf_counter()
         self._batches, before = 0, Streams.now()
         try:
+            Streams.seeded(port.trainer.args.seed).put()  # what it draws, it draws alike each time
             measured = port.trainer.evaluate()
         finally:
             before.put()
@@ -60,7 +61,8 @@ class Evaluation:
         """Tell of an evaluation that took `seconds`; whether these are the best weights so far."""
         port = self._port
         metrics = {k: float(v) for k, v in measured.items() if k not in _NOT_METRICS and isinstance(v, int | float)}
-        loss = metrics.get("eval_loss", math.nan)
+        loss = metrics.get(port.hooks.judged_by.removeprefix("-"), math.nan)
+        loss = -loss if port.hooks.judged_by.startswith("-") else loss
         better = loss < self.best_loss
         if better:
             self.best_step, self.best_loss, self.worse = port.step, loss, 0

@@ -21,7 +21,7 @@ from ..event_log import EventLog
 from ..health import Watch
 from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
-from .cursor import RowCursor
+from .batches import Batches, Parts
 from .edits import LiveEdits
 from .evaluation import Evaluation
 from .inbox import Inbox
@@ -37,7 +37,7 @@ _OURS = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "step"}
 class MicroBatches(dict[str, Any]):
     """What the trainer's loop carries as one batch: the collated micro-batches of an optimizer step."""
 
-    parts: list[dict[str, Any]]
+    parts: Parts
 
 
 @dataclass
@@ -45,8 +45,9 @@ class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
     `speak(step)` answers questions with the live model; the turn is given up meanwhile. `name` is the run's, for
-    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0);
-    `live` says what a change of a method's own field means to its trainer.
+    advice; `batches` says where those of a step come from; `behind(row)` are the rows as the user counts them (from 1)
+    that are in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
+    `judged_by` is the metric of an evaluation that is lowest at the best step; with a minus before it, highest.
     """
 
     publish: Callable[[int], None]
@@ -54,8 +55,10 @@ class Hooks:
     restore: Callable[[Port], None] | None = None
     speak: Callable[[int], None] = lambda step: None
     name: str = "run"
+    batches: type[Batches] = Batches
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
+    judged_by: str = "eval_loss"
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -73,13 +76,14 @@ class Port(TrainerCallback):  # type: ignore[misc]
             raise RuntimeError("this trainer already has a session")
         self.trainer, self.log, self.turn, self.hooks = trainer, log, turn, hooks
         args = trainer.args
-        self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
+        self.batching = hooks.batches(trainer, asked)
+        self.cursor = self.batching.cursor
         args.gradient_accumulation_steps = 1
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
         self.edits = LiveEdits(trainer, self.cursor, asked, turn, hooks.live)
         self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
-        self.watch = Watch(hooks.name)
+        self.watch = Watch(hooks.name, by_loss=hooks.judged_by == "eval_loss")
         self.last_save = (0, time.monotonic())
         self.patience = Patience(self)
         self.batches: list[list[int]] = []  # the rows of the step that was begun last, in its micro-batches
@@ -87,7 +91,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._loader: Any = None
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
-        self._norm, self._rate, self._tokens, self._began = math.nan, math.nan, 0, 0.0
+        self._norm, self._rate, self._began = math.nan, math.nan, 0.0
         self._patch()
 
     def _patch(self) -> None:
@@ -145,8 +149,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.report_step()
         self._look()
         self.hooks.publish(self.step)
-        better = self.evaluation.if_due()  # the best weights so far are kept at once
-        if (better or self._checkpoint_due()) and not self.watch.suspicious:
+        whole = self.batching.whole
+        better = whole and self.evaluation.if_due()  # the best weights so far are kept at once
+        if whole and (better or self._checkpoint_due()) and not self.watch.suspicious:
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
         self._look()
@@ -168,7 +173,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
-        self._rows = [number for batch in self.batches for row in batch for number in self.hooks.behind(row)]
+        rows = dict.fromkeys(row for batch in self.batches for row in batch)
+        self._rows = [number for row in rows for number in self.hooks.behind(row)]
         parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
@@ -177,20 +183,16 @@ class Port(TrainerCallback):  # type: ignore[misc]
         step[name] = torch.empty(sum(part[name].numel() for part in parts if name in part), device="meta")  # for flos
         return [step], items
 
-    def _collate(self) -> list[dict[str, Any]]:
-        dataset, collate = self._loader.dataset, self._loader.collate_fn
-        batches = [[dataset[row] for row in batch] for batch in self.batches]
-        parts = [collate(batch) for batch in batches]
-        self._tokens = sum(map(_count_tokens, parts, batches))
-        return parts
+    def _collate(self) -> Parts:
+        return self.batching.collate(self._loader, self.batches)
 
-    def again(self) -> list[dict[str, Any]]:
+    def again(self) -> Parts:
         """The rows of this step once more, in micro-batches of what memory holds."""
         self.cursor.give_back(self.batches)
         self.batches = self.cursor.take()
         return self._collate()
 
-    def anew(self) -> tuple[list[dict[str, Any]], Any]:
+    def anew(self) -> tuple[Parts, Any]:
         """The next step fetched once more after a pause in the middle of it, in which it may have been changed."""
         self._began = time.perf_counter()
         steps, items = self._fetch(self.trainer.args.device)
@@ -220,18 +222,25 @@ class Port(TrainerCallback):  # type: ignore[misc]
     # --- the step ---
 
     def _step_in_micro_batches(self, model: Any, inputs: MicroBatches, items: Any = None) -> torch.Tensor:
-        def do(parts: list[dict[str, Any]], items: Any) -> torch.Tensor:
+        args = self.trainer.args
+
+        def do(parts: Parts, items: Any) -> torch.Tensor:
             self.trainer.current_gradient_accumulation_steps = len(parts)
             total: torch.Tensor | None = None
             for part in parts:
                 loss = self._training_step(model, part, items)
+                self.batching.done(part)
                 total = loss if total is None else total + loss
             if total is None:
                 raise RuntimeError("a step without rows")
             return total
 
         parts, inputs.parts = inputs.parts, []
-        self._loss = self.patience.step(parts, items, do)
+        args.gradient_accumulation_steps = self.cursor.accumulation  # what a trainer that asks in a step should see
+        try:
+            self._loss = self.patience.step(parts, items, do)
+        finally:
+            args.gradient_accumulation_steps = 1
         return self._loss
 
     def _clip_and_note(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
@@ -261,7 +270,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
             loss=loss,
             learning_rate=self._rate,
             grad_norm=self._norm,
-            tokens=self._tokens,
+            tokens=self.batching.tokens,
             seconds=time.perf_counter() - self._began,
             epoch=progress,
         )
@@ -300,11 +309,3 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of the progress of an evaluation."""
         self.evaluation.count(len(kwargs.get("eval_dataloader") or ()))
-
-
-def _count_tokens(part: dict[str, Any], rows: list[Any]) -> int:
-    if "attention_mask" in part:
-        return int(part["attention_mask"].sum())
-    if all(isinstance(row, dict) and "seq_lengths" in row for row in rows):  # packed: what fills up is not counted
-        return sum(len(row["input_ids"]) for row in rows)
-    return int(part["input_ids"].numel()) if "input_ids" in part else 0

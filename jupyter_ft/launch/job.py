@@ -6,12 +6,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..control.accelerated import own_state
+from ..control.batches import Batches
+from ..control.generations import Generations
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
@@ -47,6 +49,7 @@ from ..sampling.judge import Judging
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, read_weights
+from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
 
 
@@ -54,7 +57,8 @@ from .running import Freed, Running, one_line
 class Job:
     """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint.
 
-    `room`: bytes that the weights and chat's copy of them may take (None: what is free).
+    `room`: bytes that the weights and chat's copy of them may take (None: what is free). `rewards` are the reward
+    functions by name; who holds the mapping may put another in the place of one.
     """
 
     recipe: Recipe
@@ -65,6 +69,7 @@ class Job:
     chat: Chat
     resume: str | None = None
     room: int | None = None
+    rewards: Functions = field(default_factory=dict)
     _labels: tuple[str, ...] = ()  # of a classifier
 
     def run(self) -> StateChanged:
@@ -106,6 +111,7 @@ class Job:
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
+        more = {"rewards": rewards_of(self, base)} if method.generates else {}
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
                 scoring_model(base, self._labels) if method.scores else base.shell(),
@@ -115,11 +121,13 @@ class Job:
                 self.folder.path,
                 held_out=held_out,
                 start=self.folder.start if self.folder.start.is_dir() else None,
+                **more,
             )
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.behind, running.setters = behind, method.live
+        running.behind, running.setters, running.judged_by = behind, method.live, method.judged_by
+        running.batches = Generations if method.generates else Batches
         try:
             return running.run(self.resume)
         finally:

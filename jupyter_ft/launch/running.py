@@ -9,7 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..completions import FILE, keep_some
+from ..control.batches import Batches
 from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
+from ..control.generations import Generations
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
@@ -51,6 +54,8 @@ class Running:
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
+        self.batches: type[Batches] = Batches
+        self.judged_by = "eval_loss"
 
     def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -61,7 +66,8 @@ class Running:
         trained = trained_tensors(self.trainer.model)
         args = self.trainer.args
         draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
-        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(self.trainer.model))
+        draws = draws or self.batches.draws or draws_randomness(self.trainer.model)
+        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws)
 
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port.edits.now.alpha)
@@ -69,10 +75,13 @@ class Running:
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
+        hooks.batches, hooks.judged_by = self.batches, self.judged_by
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        if isinstance(port.batching, Generations):
+            port.batching.keep = self._keep_some
         turn.take()
         try:
             with suppress(Halted):  # stopped in the middle of a step that memory was too short for
@@ -95,6 +104,10 @@ class Running:
         port.obedience.refuse_rest("the run is over")
         port.detach()
         return end
+
+    def _keep_some(self, step: int, made: list[dict[str, Any]]) -> None:
+        with suppress(OSError):  # they are for people; a checkpoint that cannot be written is said
+            keep_some(self.folder.path / FILE, step, made, self.trainer.num_generations)
 
     def _restore(self, port: Port, resume: str) -> None:
         step = 0
@@ -129,9 +142,11 @@ class Running:
         note, total = "", int(port.trainer.state.max_steps)
         if port.evaluation.exhausted:
             patience, best = port.edits.now.early_stopping_patience, port.evaluation.best_step
-            note = f"stopped early: no lower eval_loss in {patience} evaluations; the best is step {best}"
+            wanted = f"higher {self.judged_by[1:]}" if self.judged_by.startswith("-") else f"lower {self.judged_by}"
+            note = f"stopped early: no {wanted} in {patience} evaluations; the best is step {best}"
         try:
-            self._save(port, port.step)
+            if state == "finished" or port.batching.whole:
+                self._save(port, port.step)
             self._write_result(port.trainer.model)
         except OSError as error:
             state, note = "stopped", f"the result could not be written ({one_line(error)}); make room and resume"

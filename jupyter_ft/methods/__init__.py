@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import classification, cpt, dpo, kto, reward, sft
+from . import classification, cpt, dpo, grpo, kto, reward, rloo, sft
 from .method import Method
 
 METHODS: dict[str, Method] = {
@@ -12,4 +12,6 @@ METHODS: dict[str, Method] = {
     "classification": classification.METHOD,
     "kto": kto.METHOD,
     "cpt": cpt.METHOD,
+    "grpo": grpo.METHOD,
+    "rloo": rloo.METHOD,
 }

@@ -33,13 +33,17 @@ class Method:
     `build(model, tokenizer, recipe, rows, folder, held_out=…, start=…)`, which gives a trainer that has not begun;
     `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
     its own means to that trainer. `headline` are the metrics to look at first. With `scores` the model is one that
-    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some.
+    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some. One
+    that `generates` learns from rewards for answers of its own: `build` is given `rewards=…`. `judged_by` is the metric
+    of an evaluation by which a step is the best: the lowest or, with a minus before it, the highest.
     """
 
     render: Callable[..., Rendered]
     build: Callable[..., Any]
     headline: tuple[str, ...]
     scores: bool = False
+    generates: bool = False
+    judged_by: str = "eval_loss"
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=lambda: MappingProxyType({}))
 
 

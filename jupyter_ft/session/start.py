@@ -14,21 +14,28 @@ from .._version import __version__
 from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
+from ..hyperparameters import PolicyHyperparameters
 from ..messages import OVER, Logged, StateChanged
 from ..recipe import ALIASES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..trainer_fields import check_trainer_fields
 from .handle import Session
 from .registry import sessions
+from .rewards import Functions, find_judges, keep, split
 from .stages import Parent, find_parent, known_parent
 
 
 class Plan(NamedTuple):
-    """A run that is not started: what it is asked to be, its rows, and the run whose weights it starts from."""
+    """A run that is not started: what it is asked to be, its rows, and the run whose weights it starts from.
+
+    `functions` are its reward functions by name, `judges` the reward runs among its rewards.
+    """
 
     recipe: Recipe
     examples: Examples
     parent: Parent | None
+    functions: Functions
+    judges: Mapping[str, Parent]
 
 
 def plan(
@@ -47,6 +54,7 @@ def plan(
     `resume` is the name of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads
     nothing, and leaves nothing behind where it is interrupted, but a checkpoint of a live parent.
     """
+    recipe, functions = split(recipe)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
@@ -58,11 +66,16 @@ def plan(
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
+    judges = {} if resume else find_judges(checked, functions, save=to_start)
     examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
+    if isinstance(live := checked.hyperparameters, PolicyHyperparameters) and (
+        wrong := live.geometry.too_few(len(train.rows))
+    ):
+        raise RecipeError(wrong)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
-    return Plan(checked, examples, parent)
+    return Plan(checked, examples, parent, functions, judges)
 
 
 def _beneath(
@@ -128,7 +141,7 @@ def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session
         session.stop()
         session.wait_until_over()
     if resume:
-        return _continue(wanted, planned.recipe)
+        return _continue(wanted, planned.recipe, planned.functions)
     session = _create(wanted, planned)
     session.launch()
     return session
@@ -146,7 +159,7 @@ def refuse_live(wanted: str, *, replace: bool) -> list[Session]:
 
 
 def _create(wanted: str, planned: Plan) -> Session:
-    recipe, examples, parent = planned
+    recipe, examples, parent, functions, judges = planned
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
@@ -155,11 +168,14 @@ def _create(wanted: str, planned: Plan) -> Session:
         if parent is not None:
             about["parent"] = parent.about()
             _copy_start(parent, folder)
+        if recipe.rewards:
+            about["rewards"] = keep(folder, recipe, functions, judges)
         folder.write_recipe(recipe, about)
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
         session = Session(recipe, folder, EventLog(folder.events), examples)
+        session.rewards.update(functions)
         sessions.add(session)
     except BaseException as error:
         folder.unlock()
@@ -225,7 +241,7 @@ def _runs_of(wanted: str) -> list[str]:
     return sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
 
 
-def _continue(wanted: str, recipe: Recipe) -> Session:
+def _continue(wanted: str, recipe: Recipe, functions: Functions) -> Session:
     for name in _runs_of(wanted):
         was_open = name in sessions
         session = open_run(name)
@@ -238,7 +254,7 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
             if not was_open:
                 session.close()
             raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
-        receipt = session.resume()
+        receipt = session.resume(functions)
         if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
             receipt.wait()
         return session

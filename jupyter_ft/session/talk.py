@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ..completions import FILE, read_some
 from ..errors import AddressError, RecipeError
 from ..launch.thread import start
 from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
@@ -16,6 +17,8 @@ from .answers import Receipt, Reply
 from .compare import Comparison, as_prompts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..event_log import EventLog
     from ..messages import RunState
     from ..recipe import Recipe
@@ -39,6 +42,18 @@ class Talking:
         @property
         def state(self) -> RunState: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
+
+    @property
+    def completions(self) -> pd.DataFrame:
+        """Some of what the policy of a grpo or rloo run has answered: the best and the worst answer to some prompts.
+
+        Columns: `step prompt completion rewards/NAME … advantage`. They are in `completions.jsonl` of the run folder.
+        """
+        import pandas as pd
+
+        kept = read_some(self.run_folder.path / FILE)
+        rows = [one | {f"rewards/{name}": reward for name, reward in one.pop("rewards").items()} for one in kept]
+        return pd.DataFrame(rows, columns=None if rows else ["step", "prompt", "completion", "advantage"])
 
     def ask(self, messages: Sequence[Message], at: str | int = "live", **more: Any) -> Receipt:
         """Queue a question to `live`, `base`, `best` or a step and return at once; settings: `messages.Ask`."""
