@@ -14,12 +14,12 @@ MOST_CHARACTERS = 4000  # of a prompt or an answer
 
 def keep_some(path: Path, step: int, made: Sequence[dict[str, Any]], answers: int) -> None:
     """Add a few of what was `made` for `step`: `answers` to each prompt, in their order. `OSError` for a full disk."""
-    lines = []
+    some = []
     for first in range(0, min(len(made), PROMPTS * answers), answers):
         ranked = sorted(made[first : first + answers], key=lambda one: one["advantage"])
-        lines += [json.dumps({"step": step} | _in_words(one)) + "\n" for one in (ranked[-1], ranked[0])]
+        some += [_in_words(ranked[-1]), _in_words(ranked[0])]
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(lines)
+        file.write(json.dumps({"step": step, "answers": some}) + "\n")
 
 
 def _in_words(one: dict[str, Any]) -> dict[str, Any]:
@@ -33,14 +33,14 @@ def _in_words(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_some(path: Path) -> list[dict[str, Any]]:
-    """What was kept, in order, less what a resumption took back; `rewards` by name. A torn last line is left out."""
+    """What was kept, in order, less what a resumption took back; `rewards` by name. A torn line is left out."""
     kept: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            one = json.loads(line)
+            generation = json.loads(line)
         except ValueError:
             continue
-        while kept and kept[-1]["step"] > one["step"]:
+        while kept and kept[-1]["step"] >= generation["step"]:
             kept.pop()
-        kept.append(one)
+        kept += [{"step": generation["step"], **one} for one in generation["answers"]]
     return kept

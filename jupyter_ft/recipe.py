@@ -196,7 +196,7 @@ def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _weighted(fixed: dict[str, Any]) -> dict[str, Any]:
     """The weights that `rewards` gives, as a mapping or by its length; only the names stay in it."""
     rewards = fixed.get("rewards")
-    if fixed["method"] not in REWARDED or not rewards:
+    if fixed["method"] not in REWARDED or not isinstance(rewards, str | list | tuple | Mapping):
         return {}
     names = [rewards] if isinstance(rewards, str) else list(rewards)
     weights = list(rewards.values()) if isinstance(rewards, Mapping) else [1.0] * len(names)
@@ -345,6 +345,9 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
             continue
         kinds = [entry, *entry.get("anyOf", [])]
         kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "string")
+        value = values[name]
+        if kind == "array":  # weights, which are typed in as a text
+            kind, value = "string", ", ".join(f"{one:g}" for one in value)
         bounds = {k: v for one in kinds for k, v in one.items() if k in ("minimum", "exclusiveMinimum", "maximum")}
         field: dict[str, Any] = {
             "name": name,
@@ -356,7 +359,7 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
             "scale": entry.get("scale", "linear"),
             "min": entry.get("low", bounds.get("minimum", bounds.get("exclusiveMinimum"))),
             "max": entry.get("high", bounds.get("maximum")),
-            "value": values[name],
+            "value": value,
         }
         fields.append(cast(dict[str, JsonValue], field))
     return fields

@@ -8,7 +8,7 @@ the cursor counts in micro-batches, and only where the kept completions are used
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..hyperparameters import Hyperparameters
@@ -27,7 +27,6 @@ class GenerationCursor(RowCursor):
     prompts: int = 1
     copies: int = 1
     uses: int = 1
-    drawn: int = field(default=0, repr=False)  # orders that this sampler has given; it cannot be set to an epoch
 
     @property
     def length(self) -> int:
@@ -47,9 +46,11 @@ class GenerationCursor(RowCursor):
     def begin_epoch(self, sampler: Any) -> None:
         """Take the order of this epoch from TRL's sampler, which repeats each prompt and each generation."""
         every, once = self.prompts * self.copies * self.uses, self.prompts * self.copies
-        while self.drawn <= self.epoch:
-            self.order = [row for at, row in enumerate(sampler) if at % every < once and at % every % self.copies == 0]
-            self.drawn += 1
+        if sampler.shuffle:  # it cannot be set to an epoch: each order follows the one before, from the seed on
+            sampler.generator.manual_seed(sampler.seed)
+        for _ in range(self.epoch + 1):
+            rows = enumerate(sampler)
+            self.order = [row for at, row in rows if at % every < once and at % every % self.copies == 0]
 
     def take(self) -> list[list[int]]:
         """The prompts behind each micro-batch of the next step; fewer micro-batches at the end of an epoch."""

@@ -132,6 +132,8 @@ class Job:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
+            for reward in more.get("rewards", ()):
+                reward.rest()
 
     def _choose_voices(self, base: Base) -> Voices:
         """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.

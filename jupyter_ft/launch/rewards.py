@@ -96,6 +96,10 @@ class Reward:
             ) from None
         return self._checked(found, len(completions))
 
+    def rest(self) -> None:
+        """No call will come any more."""
+        self._worker.rest()
+
     def _why_leave(self, seconds: float) -> str:
         if self._inbox.holds(Stop):
             return f"was left after {seconds:.0f} s, since the run is to stop"
@@ -203,6 +207,9 @@ class Judge:
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores: list[float] = self._model(input_ids=rows, attention_mask=mask).logits[:, 0].float().tolist()
         return scores
+
+    def rest(self) -> None:
+        """No call will come any more."""
 
 
 def _turns(prompt: Any, answer: Any) -> list[dict[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +68,28 @@ def test_a_function_that_fails_costs_nothing(tune: Any, wrong: dict[str, Any], s
     assert any(event.text == "judging 4" for event in session.events if isinstance(event, Logged))
     if "raises" in wrong:
         assert got == finish(tune("whole", rewards=letters, **GRPO))
+
+
+def test_one_that_fails_in_an_evaluation_leaves_that_out(tune: Any, tmp_path: Path) -> None:
+    def judged(completions: list[str], number: list[int]) -> list[float]:
+        if 3 in number and "now" in broken:
+            raise ValueError("no such order")
+        return letters([], completions, number)
+
+    rows = [row | {"number": 3 if at < 4 else 0} for at, row in enumerate(ASKED["data"])]
+    apart = [row for row in rows if row["number"] == 3]
+    file = tmp_path / "apart.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in apart))
+    asked = GRPO | {"data": rows[4:], "held_out": str(file), "eval_steps": 2}
+    whole = finish(tune("whole", rewards=judged, **asked))
+    broken["now"] = True
+    session = tune("policy", rewards=judged, **asked)
+    with pytest.raises(TrainingFailed, match=r"no evaluation at step 2: .* 'judged' raised ValueError: no such order"):
+        session.wait(timeout=60)
+    broken.clear()
+    session.resume().wait()
+    assert finish(session) == whole
+    assert [event.step for event in session.events if event.kind == "eval"] == [4, 5]
 
 
 def test_one_that_hangs_is_left_and_stop_works(tune: Any) -> None:
