@@ -138,6 +138,8 @@ class Generations(Batches):
         """Put those back."""
         trainer = self.trainer
         trainer._step, trainer._buffered_inputs, trainer.state.num_input_tokens_seen = mark
+        trainer._pending_extra_logs.clear()
+        trainer._pending_metrics.clear()
         self.tokens = 0
 
     def state(self) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class Reward:
             text = "".join(traceback.format_list(_own_frames(error)))
             _say(self._log, "error", f"{self.__name__}: {one_line(error)}\n{text}".strip())
             raise RewardFailed(
-                f"the reward function '{self.__name__}' raised {one_line(error)}{_line_of(error)}; mend it, run its "
-                "cell again, then resume"
+                f"the reward function '{self.__name__}' raised {one_line(error)}{_line_of(error)}; mend it and run "
+                "its cell again"
             ) from None
         return self._checked(found, len(completions))
 
@@ -104,10 +104,7 @@ class Reward:
         if self._inbox.holds(Stop):
             return f"was left after {seconds:.0f} s, since the run is to stop"
         if seconds > self.timeout:
-            return (
-                f"has not returned in {self.timeout:g} s and was left; make it quicker, or set reward_timeout, "
-                "then resume"
-            )
+            return f"has not returned in {self.timeout:g} s and was left; make it quicker, or set reward_timeout"
         if seconds > self.timeout / 4 and not self._warned:
             self._warned = True
             _say(
@@ -118,7 +115,7 @@ class Reward:
     def _checked(self, found: Any, count: int) -> list[float | None]:
         """`found` as numbers, where it is one for each of `count` answers."""
         wrong = f"the reward function '{self.__name__}' gave"
-        wanted = f"; give a list of {count} numbers, one for each answer, then resume"
+        wanted = f"; give a list of {count} numbers, one for each answer"
         if hasattr(found, "tolist"):  # an array or a tensor
             found = found.tolist()
         if not isinstance(found, list | tuple):

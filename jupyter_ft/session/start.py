@@ -125,8 +125,9 @@ def finetune(
 
     `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
     `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
-    `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name; `replace` stops a
-    live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    `Hyperparameters`, aliases included; `rewards` takes functions and reward runs, or a mapping of these to weights.
+    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
+    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")

@@ -133,7 +133,7 @@ def test_checkpoints_lie_where_the_answers_are_used_up(tune: Any) -> None:
     asked = ASKED | {"method": "grpo", "accumulation": 1, "steps_per_generation": 2, "num_iterations": 2, "epochs": 4}
     plain = finish(tune("plain", rewards=letters, **asked))
     session = tune("saved", rewards=letters, checkpoint_steps=1, **asked)
-    session.set(step=6, learning_rate=1e-3).wait()
+    session.set(step=6, learning_rate=1e-3)
     warmer = session.set(step=10, temperature=2.0)
     session.wait(step=5)
     assert session.save().wait() % 4 == 0
@@ -171,15 +171,20 @@ def test_looking_does_not_touch_and_evaluation_tells_the_reward(tune: Any, metho
 
 
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_the_reward_rises(tune: Any, method: str) -> None:
-    def wanted(completions: list[str]) -> list[float]:
+def test_the_reward_of_held_out_prompts_rises(tune: Any, method: str) -> None:
+    def early(completions: list[str]) -> list[float]:
         return [sum(letter < "n" for letter in text.lower()) / max(1, len(text)) for text in completions]
 
-    asked = ASKED | {"method": method, "num_generations": 8, "batch_size": 8, "accumulation": 1, "max_steps": 40}
-    session = tune("policy", rewards=wanted, schedule="constant", beta=0.0, **asked | {"learning_rate": 1e-2})
-    finish(session)
-    rewards = session.metrics["reward"]
-    assert rewards.iloc[-5:].mean() > rewards.iloc[:2].mean() + 0.15  # nothing was learned before the first
+    asked = ASKED | {"method": method, "num_generations": 8, "batch_size": 8, "accumulation": 1, "held_out": 4}
+    asked |= {"rewards": early, "schedule": "constant", "epochs": 10, "eval_steps": 10**6}
+    untrained = tune("untrained", **asked | {"learning_rate": 1e-12, "max_steps": 1})
+    session = tune("policy", **asked | {"learning_rate": 1e-2, "max_steps": 40})
+    before, after = (
+        [event for event in run.wait().events if event.kind == "eval"][-1].metrics["eval_reward"]
+        for run in (untrained, session)
+    )
+    assert after > before + 0.15
+    assert session.metrics["reward"].iloc[-5:].mean() > session.metrics["reward"].iloc[:2].mean() + 0.15
 
 
 def test_what_cannot_be_is_said_before_anything_is_loaded(tune: Any) -> None:

@@ -121,7 +121,8 @@ def test_one_that_hangs_is_left_and_stop_works(tune: Any) -> None:
 
 
 def test_a_function_is_needed_again_and_may_be_another(tune: Any) -> None:
-    session = tune("policy", rewards=letters, **GRPO)
+    asked = GRPO | {"epochs": 5}  # long enough to be stopped on the way
+    session = tune("policy", rewards=letters, **asked)
     session.wait(step=2)
     session.stop().wait()
     session.wait_until_over(30)
@@ -133,7 +134,7 @@ def test_a_function_is_needed_again_and_may_be_another(tune: Any) -> None:
     with pytest.raises(RecipeError, match="has no reward 'fragile'; it has: letters"):
         again.resume(rewards=[fragile])
     again.resume(rewards=[letters]).wait()
-    assert finish(again) == finish(tune("whole", rewards=letters, **GRPO))
+    assert finish(again) == finish(tune("whole", rewards=letters, **asked))
 
 
 def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
@@ -144,7 +145,7 @@ def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
     parent = tune("talker", epochs=1, max_length=64)
     finish(parent)
     rows = [{"prompt": f"Where is order {number}?"} for number in range(4)]
-    asked = {key: value for key, value in GRPO.items() if key != "data"}
+    asked = {key: value for key, value in GRPO.items() if key != "data"} | {"epochs": 6, "num_generations": 4}
 
     def brief(completions: list[str]) -> list[float]:
         return [-float(len(text)) for text in completions]
@@ -154,7 +155,7 @@ def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
         name="policy",
         start_from="talker",
         rewards={brief: 0.5, "judge": 1.0},
-        **asked | {"num_generations": 4},
+        **asked,
     )
     losses = finish(policy)
     assert policy.recipe.rewards == ("brief", "judge")
@@ -176,7 +177,7 @@ def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
         name="again",
         start_from="talker",
         rewards={brief: 0.5, "judge": 1.0},
-        **asked | {"num_generations": 4},
+        **asked,
     )
     again.wait(step=2)
     again.stop().wait()
