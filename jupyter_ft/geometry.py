@@ -58,3 +58,11 @@ class Geometry:
             f"{self.prompts} prompts are answered at once (batch_size {self.batch_size} x {self.steps} micro-batches, "
             f"{self.answers} answers each), and there are {rows}; lower batch_size or accumulation"
         )
+
+    def left_over(self, rows: int) -> str:
+        """What is said where the prompts of an epoch do not fill its last generation; else empty."""
+        left = rows % self.prompts
+        if not left:
+            return ""
+        prompts = "1 prompt is" if left == 1 else f"{left} prompts are"
+        return f"{prompts} left over in each epoch, others each time ({self.prompts} are answered at once)"

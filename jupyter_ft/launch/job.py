@@ -23,6 +23,7 @@ from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
 from ..heads import scoring_model
+from ..hyperparameters import PolicyHyperparameters
 from ..messages import (
     Applied,
     ChatWaits,
@@ -173,6 +174,10 @@ class Job:
             rows, packed, inside = pack(rows, recipe.max_length)
             save_tokens(self.folder.rows.with_name("packed.arrow"), rows, PACKED_COLUMNS)
             said = f"{said}; {packed}"
+        if isinstance(live := recipe.hyperparameters, PolicyHyperparameters) and (
+            left := live.geometry.left_over(len(rows))
+        ):
+            said = f"{said}; {left}"
         if apart is not None:
             said = f"{said}; {apart.said}"
         self.log.append(
