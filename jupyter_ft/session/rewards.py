@@ -21,7 +21,9 @@ def split(asked: Mapping[str, Any]) -> tuple[dict[str, Any], Functions]:
     Raises `RecipeError` for a function without a name, or two of one.
     """
     rewards = asked.get("rewards")
-    if rewards is None or isinstance(rewards, str):
+    if rewards is None:  # nothing stands after the key
+        return {key: value for key, value in asked.items() if key != "rewards"}, {}
+    if isinstance(rewards, str):
         return dict(asked), {}
     weights = dict(rewards) if isinstance(rewards, Mapping) else None
     given = list(weights or (rewards if isinstance(rewards, list | tuple | set) else [rewards]))

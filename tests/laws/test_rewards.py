@@ -121,7 +121,7 @@ def test_one_that_hangs_is_left_and_stop_works(tune: Any) -> None:
 
 
 def test_a_function_is_needed_again_and_may_be_another(tune: Any) -> None:
-    asked = GRPO | {"epochs": 5}  # long enough to be stopped on the way
+    asked = GRPO | {"epochs": 3}  # long enough to be stopped on the way
     session = tune("policy", rewards=letters, **asked)
     session.wait(step=2)
     session.stop().wait()
