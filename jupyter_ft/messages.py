@@ -178,7 +178,7 @@ class Confusion(_Said):
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
-    `best_step` has had the lowest `eval_loss` so far.
+    `best_step` has had the lowest `eval_loss` so far; of a policy, the highest `eval_reward`.
     """
 
     kind: Literal["eval"] = "eval"

@@ -127,7 +127,7 @@ class Talking:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
+        """The step with the lowest `eval_loss` (or highest `eval_reward`) so far, None where nothing was evaluated."""
         last = self.log.newest(EvalDone)
         return last.best_step if last is not None else None
 

@@ -162,6 +162,7 @@ def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
     assert policy.hyperparameters.reward_weights == (0.5, 1.0)
     loaded = [e for e in policy.events if isinstance(e, Progress) and e.what.startswith("loading")]
     assert loaded == []  # one base for all three
+    assert policy.metrics["kl"].iloc[0] == pytest.approx(0, abs=1e-5)  # its parent's weights are the reference
 
     (first, *_) = policy.completions.to_dict("records")
     turns = [{"role": "user", "content": first["prompt"]}, {"role": "assistant", "content": first["completion"]}]
