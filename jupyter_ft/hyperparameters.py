@@ -91,7 +91,8 @@ class Hyperparameters(Part):
         None,
         ge=1,
         le=10**6,
-        description="Evaluations in a row without a better eval_loss (of a policy: eval_reward) after which the run stops; none: never",
+        description="Evaluations in a row without a better eval_loss (of a policy: eval_reward) after which the run "
+        "stops; none: never",
         json_schema_extra=_live("evaluations", high=20),
     )
     alpha: float = Field(
