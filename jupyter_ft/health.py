@@ -83,10 +83,13 @@ class _Seen:
 
 
 class Watch:
-    """The watch over one run. Not thread-safe: it belongs to the training thread."""
+    """The watch over one run. Not thread-safe: it belongs to the training thread.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Without `by_loss` the loss has no level of its own (a policy's is about 0 whatever it learns): it has to be finite.
+    """
+
+    def __init__(self, name: str, *, by_loss: bool = True) -> None:
+        self._name, self._by_loss = name, by_loss
         self._cursor = Cursor()
         self._seen = _Seen()
         self._step, self._rate = 0, math.nan
@@ -147,6 +150,8 @@ class Watch:
         if not math.isfinite(norm):  # and nobody refused it: the scaler's to skip
             seen.skipped += 1
         self._scaler(step)
+        if not self._by_loss:
+            return
         self._diverging(step, loss, norm, rows)
         self._spike(step, loss, rows)
         self._risen(step, loss)
@@ -220,7 +225,7 @@ class Watch:
 
     def _other(self, event: Event) -> None:
         concerns = self._seen.concerns
-        if isinstance(event, EvalDone) and "eval_loss" in event.metrics:
+        if isinstance(event, EvalDone) and "eval_loss" in event.metrics and self._by_loss:
             self._evaluated(event.step, event.metrics["eval_loss"], event.best_step)
         elif isinstance(event, SaveFailed):
             last = f"the last good one is of step {self._seen.saved}" if self._seen.saved else "there is none yet"

@@ -172,7 +172,7 @@ class StepRefused(_Event):
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
-    `best_step` has been the best so far by `best_metric`.
+    `best_step` has been the best so far by `best_metric` (of a policy, unless another is asked for, `eval_reward`).
     """
 
     kind: Literal["eval"] = "eval"

@@ -121,6 +121,11 @@ class RunFolder:
         except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"{self.path / 'recipe.yaml'} cannot be read: {type(error).__name__}") from None
 
+    def judge(self, name: str) -> tuple[Path, dict[str, Any]] | None:
+        """Where the weights of the reward run `name` are kept, and what is recorded of it; None for a function."""
+        found = (self.read_recipe()[1].get("rewards") or {}).get(name, {})
+        return (self.path / found["folder"], dict(found)) if "folder" in found else None
+
     # --- the lock ---
 
     def lock(self) -> None:

@@ -21,7 +21,6 @@ from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
 from .ahead import masks_of
-from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
 
@@ -65,6 +64,7 @@ def place_of(port: Port) -> dict[str, Any]:
         "evaluation": port.evaluation.state(),
         "cursor": port.cursor.state() | {"order": None},
         "dtype": str(next(port.trainer.model.parameters()).dtype),
+        "batches": port.batching.state(),
         "ahead": [],
         "scheduled": [],
     }
@@ -118,7 +118,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     put_weights(trainer.model, read_weights(folder, device))
     if "optimizer" in state:
         _restore_optimizer(trainer, state, load_file(folder / OPTIMIZER))
-    fresh = RowCursor.from_state(state["cursor"])
+    fresh = type(port.cursor).from_state(state["cursor"])
     port.cursor.__dict__.update(fresh.__dict__)
     trainer.state.global_step, trainer.state.max_steps = state["step"], state["max_steps"]
     trainer.state.epoch = fresh.progress
@@ -126,6 +126,8 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     port.edits.restore(state["edits"])
     port.evaluation.restore(state.get("evaluation"))
     port.restore_own(state.get("own") or {})
+    if state.get("batches"):
+        port.batching.restore(state["batches"])
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     gone = _taken_back(port) | {edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)}

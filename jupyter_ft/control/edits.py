@@ -87,7 +87,8 @@ class LiveEdits:
             self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
         self._reschedule(names, total)
         self._trainer.state.max_steps = total
-        return {name: (old[name], getattr(new, name)) for name in names}
+        made = new.model_dump(mode="json")
+        return {name: (old[name], made[name]) for name in names}
 
     def _check_warmup(self, names: list[str]) -> None:
         if "warmup_steps" in names and (

@@ -16,6 +16,7 @@ from .held_out import elsewhere, hold_out, of_same_format
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
+from .prompts import render_prompts
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -48,6 +49,7 @@ __all__ = [
     "render_framed_windows",
     "render_labelled",
     "render_pairs",
+    "render_prompts",
     "render_rated",
     "render_whole_pairs",
     "render_windows",

@@ -91,6 +91,19 @@ def rated_answer(prompt: object, completion: object, messages: object = None) ->
     return before, last["content"]
 
 
+def to_answer(prompt: object, messages: object = None) -> tuple[list[Turn], bool]:
+    """The turns to answer, `prompt` (a text or turns) or `messages`, without an answer at their end; whether one was.
+
+    Raises `RowError` where nothing is asked.
+    """
+    turns = _asked(messages if messages is not None else prompt)
+    answered = bool(turns) and turns[-1]["role"] == "assistant"
+    turns = turns[:-1] if answered else turns
+    if not any(turn["role"] != "system" and turn["content"].strip() for turn in turns):
+        raise RowError("no prompt", "fill it in or delete the row")
+    return turns, answered
+
+
 def _asked(prompt: object) -> list[Turn]:
     if prompt is None or prompt in ([], (), ""):
         return []

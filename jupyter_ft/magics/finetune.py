@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jupyter_ft.errors import DataError, FineTuneError, ModelError, RecipeError, TrainingFailed
-from jupyter_ft.hyperparameters import METHODS
+from jupyter_ft.hyperparameters import METHODS, PolicyHyperparameters
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
@@ -24,14 +24,27 @@ from jupyter_ft.ui.watched import shown
 
 from .body import Body, read_body
 from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_help
-from .notebook import Place, bind, check_free, data_of, metrics_of, model_of, one_line, say, show_html, variable_of
+from .notebook import (
+    Place,
+    bind,
+    check_free,
+    data_of,
+    metrics_of,
+    model_of,
+    one_line,
+    rewards_of,
+    say,
+    show_html,
+    variable_of,
+)
 
 GRAMMAR = Grammar(
     usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace]"
     " [--dry-run [--measure]] [--wait | --no-wait] [--out VAR]",
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.\n"
-    "method: supervised (the default), self-supervised, classification, dpo, kto or reward. Other keys: adapter,\n"
-    "columns, held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
+    "method: supervised (the default), self-supervised, classification, dpo, kto, reward, grpo or rloo (with\n"
+    "rewards: a function of the notebook, or a reward run). Other keys: adapter, columns,\n"
+    " held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
     "answered with the nearest.",
     options=(
         Option("--model", "demo, a local folder, or a hub id; with --from left out", "M"),
@@ -80,6 +93,8 @@ def run(shell: Any, first_line: str, text: str) -> None:
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
     if "metrics" in asked:
         asked["metrics"] = metrics_of(shell, asked["metrics"])
+    if "rewards" in asked:
+        asked["rewards"] = rewards_of(shell, asked["rewards"])
     if not isinstance(model, str | None):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
     place = Place.of(shell)
@@ -216,7 +231,7 @@ def _variables(shell: Any, name: str, out: str | None) -> list[str]:
 
 def _told(planned: Plan, name: str) -> str:
     """What a dry run says."""
-    recipe, examples, parent = planned
+    recipe, examples, parent, *_ = planned
     live = recipe.hyperparameters
     given = {**_differing(recipe), **_differing(live)}
     lines = [
@@ -242,6 +257,10 @@ def _memory(planned: Plan, *, measure: bool) -> str:
 def _steps(recipe: Recipe, examples: Any) -> str:
     live = recipe.hyperparameters
     each = f"{live.batch_size} × {live.accumulation}"
+    if isinstance(live, PolicyHyperparameters):
+        per_epoch = live.geometry.updates(len(examples.rows))
+        answers = f"{live.num_generations} answers to each of {live.geometry.prompts} prompts at once"
+        return f"{live.max_steps or math.ceil(per_epoch * live.epochs)} ({per_epoch} an epoch, {answers})"
     if recipe.method == "cpt":
         return f"{live.max_steps or 'known when the text is in tokens'} ({each} windows of {recipe.max_length} each)"
     two_each = recipe.method == "kto" and examples.format == "preference"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..recipe import Recipe
-from . import classification, cpt, dpo, kto, masked, reward, sft
+from . import classification, cpt, dpo, grpo, kto, masked, reward, rloo, sft
 from .method import Method
 
 METHODS: dict[str, Method] = {
@@ -13,6 +13,8 @@ METHODS: dict[str, Method] = {
     "classification": classification.METHOD,
     "kto": kto.METHOD,
     "cpt": cpt.METHOD,
+    "grpo": grpo.METHOD,
+    "rloo": rloo.METHOD,
 }
 
 

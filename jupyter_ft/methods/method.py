@@ -38,7 +38,8 @@ class Method:
     `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
     its own means to that trainer. `headline` are the metrics to look at first. With `scores` the model is one that
     scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some. With
-    `masks` it guesses masked tokens (`heads.masked_model`).
+    `masks` it guesses masked tokens (`heads.masked_model`). One that `generates` learns from rewards for answers of its
+    own: `build` is given `rewards=…`. `judged_by` is the metric by which a step is the best, as `best_metric` has it.
     """
 
     render: Callable[..., Rendered]
@@ -46,6 +47,8 @@ class Method:
     headline: tuple[str, ...]
     scores: bool = False
     masks: bool = False
+    generates: bool = False
+    judged_by: str = "eval_loss"
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=lambda: MappingProxyType({}))
 
 

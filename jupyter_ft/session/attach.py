@@ -71,7 +71,7 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
     from ..control.lease import Streams
     from ..control.served import Served, ServingInbox
     from ..launch.attached import AttachedRun, check, recipe_of
-    from ..launch.job import chat_waits
+    from ..launch.voices import chat_waits
     from ..quantized import keep_unpacked
     from ..sampling.attached_twin import judging_of, voices_for, why_silent
 

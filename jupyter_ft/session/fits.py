@@ -54,7 +54,7 @@ def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light
 
     `light`: without torch and transformers, which take seconds to import; their tokens are counted a little too high.
     """
-    recipe, examples, parent = planned
+    recipe, examples, parent = planned[:3]
     if measure and memory is not None:
         raise RecipeError("measure: a step is done on this machine; leave memory out")
     place, _ = _shape(recipe)  # before rows are tokenised

@@ -42,6 +42,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
+from .rewards import Functions, given_again, missing, renew
 from .talk import Talking
 from .travel import Travelling, ahead_of
 
@@ -88,6 +89,7 @@ class Session(Talking, Travelling):
         self._said = ""
         self._health = Health(step=0, level="green", said="sound")
         self._resuming: Receipt | None = None
+        self.rewards: Functions = {}  # the training thread looks a function up in it each time
 
     # --- what it is ---
 
@@ -215,6 +217,8 @@ class Session(Talking, Travelling):
 
     def submit(self, command: Command) -> Receipt:
         """Hand in a command; its answer is an event. Returns at once."""
+        for said in renew(self.rewards) if isinstance(command, Resume) else ():
+            self.log.append(Logged(level="info", text=said))
         if self._closed:
             reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
             self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
@@ -244,8 +248,12 @@ class Session(Talking, Travelling):
         """Hold before the next step; chat goes on. With `free_memory` nothing stays in memory until `resume`."""
         return self.submit(Pause(free_memory=free_memory))
 
-    def resume(self) -> Receipt:
-        """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint."""
+    def resume(self, rewards: object = None) -> Receipt:
+        """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint.
+
+        `rewards`: its reward functions, where they are not at hand or are to be others from here on.
+        """
+        self.rewards.update(given_again(self.name, self.recipe, rewards))
         self._resuming = self.submit(Resume())
         return self._resuming
 
@@ -332,7 +340,9 @@ class Session(Talking, Travelling):
                 from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
             except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
                 return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
-            return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room).run()
+            return Job(
+                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards
+            ).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
         start(run, self.name, self.log, after=self._after_the_end)
@@ -372,6 +382,8 @@ class Session(Talking, Travelling):
                 self.run_folder.resumable(command.step)
             elif self.run_folder.checkpoints():
                 self.run_folder.newest_good()
+            if lacking := missing(self.run_folder, self.recipe, self.rewards):
+                raise RunFolderError(lacking)
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)

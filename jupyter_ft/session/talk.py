@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ..completions import FILE, read_some
 from ..errors import AddressError, RecipeError
 from ..launch.thread import start
 from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
@@ -43,6 +44,18 @@ class Talking:
         @property
         def state(self) -> RunState: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
+
+    @property
+    def completions(self) -> pd.DataFrame:
+        """Some of what the policy of a grpo or rloo run has answered: the best and the worst answer to some prompts.
+
+        Columns: `step prompt completion rewards/NAME … advantage`. They are in `completions.jsonl` of the run folder.
+        """
+        import pandas as pd
+
+        kept = read_some(self.run_folder.path / FILE)
+        rows = [one | {f"rewards/{name}": reward for name, reward in one.pop("rewards").items()} for one in kept]
+        return pd.DataFrame(rows, columns=None if rows else ["step", "prompt", "completion", "advantage"])
 
     def ask(self, messages: Sequence[Message], at: str | int = "live", **more: Any) -> Receipt:
         """Queue a question to `live`, `base`, `best` or a step and return at once; settings: `messages.Ask`."""
@@ -114,7 +127,7 @@ class Talking:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
+        """The step with the lowest `eval_loss` (or highest `eval_reward`) so far, None where nothing was evaluated."""
         last = self.log.newest(EvalDone)
         return last.best_step if last is not None else None
 
@@ -142,7 +155,7 @@ class Talking:
         self._finding_voices = True
 
         def load() -> None:
-            from ..launch.job import voices_of
+            from ..launch.voices import voices_of
 
             try:
                 step, _, _ = self.run_folder.newest_good()

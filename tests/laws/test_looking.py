@@ -30,7 +30,7 @@ def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None
 def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_ft import runs
     from jupyter_ft.data import chat_ids
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
     from jupyter_ft.sampling.generate import Manner, speak
 
     monkeypatch.setattr(runs, "KEEP", 10**6)

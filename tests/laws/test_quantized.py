@@ -122,7 +122,7 @@ def test_the_adapter_fits_the_base_that_is_not_quantised(tune: Any, tiny_model: 
     """Over the original weights its logits are near: nearer than the base's own are without it."""
     import torch
 
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
 
     session = tune(quantization=kind, epochs=3, learning_rate=1e-2)
     session.wait(timeout=120)
