@@ -103,8 +103,9 @@ class Supply:
                 self._prepare(prompt)
             except Exception as error:  # noqa: BLE001 - it is told, and the thread must go on
                 self._note_refusal(prompt, str(error) or type(error).__name__)
-            finally:
+            with self.changed:
                 self._preparing = False
+                self.changed.notify_all()
             self._tell()
             if len(self._refused) >= REFUSALS or (self._refused and not self._todo):
                 self._wait_for_better()
@@ -121,7 +122,6 @@ class Supply:
             self._number += 1
             seed = f"{self._seed} {self._reviewer} {prompt_key(prompt)}"
             self.ready.append(Pair.shuffled(uuid.uuid4().hex[:12], self._number, prompt, answers, seed))
-            self.changed.notify_all()
 
     def _two_answers(self, prompt: list[Message]) -> tuple[Answer, Answer] | None:
         """Two answers that differ, both not empty; None where some seeds did not give any. Raises `Refused`."""
