@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_pairs_train_and_a_fifth_evaluates(kept: Feedback, method: str) -> None:
     assert [_asked(row) for row in apart.rows] == APART
     assert examples.path is None  # what is judged later belongs to another run
     assert f"{len(APART)} more held out" in examples.notes[0]
-    assert "32 choices between two answers from feedback:support" in examples.said or len(TRAIN) != 32
+    assert examples.said.startswith(f"{len(TRAIN)} choices between two answers from feedback:support")
 
 
 def test_kto_takes_thumbs_and_without_any_choices(kept: Feedback) -> None:
@@ -75,7 +76,7 @@ def test_kto_takes_thumbs_and_without_any_choices(kept: Feedback) -> None:
         ("Good.", True),
         ("Bad.", False),
     }
-    assert all(_asked(one) != _asked(other) for one, other in zip(rows, rows[1:], strict=False))
+    assert all(_asked(one) != _asked(other) for one, other in pairwise(rows))
     assert "no thumbs" in examples.notes[0]
     for prompt in PROMPTS[:9]:
         kept.add(thumb(prompt, good=prompt.endswith("1?")))
@@ -109,9 +110,7 @@ def test_supervised_takes_what_people_wrote_chose_or_liked(kept: Feedback) -> No
         ([chosen(TRAIN[0])], "classification", "classification does not learn from judgements; method: dpo"),
     ],
 )
-def test_nothing_to_learn_from_is_one_line(
-    kept: Feedback, judged: list[Judgement], method: str, said: str
-) -> None:
+def test_nothing_to_learn_from_is_one_line(kept: Feedback, judged: list[Judgement], method: str, said: str) -> None:
     for one in judged:
         kept.add(one)
     with pytest.raises(DataError) as error:
@@ -121,7 +120,7 @@ def test_nothing_to_learn_from_is_one_line(
 
 
 def test_a_run_that_is_not_there(runs: Path) -> None:
-    with pytest.raises(DataError, match="feedback:nobody: .* holds no run"):
+    with pytest.raises(DataError, match=r"feedback:nobody: .* holds no run"):
         data.load("feedback:nobody", {}, method="dpo")
 
 
@@ -187,7 +186,11 @@ def test_agreement_is_over_the_same_answers_however_they_stood() -> None:
         one = chosen(prompt, choice, reviewer=reviewer)
         return one.model_copy(update={"answers": one.answers[::-1]})
 
-    ada = [chosen("a", "left", reviewer="Ada"), chosen("b", "right", reviewer="Ada"), chosen("c", "tie", reviewer="Ada")]
+    ada = [
+        chosen("a", "left", reviewer="Ada"),
+        chosen("b", "right", reviewer="Ada"),
+        chosen("c", "tie", reviewer="Ada"),
+    ]
     bob = [turned("a", "right", "Bob"), turned("b", "right", "Bob"), chosen("c", "tie", reviewer="Bob")]
     other = [chosen("a", "left", right="Another.", reviewer="Bob"), chosen("d", "left", reviewer="Bob")]
     found = agreement([*ada, *bob, *other])

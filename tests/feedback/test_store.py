@@ -86,7 +86,7 @@ def test_where_a_drive_is_shared_it_has_a_rollback_journal(tmp_path: Path, monke
     mounted = [SimpleNamespace(mountpoint=str(tmp_path), fstype="ext4"), SimpleNamespace(mountpoint="/", fstype="nfs")]
     mounted.append(SimpleNamespace(mountpoint=str(drive), fstype="fuse.drive"))
     Feedback(drive).add(chosen("before, on the machine's own disk"))
-    monkeypatch.setattr(psutil, "disk_partitions", lambda all=False: mounted)
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounted)
     for folder, journal in ((drive, "delete"), (local, "wal")):
         kept = Feedback(folder)
         kept.add(chosen("a"))

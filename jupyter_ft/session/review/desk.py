@@ -70,7 +70,7 @@ class Desk:
     @property
     def error(self) -> str:
         """Why no pair comes; empty where one will."""
-        return self._supply.error
+        return "" if self.pair() is not None else self._supply.error
 
     @property
     def progress(self) -> Progress:
