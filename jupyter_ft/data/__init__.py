@@ -31,6 +31,7 @@ __all__ = [
     "Rendered",
     "Report",
     "Source",
+    "Spool",
     "TokenRow",
     "chat_ids",
     "chat_text",

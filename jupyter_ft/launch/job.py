@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +47,7 @@ from ..sampling.judge import Judging
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, read_weights
+from .meanwhile import Meanwhile
 from .running import Freed, Running, one_line
 
 
@@ -120,6 +121,7 @@ class Job:
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
         running.behind, running.setters = behind, method.live
+        running.meanwhile = self._meanwhile(base)
         try:
             return running.run(self.resume)
         finally:
@@ -195,6 +197,14 @@ class Job:
         )
         keep_about(file, rendered, (examples.said, *examples.notes))
         return rendered
+
+    def _meanwhile(self, base: Base) -> Meanwhile | None:
+        def render(examples: Examples) -> Sequence[Any]:
+            longest = _most_tokens(base, self.recipe)
+            method = METHODS[self.recipe.method]
+            return method.render(examples, base.tokenizer, system=self.recipe.system, max_length=longest).rows
+
+        return Meanwhile.of(self.recipe, self.examples, self.folder.path, self.log, render)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))

@@ -22,6 +22,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
+from .meanwhile import Meanwhile
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Running:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
+        self.meanwhile: Meanwhile | None = None
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
@@ -69,6 +71,8 @@ class Running:
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
+        if self.meanwhile is not None:
+            hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
