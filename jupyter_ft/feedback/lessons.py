@@ -84,6 +84,11 @@ def answers(judgements: Iterable[Judgement]) -> list[Row]:
     return list(found.values())
 
 
+def prompts(judgements: Iterable[Judgement]) -> list[Row]:
+    """`prompt`: what was judged, each once, for a policy that answers by itself."""
+    return list({str(one.prompt): {"prompt": one.prompt} for one in judgements}.values())
+
+
 View = Callable[[Iterable[Judgement]], list[Row]]
 
 
@@ -101,6 +106,8 @@ def view_for(method: str, judgements: Sequence[Judgement]) -> tuple[View, str]:
         return rated_from_choices, "no thumbs: each choice is taken for one good answer and one bad one"
     if method == "sft":
         return answers, "the answers that people wrote, chose or liked"
+    if method in ("grpo", "rloo"):
+        return prompts, "the prompts alone"
     raise DataError(f"{method} does not learn from judgements; method: dpo, reward, kto or supervised does")
 
 

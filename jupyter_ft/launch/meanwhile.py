@@ -61,7 +61,7 @@ class Meanwhile:
 
     def before(self, count: int) -> list[Row]:
         """The first `count` rows that have joined, for a checkpoint that was written with them."""
-        return [row for begun in self._begun for row in begun["rows"]][:count]
+        return [row for begun in self._begun for row in begun["rows"]][: max(0, count)]
 
     def at_epoch(self, epoch: int, step: int) -> list[Row]:
         """What joins at the beginning of `epoch` (from 0), before the step after `step`."""

@@ -49,6 +49,15 @@ def test_a_choice_is_a_pair_and_an_edit_beats_what_it_was_made_from() -> None:
     assert pairs([chosen("a", "tie"), chosen("b", "skip"), chosen("c", "both_bad"), thumb("d", True)]) == []
 
 
+def test_a_policy_takes_the_prompts() -> None:
+    from jupyter_ft.feedback.lessons import view_for
+
+    view, said = view_for("grpo", [])
+    judged = [chosen("a"), chosen("a", "skip"), thumb("b", True)]
+    assert [row["prompt"][0]["content"] for row in view(judged)] == ["a", "b"]
+    assert said == "the prompts alone"
+
+
 @pytest.mark.parametrize("method", ["dpo", "reward"])
 def test_pairs_train_and_a_fifth_evaluates(kept: Feedback, method: str) -> None:
     for prompt in PROMPTS:

@@ -243,6 +243,7 @@ def test_prompts_from_a_file_a_list_or_other_judgements(over: Any, tmp_path: Pat
     file.write_text("case,Question,system\n1,How are you?,Be brief.\n2,And now?,\n2,And now?,\n")
     pair = _next(over.review_desk(str(file), **SHORT))
     assert pair.prompt == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How are you?"}]
+    assert _next(over.review_desk("How are you?", **SHORT)).question == "How are you?"
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert _next(over.review_desk([turns], **SHORT)).prompt == turns
     (tmp_path / "one.jsonl").write_text('{"what": "Only this?"}\n')

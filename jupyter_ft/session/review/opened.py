@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data import Examples, hold_out, prompt_of, prompts_in, read
+from ...data.read import SUFFIXES
 from ...errors import AddressError, DataError, RecipeError
 from ...feedback import feedback, is_held_out, prompt_key
 from ...messages import Message
@@ -90,12 +91,19 @@ def _prompts(session: Session, given: Prompts) -> list[list[Message]]:
         found = [one.prompt for one in feedback(str(given).partition(":")[2]) if is_held_out(one.prompt)]
         if not found:
             raise DataError(f"{given} has no held-out prompt to review")
-    elif isinstance(given, str | Path):
-        found = prompts_in(read(given), session.recipe.columns)
-    else:
+    elif isinstance(given, str) and _is_prompt(given):
+        found = prompts_in(_listed([given]), {})
+    elif isinstance(given, list | tuple):
         found = prompts_in(_listed(given), {})
+    else:
+        found = prompts_in(read(given), session.recipe.columns)
     distinct = {prompt_key(prompt): prompt for prompt in reversed(found)}
     return list(reversed(distinct.values()))
+
+
+def _is_prompt(text: str) -> bool:
+    """Whether a text asks something rather than naming a file: it has several words and no suffix of one."""
+    return len(text.split()) > 1 and not text.lower().strip().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _listed(given: Sequence[str | Sequence[Message]]) -> list[dict[str, object]]:

@@ -37,9 +37,9 @@ class Progress:
 
     @property
     def said(self) -> str:
-        """All of it in one line."""
+        """All of it in one line; who wins only at the end, since a count after each choice would tell the sides."""
         parts = [f"{self.mine} judged", f"{self.left} to go", f"{self.usable} to train on, {self.held_out} held out"]
-        if self.wins is not None and self.wins.decided:
+        if self.wins is not None and self.wins.decided and not self.left:
             parts.append(str(self.wins))
         if self.more is None:
             parts.append("they are too close for 200 more to tell them apart")
