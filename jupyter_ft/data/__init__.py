@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
-from .asked import prompt_of, prompts_in
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
@@ -17,6 +16,7 @@ from .judged import held_out_of, is_feedback
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
+from .questions import question_of, questions_in
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -44,8 +44,8 @@ __all__ = [
     "load_rows",
     "normalise",
     "preview",
-    "prompt_of",
-    "prompts_in",
+    "question_of",
+    "questions_in",
     "read",
     "render",
     "render_labelled",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data import Examples, hold_out, prompt_of, prompts_in, read
+from ...data import Examples, hold_out, question_of, questions_in, read
 from ...data.read import SUFFIXES
 from ...errors import AddressError, DataError, RecipeError
 from ...feedback import feedback, is_held_out, prompt_key
@@ -92,11 +92,11 @@ def _prompts(session: Session, given: Prompts) -> list[list[Message]]:
         if not found:
             raise DataError(f"{given} has no held-out prompt to review")
     elif isinstance(given, str) and _is_prompt(given):
-        found = prompts_in(_listed([given]), {})
+        found = questions_in(_listed([given]), {})
     elif isinstance(given, list | tuple):
-        found = prompts_in(_listed(given), {})
+        found = questions_in(_listed(given), {})
     else:
-        found = prompts_in(read(given), session.recipe.columns)
+        found = questions_in(read(given), session.recipe.columns)
     distinct = {prompt_key(prompt): prompt for prompt in reversed(found)}
     return list(reversed(distinct.values()))
 
@@ -122,7 +122,7 @@ def _of_run(session: Session) -> list[list[Message]]:
             continue
         order = list(range(len(side.rows)))
         random.Random(session.recipe.seed).shuffle(order)
-        prompts = (prompt_of(side.rows[at]) for at in order[:MOST])
+        prompts = (question_of(side.rows[at]) for at in order[:MOST])
         found += [prompt for prompt in prompts if prompt]
     if not found:
         raise DataError(f"the rows of {session.name} hold no prompts (they are texts); name some: prompts=…")

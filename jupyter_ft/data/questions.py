@@ -14,7 +14,7 @@ from .formats import Example
 from .read import Source
 
 
-def prompts_in(found: Source | Sequence[object], columns: Mapping[str, str]) -> list[list[Turn]]:
+def questions_in(found: Source | Sequence[object], columns: Mapping[str, str]) -> list[list[Turn]]:
     """The prompts in rows: a column called so (or mapped by `columns`), the only column, or conversations.
 
     A `system` column precedes them. Raises `DataError` where no column holds them, and for the first row without one.
@@ -62,7 +62,7 @@ def without_answer(turns: Sequence[Turn]) -> list[Turn]:
     return list(turns[:last])
 
 
-def prompt_of(example: Example) -> list[Turn]:
+def question_of(example: Example) -> list[Turn]:
     """What is asked in an example of a run's rows; nothing where they are texts."""
     if "messages" in example:
         return without_answer(example["messages"])
