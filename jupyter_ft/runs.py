@@ -3,6 +3,7 @@
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
                 snapshots/step-000044/   the adapter alone, to be visited again
+                feedback.sqlite   what people judged of it
                 start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 

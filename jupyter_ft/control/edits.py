@@ -55,6 +55,13 @@ class LiveEdits:
         of = of or self.now
         return of.max_steps or self._trainer.state.global_step + self._cursor.steps_left(of.epochs)
 
+    def longer(self) -> None:
+        """The cursor has more rows: the run is longer and so is its schedule, unless `max_steps` decides."""
+        total = self.total_steps()
+        if total != self._trainer.state.max_steps:
+            self._reschedule(["epochs"], total)
+            self._trainer.state.max_steps = total
+
     # --- changing ---
 
     def apply(self, changes: Mapping[str, Any]) -> Changes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from datasets import Dataset, concatenate_datasets
 from transformers import TrainerCallback
 
 from ..event_log import EventLog
@@ -49,6 +50,7 @@ class Hooks:
     the run waits while `held()`; `measure()` adds to what an evaluation tells. `name` is the run's, for advice;
     `batches` says where those of a step come from; `behind(row)` are the rows as the user counts them (from 1) that are
     in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
+    `join(epoch, step)` gives rows that join at the beginning of an epoch, `joined(count)` the first of those that have.
     """
 
     publish: Callable[[int], None]
@@ -63,6 +65,8 @@ class Hooks:
     batches: type[Batches] = Batches
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
+    join: Callable[[int, int], list[dict[str, Any]]] = lambda epoch, step: []
+    joined: Callable[[int], list[dict[str, Any]]] = lambda count: []
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -93,6 +97,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.batches: list[list[int]] = []  # the rows of the step that was begun last, in its micro-batches
         self._rows: list[int] = []  # of the step that was begun last, from 1
         self._loader: Any = None
+        self._own_rows = self.cursor.rows
+        self._rows_now: Any = None  # where others have joined
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
         self._norm, self._rate, self._began = math.nan, math.nan, 0.0
@@ -184,10 +190,11 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if self.cursor.order is None:
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
+            self._join()
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
         rows = dict.fromkeys(row for batch in self.batches for row in batch)
-        self._rows = [number for row in rows for number in self.hooks.behind(row)]
+        self._rows = [number for row in rows for number in self._behind(row)]
         parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
@@ -196,12 +203,36 @@ class Port(TrainerCallback):  # type: ignore[misc]
         step[name] = torch.empty(sum(part[name].numel() for part in parts if name in part), device="meta")  # for flos
         return [step], items
 
+    def _behind(self, row: int) -> list[int]:
+        return self.hooks.behind(row) if row < self._own_rows else []  # what has joined is in no file of the user's
+
+    def _join(self) -> None:
+        """At the beginning of an epoch but the first: rows that came meanwhile are among those of it."""
+        rows = self.hooks.join(self.cursor.epoch, self.step) if self.cursor.epoch else []
+        if rows:
+            self.extend(rows)
+            self.edits.longer()
+            total = int(self.trainer.state.max_steps)
+            self.log.append(StateChanged(state="running", step=self.step, total_steps=total))
+
+    def extend(self, rows: list[dict[str, Any]]) -> None:
+        """Put `rows` behind those of the trainer, whose sampler must take them from `data_source`."""
+        now = self._dataset
+        more = Dataset.from_list(rows).select_columns(now.column_names).cast(now.features)
+        self._rows_now = concatenate_datasets([now, more])
+        self._loader.batch_sampler.sampler.data_source = self._rows_now
+        self.cursor.rows = len(self._rows_now)
+
+    @property
+    def _dataset(self) -> Any:
+        return self._loader.dataset if self._rows_now is None else self._rows_now
+
     def _collate(self) -> Parts:
         return self.batching.collate(self._loader, self.batches, self.part_of)
 
     def part_of(self, batch: list[int]) -> tuple[Any, int]:
         """The rows of these numbers, collated, and their tokens."""
-        rows = [self._loader.dataset[row] for row in batch]
+        rows = [self._dataset[row] for row in batch]
         part = self._loader.collate_fn(rows)
         return part, count_tokens(part, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +55,7 @@ from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import Voices
 from ..weights import described
+from .meanwhile import Meanwhile
 from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
 from .short import fit_before, refuse_too_large, warning
@@ -144,6 +145,7 @@ class Job:
         running.metrics = self._metrics
         running.best_metric = self.recipe.best_metric if self.recipe.best_metric != "eval_loss" else method.judged_by
         running.batches = Generations if method.generates else Batches
+        running.meanwhile = self._meanwhile(base)
         try:
             return running.run(self.resume)
         finally:
@@ -267,6 +269,13 @@ class Job:
             rendered, self._made_by = found
         keep_about(file, rendered, (examples.said, *examples.notes), key)
         return rendered
+
+    def _meanwhile(self, base: Base) -> Meanwhile | None:
+        def render(examples: Examples) -> Sequence[Any]:
+            longest, method = most_tokens(base, self.recipe), method_of(self.recipe, base.speaks)
+            return method.render(examples, base.tokenizer, system=self.recipe.system, max_length=longest).rows
+
+        return Meanwhile.of(self.recipe, self.examples, self.folder.path, self.log, render)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))

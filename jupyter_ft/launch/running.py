@@ -43,6 +43,7 @@ from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
+from .meanwhile import Meanwhile
 from .snapshots import MOST, Snapshots
 
 
@@ -76,6 +77,7 @@ class Running:
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.probes: Probes | None = None
         self.metrics: Metrics | None = None
+        self.meanwhile: Meanwhile | None = None
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
         self.batches: type[Batches] = Batches
         self.best_metric = recipe.best_metric
@@ -103,6 +105,8 @@ class Running:
         hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
         hooks.measure, hooks.batches = self._measure, self.batches
         hooks.held = lambda: self.probes is not None and self.probes.hold
+        if self.meanwhile is not None:
+            hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters

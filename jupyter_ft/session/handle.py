@@ -49,6 +49,8 @@ from .travel import Travelling, ahead_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .review.desk import Desk
+
 
 class Views(Protocol):
     """How the notebook side shows a session; it registers itself, because imports run downward only."""
@@ -56,6 +58,7 @@ class Views(Protocol):
     def show(self, session: Session) -> None: ...  # noqa: D102
     def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
     def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
+    def review(self, desk: Desk) -> None: ...  # noqa: D102
     def cell_end(self) -> threading.Event | None: ...  # noqa: D102
     def over(self, session: Session) -> None: ...  # noqa: D102
     def close(self, session: Session) -> None: ...  # noqa: D102
@@ -90,6 +93,7 @@ class Session(Talking, Travelling):
         self._health = Health(step=0, level="green", said="sound")
         self._resuming: Receipt | None = None
         self.rewards: Functions = {}  # the training thread looks a function up in it each time
+        self._desks, self._asked = {}, {}
 
     # --- what it is ---
 
@@ -223,6 +227,7 @@ class Session(Talking, Travelling):
             reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
             self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
         elif isinstance(command, Ask | Hush):
+            self._remember(command)
             self._chat.put(command)
             self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
         elif isinstance(command, Resume | Rewind) and self.state in OVER:
@@ -294,6 +299,7 @@ class Session(Talking, Travelling):
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        self._close_desks()
         if self.state not in OVER:
             self._chat.close("the session is closed")  # first: the run may wait for a reply
             self.stop()
@@ -307,7 +313,8 @@ class Session(Talking, Travelling):
         self.log.close()
 
     def hang_up(self, reason: str, patience: float = 0.0) -> None:
-        """End the chat: what waits is refused. Waits up to `patience` seconds for the reply in flight to end."""
+        """End reviews and the chat: what waits is refused. Waits `patience` seconds at most for the reply in flight."""
+        self._close_desks()
         self._chat.close(reason, patience)
 
     def wait_until_over(self, timeout: float | None = None) -> bool:

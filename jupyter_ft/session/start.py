@@ -15,7 +15,7 @@ from .._version import __version__
 from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
-from ..hyperparameters import PolicyHyperparameters
+from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
@@ -64,6 +64,7 @@ def plan(
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
+    recipe = _with_judged_apart(data, recipe)
     checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(metrics)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
@@ -88,6 +89,13 @@ def plan(
     if checked.metrics and apart is not None:
         check_answered(apart)
     return Plan(checked, examples, parent, functions, judges)
+
+
+def _with_judged_apart(data: object, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, evaluating on the judgements that are held out where it does not say otherwise."""
+    method = str(recipe.get("method", "sft"))
+    apart = data_package.held_out_of(data, METHOD_WORDS.get(method, method), recipe)
+    return recipe if apart is None else {**recipe, "held_out": apart}
 
 
 def _beneath(
