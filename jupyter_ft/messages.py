@@ -356,6 +356,22 @@ class ReplyDone(_Event):
     scores: dict[str, float] = Field(default_factory=dict)
 
 
+class Probed(_Event):
+    """The answer of the weights of `step` to a fixed prompt, which is no chat: of the `base`, or `live` along the run.
+
+    `number` is the prompt's among the probes, from 0. Of a model that scores, `text` is what it gave.
+    """
+
+    kind: Literal["probe"] = "probe"
+    step: int
+    at: Literal["base", "live"]
+    number: int
+    prompt: str
+    text: str
+    tokens: int
+    ended: str
+
+
 Event = (
     StateChanged
     | Progress
@@ -376,6 +392,7 @@ Event = (
     | ReplyStarted
     | ReplyPart
     | ReplyDone
+    | Probed
 )
 
 Answer = Applied | Refused | ReplyDone
