@@ -16,9 +16,11 @@ from jupyter_ft.errors import FineTuneError
 from jupyter_ft.messages import Refused, command_from
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.ui.below import Below
-from jupyter_ft.ui.data_tab import PATIENCE, DataTab
+from jupyter_ft.ui.data_tab import DataTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.samples import SamplesTab
+from jupyter_ft.ui.served import PATIENCE, Served
 from jupyter_ft.ui.telling import PROTOCOL, Message, View
 from jupyter_ft.ui.watched import Watched
 
@@ -37,8 +39,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
     Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
-    `here` (still open), `bye`, `command`, and `rows` (a page of the Data tab). Handlers validate and put the command in
-    the session's inbox; they may run on any thread.
+    `here` (still open), `bye`, `command`, and `page` (of a tab that is served). Handlers validate and put the command
+    in the session's inbox; they may run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -52,7 +54,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
         self._below = Below(session)
-        self._data = DataTab(session)
+        self._served = Served(session.name, {"data": DataTab(session), "samples": SamplesTab(session)})
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -92,9 +94,10 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _send_pages(self, view: View) -> int:
         sent = 0
+        view.pages += self._served.news(view.versions)
         while view.pages:
             page = view.pages.pop(0)
-            self.send({"v": PROTOCOL, "t": "rows", "to": view.id, "seq": view.seq, **self._where(), **page})
+            self.send({"v": PROTOCOL, "t": "page", "to": view.id, "seq": view.seq, **self._where(), **page})
             free_replies(self.comm)
             sent += 1
         return sent
@@ -128,8 +131,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._below.keep(now)  # as for the news: what the pump sends does not arrive there
         if content.get("t") == "command":
             self._submit(view, content.get("command"))
-        if content.get("t") == "rows":
-            self._show_rows(view, content)
+        if content.get("t") == "page":
+            self._show_page(view, content)
         PUMP.watch(self)
 
     def _where(self) -> dict[str, Any]:
@@ -151,8 +154,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         except FineTuneError as error:
             self._note(view, data, str(error))
 
-    def _show_rows(self, view: View, asked: dict[str, Any]) -> None:
-        done = self._data.ask(asked, view.pages.append)
+    def _show_page(self, view: View, asked: dict[str, Any]) -> None:
+        done = self._served.ask(asked, view.versions, view.pages.append)
         if view.pull and done.wait(PATIENCE):  # it hears only what is said in answer; else the pump tells
             with self._lock:
                 self._send_pages(view)

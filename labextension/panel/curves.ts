@@ -55,12 +55,12 @@ export class Curves {
   readonly #observer: ResizeObserver;
   readonly #store: Store;
   readonly #memory: CurvesMemory;
-  readonly #chatWith: (step: number) => void;
+  readonly #chatWith: (at: string) => void;
 
   constructor(
     store: Store,
     memory: CurvesMemory,
-    chatWith: (step: number) => void,
+    chatWith: (at: string) => void,
   ) {
     this.#store = store;
     this.#memory = memory;
@@ -254,7 +254,7 @@ export class Curves {
     const chat = h("button", { type: "button", "data-testid": "chat-with" }, [`Chat with step ${step}`], {
       click: () => {
         this.#menu.hidden = true;
-        this.#chatWith(step);
+        this.#chatWith(String(step));
       },
     });
     this.#menu.replaceChildren(chat);

@@ -1,19 +1,20 @@
-// The panel of one run: header, health, and the tabs Curves, Chat, Controls, Data and Log. Drawn at most once a frame, only what changed.
+// The panel of one run: header, health, and the tabs. Drawn at most once a frame, only what changed.
 
 import { CHAT_DEFAULTS, Chat } from "./chat";
 import { Controls } from "./controls";
 import { CURVES_DEFAULTS, Curves } from "./curves";
-import { Data } from "./data";
 import { h } from "./dom";
 import { Header } from "./header";
 import { HealthLine } from "./health";
 import { Health, Link } from "./link";
 import { LOG_DEFAULTS, Log } from "./log";
 import { Command, Model, newId } from "./protocol";
-import { PARTS, Store } from "./store";
+import { Served } from "./served";
+import { PARTS, Part, Store } from "./store";
 import { followTheme } from "./theme";
 
-const TABS = ["Curves", "Chat", "Controls", "Data", "Log"] as const;
+const SERVED = ["Data", "Samples", "Review"] as const; // the kernel writes them
+const TABS = ["Curves", "Chat", "Controls", ...SERVED, "Log"] as const;
 type Tab = (typeof TABS)[number];
 const MOST_ROWS = 6000; // then the story is asked for again, thinned
 
@@ -37,7 +38,7 @@ class Panel {
   readonly #chat: Chat;
   readonly #controls: Controls;
   readonly #healthLine: HealthLine;
-  readonly #data = new Data((asked, where) => this.#link.rows(asked, where));
+  readonly #served = new Map<Part, Served>();
   readonly #log: Log;
   readonly #link: Link;
   readonly #tabs = new Map<Tab, { tab: HTMLButtonElement; body: HTMLElement }>();
@@ -63,11 +64,16 @@ class Panel {
     };
     this.#header = new Header(this.#store, send);
     this.#healthLine = new HealthLine(this.#store, send);
-    this.#curves = new Curves(this.#store, this.#memory.curves, (step) => {
-      this.#chat.add(String(step));
+    const chatWith = (at: string) => {
+      this.#chat.add(at);
       this.#show("Chat");
       this.#chat.focus();
-    });
+    };
+    for (const name of SERVED) {
+      const tab = name.toLowerCase() as Part;
+      this.#served.set(tab, new Served(name, (...asked) => this.#link.page(tab, ...asked), chatWith));
+    }
+    this.#curves = new Curves(this.#store, this.#memory.curves, chatWith);
     this.#chat = new Chat(this.#store, send, this.#memory.chat);
     this.#controls = new Controls(this.#store, send);
     this.#log = new Log(this.#store, this.#memory.log);
@@ -86,7 +92,7 @@ class Panel {
         this.#store.head(message);
         this.#later();
       },
-      rows: (page) => this.#data.hear(page),
+      page: (page) => this.#served.get(page.tab)?.hear(page),
       health: (health) => this.#setHealth(health),
     });
     this.#drawAll();
@@ -134,7 +140,7 @@ class Panel {
     if (dirty.has("curves")) this.#curves.draw();
     if (dirty.has("controls") || dirty.has("curves")) this.#controls.draw(usable);
     if (dirty.has("chat")) this.#chat.draw(usable);
-    this.#data.draw(usable, dirty.has("data"));
+    for (const [tab, served] of this.#served) served.draw(usable, dirty.has(tab));
     if (dirty.has("log")) this.#log.draw();
   }
 
@@ -163,15 +169,9 @@ class Panel {
   }
 
   #bodies(): HTMLElement[] {
-    const inside: Record<Tab, HTMLElement> = {
-      Curves: this.#curves.element,
-      Chat: this.#chat.element,
-      Controls: this.#controls.element,
-      Data: this.#data.element,
-      Log: this.#log.element,
-    };
+    const inside: Record<string, { element: HTMLElement }> = { Curves: this.#curves, Chat: this.#chat, Controls: this.#controls, Log: this.#log };
     return [...this.#tabs].map(([name, { body }]) => {
-      body.append(inside[name]);
+      body.append((inside[name] ?? this.#served.get(name.toLowerCase() as Part))?.element ?? "");
       return body;
     });
   }

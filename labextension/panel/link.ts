@@ -13,7 +13,7 @@ export type Health = "well" | "silent" | "gone" | "newer";
 export interface Listener {
   hear(message: Story | News, buffer: Float32Array | null): void;
   head(message: FromKernel): void;
-  rows(page: Page): void;
+  page(page: Page): void;
   health(health: Health): void;
 }
 
@@ -28,6 +28,7 @@ export class Link {
   #helloAt = 0;
   #awaiting = false; // a hello has not been answered by a story
   #tried = false; // whether pushing was given a second chance: the first hello may have waited behind a cell
+  #more = false; // a newer page will come, and the run may be over
   #owed = 0; // when something was said that must be answered; 0: nothing
   #timer: number;
   readonly #keeper: Keeper | null;
@@ -57,9 +58,9 @@ export class Link {
     this.#owed ||= Date.now();
   }
 
-  /** Ask for a page of rows. */
-  rows(asked: string, where: { side: string; first?: number; number?: number }): void {
-    this.#say({ t: "rows", view: this.view, asked, ...where });
+  /** Ask for a page of a tab that the kernel writes. */
+  page(tab: string, asked: string, say: string): void {
+    this.#say({ t: "page", view: this.view, tab, asked, say });
     this.#owed ||= Date.now();
   }
 
@@ -98,7 +99,10 @@ export class Link {
     this.#asking = false;
     if (message.t === "record") this.#keeper?.hear(message);
     if (message.t === "beat" || message.t === "record") return this.#listener.head(message);
-    if (message.t === "rows") return this.#listener.rows(message);
+    if (message.t === "page") {
+      this.#more = message.more ?? false;
+      return this.#listener.page(message);
+    }
     if (message.t === "news" && message.seq !== this.#seq + 1) {
       if (!this.#awaiting) this.hello(); // something was lost on the way
       return;
@@ -130,7 +134,7 @@ export class Link {
   }
 
   #poll(now: number): void {
-    const wanted = !this.#over || this.#seq < 0 || this.#owed > 0;
+    const wanted = !this.#over || this.#seq < 0 || this.#owed > 0 || this.#more;
     const every = this.#asking ? GONE_AFTER : POLL_EVERY; // one that waits behind a cell is not asked again at once
     if (!wanted || now - this.#lastHere < every) return;
     this.#asking = true;

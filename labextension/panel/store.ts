@@ -47,9 +47,9 @@ export interface Taken {
   state: "requested" | "applied" | "refused";
   note: string;
 }
-/** What changed since the last drawing. */
-export type Part = "head" | "health" | "curves" | "controls" | "chat" | "data" | "log";
-export const PARTS: readonly Part[] = ["head", "health", "curves", "controls", "chat", "data", "log"];
+/** What may have changed since the last drawing. */
+export const PARTS = ["head", "health", "curves", "controls", "chat", "data", "samples", "review", "log"] as const;
+export type Part = (typeof PARTS)[number];
 
 const LAST_SECONDS = 20; // steps over which speed and ETA are averaged
 export const LINES_KEPT = 500;
@@ -224,6 +224,9 @@ export class Store {
         break;
       case "data":
         this.dirty.add("data");
+        break;
+      case "probe":
+        this.dirty.add("samples");
         break;
       case "step-refused":
         this.refusedSteps.push(event.step);

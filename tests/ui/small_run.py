@@ -18,6 +18,7 @@ from jupyter_ft.messages import (
     Command,
     Confusion,
     EvalDone,
+    Probed,
     ReplyDone,
     ReplyPart,
     ReplyStarted,
@@ -119,6 +120,12 @@ class SmallRun:
     def score(self, loss: float, best: int, confusion: Confusion | None = None, **more: float) -> None:
         told = {"metrics": {"eval_loss": loss, **more}, "confusion": confusion}
         self.log.append(EvalDone(step=self.step, best_step=best, rows=20, seconds=0.5, **told))
+
+    def probe(self, number: int, prompt: str, text: str, at: str = "live") -> None:
+        step = self.spoken_by(at)
+        self.log.append(
+            Probed(step=step, at=at, number=number, prompt=prompt, text=text, tokens=len(text.split()), ended="eos")
+        )
 
     def start_reply(
         self, command: str, prompt: str, at: str = "live", turn: str = "t.0", thread: str = "panel"
