@@ -16,6 +16,8 @@ RunState = Literal["queued", "loading", "running", "paused", "stopping", "finish
 OVER: frozenset[str] = frozenset({"finished", "stopped", "failed"})
 Message = dict[str, str]
 """One turn of a conversation: `role` and `content`."""
+REVIEW = "review"
+"""The `thread` of answers that are prepared for a review: what people ask goes before them, and no chat shows them."""
 
 
 def _new_id() -> str:

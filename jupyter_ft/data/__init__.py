@@ -12,9 +12,11 @@ from dataclasses import replace
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
+from .judged import held_out_of, is_feedback
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
+from .prompts import prompt_of, prompts_in
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
@@ -32,13 +34,17 @@ __all__ = [
     "TokenRow",
     "chat_ids",
     "chat_text",
+    "held_out_of",
     "hold_out",
+    "is_feedback",
     "judged_ids",
     "labels_of",
     "load",
     "load_rows",
     "normalise",
     "preview",
+    "prompt_of",
+    "prompts_in",
     "read",
     "render",
     "render_labelled",
@@ -63,7 +69,7 @@ def load(
     Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress` is told
     now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
     """
-    source = read(data, progress)
+    source = read(data, progress, method)
     with source.rows if isinstance(source.rows, Spool) and source is not data else nullcontext():
         return _with_held_out(source, columns, held_out, progress, method)
 

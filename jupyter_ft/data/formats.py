@@ -81,7 +81,8 @@ def normalise(
     )
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
     if source.raw:
-        said, noted = _documents(source), noted + ((source.note,) if source.note else ())
+        said = _documents(source)
+    noted += (source.note,) if source.note else ()
     unused = passed_over(source, taken, kind) if method == "sft" else ""
     noted += (unused,) if unused else ()
     free = [split for split in HELD_OUT_SPLITS if split in source.splits]

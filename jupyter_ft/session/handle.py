@@ -46,6 +46,8 @@ from .talk import Talking
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .review.desk import Desk
+
 
 class Views(Protocol):
     """How the notebook side shows a session; it registers itself, because imports run downward only."""
@@ -53,6 +55,7 @@ class Views(Protocol):
     def show(self, session: Session) -> None: ...  # noqa: D102
     def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
     def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
+    def review(self, desk: Desk) -> None: ...  # noqa: D102
     def cell_end(self) -> threading.Event | None: ...  # noqa: D102
     def over(self, session: Session) -> None: ...  # noqa: D102
     def close(self, session: Session) -> None: ...  # noqa: D102
@@ -86,6 +89,7 @@ class Session(Talking):
         self._said = ""
         self._health = Health(step=0, level="green", said="sound")
         self._resuming: Receipt | None = None
+        self._desks, self._asked = {}, {}
 
     # --- what it is ---
 
@@ -217,6 +221,7 @@ class Session(Talking):
             reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
             self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
         elif isinstance(command, Ask | Hush):
+            self._remember(command)
             self._chat.put(command)
             self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
         elif isinstance(command, Resume) and self.state in OVER:
@@ -297,7 +302,9 @@ class Session(Talking):
         self.log.close()
 
     def hang_up(self, reason: str, patience: float = 0.0) -> None:
-        """End the chat: what waits is refused. Waits up to `patience` seconds for the reply in flight to end."""
+        """End reviews and the chat: what waits is refused. Waits `patience` seconds at most for the reply in flight."""
+        for desk in self._desks.values():
+            desk.close()
         self._chat.close(reason, patience)
 
     def wait_until_over(self, timeout: float | None = None) -> bool:

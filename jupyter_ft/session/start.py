@@ -14,6 +14,7 @@ from .._version import __version__
 from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
+from ..hyperparameters import METHOD_WORDS
 from ..messages import OVER, Logged, StateChanged
 from ..recipe import ALIASES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
@@ -51,6 +52,7 @@ def plan(
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
+    recipe = _with_judged_apart(data, recipe)
     checked = parse_recipe({**recipe, "data": named if data is not None else ""})
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
@@ -63,6 +65,13 @@ def plan(
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
     return Plan(checked, examples, parent)
+
+
+def _with_judged_apart(data: object, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, evaluating on the judgements that are held out where it does not say otherwise."""
+    method = str(recipe.get("method", "sft"))
+    apart = data_package.held_out_of(data, METHOD_WORDS.get(method, method), recipe)
+    return recipe if apart is None else {**recipe, "held_out": apart}
 
 
 def _beneath(

@@ -17,6 +17,7 @@ import numpy as np
 from jupyter_ft.event_log import Cursor, Floats, News
 from jupyter_ft.messages import (
     OVER,
+    REVIEW,
     Applied,
     CheckpointSaved,
     Crashed,
@@ -172,7 +173,7 @@ def without_crowds(events: list[Event]) -> list[Event]:
 
 def digest(events: Iterable[Event]) -> list[Event]:
     """The events as a latecomer needs them: the last progress, lines, replies and confusion matrix, parts joined."""
-    listed = list(events)
+    listed = [event for event in events if not (isinstance(event, ReplyDone) and event.thread == REVIEW)]
     matrices = [place for place, e in enumerate(listed) if isinstance(e, EvalDone) and e.confusion is not None]
     for place in matrices[:-1]:
         listed[place] = listed[place].model_copy(update={"confusion": None})

@@ -13,6 +13,7 @@ from jupyter_ft.messages import Logged
 
 if TYPE_CHECKING:
     from jupyter_ft.session import Session
+    from jupyter_ft.session.review import Desk
     from jupyter_ft.ui.live_figure import LiveFigure
     from jupyter_ft.ui.panel import Panel
 
@@ -44,6 +45,13 @@ def show(session: Session) -> None:
         from jupyter_ft.ui.record import record_text
 
         print(record_text(session))  # noqa: T201 - a terminal is shown text
+
+
+def review(desk: Desk) -> None:
+    """Show a review in this cell; in a terminal, print how it stands."""
+    from jupyter_ft.ui.review_text import review_text
+
+    print(review_text(desk))  # noqa: T201 - a terminal is shown text
 
 
 def figure(session: Session, *, live: bool = False) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from jupyter_ft.event_log import EventLog, Floats
 from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
+    REVIEW,
     Applied,
     CheckpointSaved,
     Command,
@@ -95,7 +96,7 @@ class Past:
             self.notices.append(event)
         elif isinstance(event, DataReady):
             self.data = event.said
-        elif isinstance(event, ReplyDone):
+        elif isinstance(event, ReplyDone) and event.thread != REVIEW:
             self.replies.append(event)
         elif isinstance(event, Crashed):
             self.crash = event
