@@ -19,8 +19,9 @@ from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.data_tab import DataTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.review import ReviewTab
 from jupyter_ft.ui.samples import SamplesTab
-from jupyter_ft.ui.served import PATIENCE, Served
+from jupyter_ft.ui.served import PATIENCE, Served, ServedTab
 from jupyter_ft.ui.telling import PROTOCOL, Message, View
 from jupyter_ft.ui.watched import Watched
 
@@ -47,6 +48,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     _css = traitlets.Unicode().tag(sync=True)
     name = traitlets.Unicode().tag(sync=True)
     protocol = traitlets.Int(PROTOCOL).tag(sync=True)
+    tab = traitlets.Unicode().tag(sync=True)  # on which a view opens; empty: where it was left
 
     def __init__(self, session: Watched) -> None:
         self._session = session
@@ -54,7 +56,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
         self._below = Below(session)
-        self._served = Served(session.name, {"data": DataTab(session), "samples": SamplesTab(session)})
+        tabs: dict[str, ServedTab] = {
+            "data": DataTab(session),
+            "samples": SamplesTab(session),
+            "review": ReviewTab(session),
+        }
+        self._served = Served(session.name, tabs)
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -168,8 +175,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     # --- shown in the notebook ----------------------------------------------------------------------------------------
 
-    def show(self) -> None:
+    def show(self, tab: str = "") -> None:
         """Show the panel in the cell that runs, and below it the static record for where no widget can be drawn."""
+        self.tab = tab
         data, metadata = self._drawn()
         handle = display({**data, **NOTHING}, metadata=metadata, raw=True, display_id=True)
         if handle is not None:

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from jupyter_ft.event_log import Cursor
 from jupyter_ft.messages import Probed, Resumed
-from jupyter_ft.runs import RunFolder
 from jupyter_ft.ui.served import Page, Said
 from jupyter_ft.ui.watched import Watched
 
@@ -63,8 +62,7 @@ class SamplesTab:
             asked = bool(getattr(self._session.recipe, "probes", None))
             waits = "The base answers the probes before the first step."
             return Page(f"<p class='jft-dim'>{waits if asked else HOW}</p>")
-        kept = RunFolder(self._session.folder).checkpoints()
-        return Page(f"<div class='jft-samples'>{samples_html(self._probed, kept)}</div>", STYLE)
+        return Page(f"<div class='jft-samples'>{samples_html(self._probed, self._session.steps)}</div>", STYLE)
 
 
 def by_prompt(probed: list[Probed]) -> list[list[Probed]]:

@@ -27,6 +27,9 @@ class Said:
         """The last value of `name`; empty where there is none."""
         return self._said.get(name, [""])[-1]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._said
+
     def all(self, name: str) -> list[str]:
         """Every value of `name`."""
         return self._said.get(name, [])
@@ -49,17 +52,20 @@ class Page:
     again: str = ""
     told: str = ""
     more: bool = False
+    version: int = 0
+    """The tab's, when the page was written."""
 
     def content(self) -> dict[str, Any]:
         """As a message has it."""
-        return {**vars(self)}
+        return {name: value for name, value in vars(self).items() if name != "version"}
 
 
 class ServedTab(Protocol):
     """Writes the pages of one tab; is never asked twice at once."""
 
-    version: int
-    """Grows when the page that is shown may no longer be the newest; what happens in the run is told otherwise."""
+    @property
+    def version(self) -> int:
+        """Grows when the page that is shown is no longer the newest; of what its log says a view hears anyway."""
 
     def page(self, said: Said) -> Page:
         """Do what was said, and give the page that is to be shown then. Raises `FineTuneError`, which is shown."""
@@ -88,7 +94,7 @@ class Served:
             assert tab is not None
             with self._locks[name]:
                 page = self._page(tab, name, Said(asked.get("say")))
-                versions[name] = tab.version
+                versions[name] = page.version
                 answer({"tab": name, "asked": str(asked.get("asked", ""))[:64], **page.content()})
             done.set()
 

@@ -79,7 +79,7 @@ class Panel {
     this.#log = new Log(this.#store, this.#memory.log);
     this.#root.append(this.#header.element, this.#healthLine.element, this.#tabList(), ...this.#bodies());
     el.append(this.#root);
-    this.#show(this.#memory.tab);
+    this.#show(TABS.find((tab) => tab.toLowerCase() === model.get("tab")) ?? this.#memory.tab);
     window.addEventListener("keydown", this.#onKey, true);
     this.#unfollow = followTheme(this.#root, () => this.#curves.rebuild());
     this.#link = new Link(model, {
@@ -150,7 +150,7 @@ class Panel {
     const buttons = TABS.map((name) => {
       const id = `jft-${newId()}`;
       const about = { id: `${id}-tab`, "aria-controls": id, "data-testid": `tab-${name.toLowerCase()}` };
-      const tab = h("button", { type: "button", role: "tab", ...about }, [name], { click: () => this.#show(name) });
+      const tab = h("button", { type: "button", role: "tab", ...about }, [name], { click: () => this.#show(name, true) });
       this.#tabs.set(name, { tab, body: h("div", { class: "jft-tabpanel", role: "tabpanel", id, "aria-labelledby": `${id}-tab` }) });
       return tab;
     });
@@ -176,13 +176,15 @@ class Panel {
     });
   }
 
-  #show(wanted: Tab): void {
+  /** `enters`: what has keys of its own takes the focus. */
+  #show(wanted: Tab, enters = false): void {
     this.#memory.tab = wanted;
     for (const [name, { tab, body }] of this.#tabs) {
       tab.setAttribute("aria-selected", String(name === wanted));
       tab.tabIndex = name === wanted ? 0 : -1;
       body.hidden = name !== wanted;
     }
+    if (enters) this.#served.get(wanted.toLowerCase() as Part)?.element.focus({ preventScroll: true });
     this.#drawAll();
   }
 }

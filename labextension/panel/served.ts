@@ -77,13 +77,15 @@ export class Served {
     const types = at.matches("textarea, select, input:not([type=checkbox])");
     if (types) event.stopPropagation(); // Jupyter's own shortcuts
     const chord = event.ctrlKey || event.metaKey;
-    if (event.altKey || (types && !chord && event.key !== "Escape")) return;
+    const leaves = event.key === "Escape";
+    if (event.altKey || (types && !chord && !leaves)) return;
     const key = (chord ? "Mod+" : "") + event.key;
-    const button = this.#fields("[data-key]").find((one) => one.dataset.key?.split(" ").includes(key));
-    if (!button) return;
+    const found = this.#fields("[data-key]").find((one) => one.dataset.key?.split(" ").includes(key)) ?? (leaves && this.element);
+    if (!found) return;
     event.preventDefault();
     event.stopPropagation();
-    button.click();
+    if (found.matches("button, [type=checkbox]")) found.click();
+    else found.focus();
   }
 }
 
