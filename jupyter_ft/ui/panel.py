@@ -23,6 +23,7 @@ from jupyter_ft.ui.review import ReviewTab
 from jupyter_ft.ui.samples import SamplesTab
 from jupyter_ft.ui.served import PATIENCE, Served, ServedTab
 from jupyter_ft.ui.telling import PROTOCOL, Message, View
+from jupyter_ft.ui.thumbs import Thumbs
 from jupyter_ft.ui.watched import Watched
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
@@ -40,7 +41,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
     Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
-    `here` (still open), `bye`, `command`, and `page` (of a tab that is served). Handlers validate and put the command
+    `here` (still open), `bye`, `command`, `rate`, and `page` (of a tab that is served). Handlers validate and put the command
     in the session's inbox; they may run on any thread.
     """
 
@@ -62,6 +63,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             "review": ReviewTab(session),
         }
         self._served = Served(session.name, tabs)
+        self._thumbs = Thumbs(session)
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -121,6 +123,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                 case "hello":
                     view.cursor, view.pull, view.record = None, False, 0
                     view.keeps = content.get("keeps") is True
+                    self._thumbs.known(view.pages.append)
                 case "poll":
                     if content.get("seq") != view.seq:
                         view.cursor = None  # something was lost on the way
@@ -140,6 +143,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._submit(view, content.get("command"))
         if content.get("t") == "page":
             self._show_page(view, content)
+        if content.get("t") == "rate":
+            self._thumbs.rate(content, self._tell_all)
         PUMP.watch(self)
 
     def _where(self) -> dict[str, Any]:
@@ -166,6 +171,11 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         if view.pull and done.wait(PATIENCE):  # it hears only what is said in answer; else the pump tells
             with self._lock:
                 self._send_pages(view)
+
+    def _tell_all(self, page: dict[str, Any]) -> None:
+        with self._lock:
+            for view in self._views.values():
+                view.pages.append(page)
 
     def _note(self, view: View, data: object, reason: str) -> None:
         said = data if isinstance(data, dict) else {}

@@ -22,29 +22,32 @@ export const CHAT_DEFAULTS: ChatMemory = {
 
 export class Chat {
   readonly element: HTMLElement;
-  readonly #list = h("div", { class: "jft-turns", "data-testid": "turns", tabindex: 0, "aria-label": "Conversation" });
+  readonly #list = h("div", { class: "jft-turns", test: "turns", tabindex: 0, "aria-label": "Conversation" });
   readonly #announce = h("div", { class: "jft-hidden", role: "log", "aria-live": "polite" });
   readonly #input: HTMLTextAreaElement;
   readonly #sendButton: HTMLButtonElement;
   readonly #columns: Columns;
-  readonly #hint = h("span", { class: "jft-dim", "data-testid": "chat-hint" });
+  readonly #hint = h("span", { class: "jft-dim", test: "chat-hint" });
   #drawn = new Map<string, DrawnReply>();
   #drawnTurns = new Map<Turn, HTMLElement>();
   #conversation: string | null = null;
   readonly #store: Store;
   readonly #send: (command: Command) => void;
+  readonly #rate: (command: string, thumb: string) => void;
   readonly #memory: ChatMemory;
 
   constructor(
     store: Store,
     send: (command: Command) => void,
+    rate: (command: string, thumb: string) => void,
     memory: ChatMemory,
   ) {
     this.#store = store;
     this.#send = send;
+    this.#rate = rate;
     this.#memory = memory;
     this.#input = h("textarea", {
-      "data-testid": "chat-input",
+      test: "chat-input",
       rows: 2,
       "aria-label": "Message",
       placeholder: "Ask the model as it is now…  (Enter sends, Shift+Enter starts a line)",
@@ -58,14 +61,14 @@ export class Chat {
         this.#ask();
       }
     });
-    this.#sendButton = h("button", { type: "submit", class: "jft-primary", "data-testid": "chat-send" }, ["Send"]);
+    this.#sendButton = h("button", { type: "submit", class: "jft-primary", test: "chat-send" }, ["Send"]);
     this.#columns = new Columns(store, memory.columns, () => (this.#sendButton.disabled = this.#input.disabled || !memory.columns.length));
     this.#columns.draw();
     this.element = h("div", { class: "jft-chat" }, [this.#list, this.#announce, this.#composer()]);
   }
 
   #composer(): HTMLElement {
-    const fresh = h("button", { type: "button", "data-testid": "chat-new" }, ["New conversation"], {
+    const fresh = h("button", { test: "chat-new" }, ["New conversation"], {
       click: () => {
         this.#conversation = newId();
         this.draw(true);
@@ -96,7 +99,7 @@ export class Chat {
   #samplingFields(): HTMLElement {
     const { sampling } = this.#memory;
     const field = (name: keyof Sampling, label: string, limits: { min: number; max: number; step: string }) => {
-      const input = h("input", { type: "number", "data-testid": `chat-${name}`, value: sampling[name], ...limits });
+      const input = h("input", { type: "number", test: `chat-${name}`, value: sampling[name], ...limits });
       input.addEventListener("keydown", (event) => event.stopPropagation());
       input.addEventListener("change", () => {
         if (input.value !== "" && input.checkValidity()) sampling[name] = Number(input.value);
@@ -204,11 +207,18 @@ export class Chat {
     const replies = this.#drawnTurns.get(turn)?.querySelector(".jft-replies");
     let drawn = this.#drawn.get(reply.command);
     if (!drawn || drawn.reply !== reply) {
-      drawn = new DrawnReply(reply, () => this.#send({ kind: "hush", id: newId(), target: reply.command }));
+      const hush = () => this.#send({ kind: "hush", id: newId(), target: reply.command });
+      drawn = new DrawnReply(reply, hush, (thumb) => this.#thumb(reply.command, thumb));
       this.#drawn.set(reply.command, drawn);
       replies?.append(drawn.element);
     }
-    if (drawn.draw() && reply.state === "done") this.#say(`${nameOf(reply.at)} says: ${reply.text}`);
+    if (drawn.draw(this.#store.thumbs.get(reply.command)) && reply.state === "done") this.#say(`${nameOf(reply.at)} says: ${reply.text}`);
+  }
+
+  #thumb(command: string, thumb: string): void {
+    this.#store.thumb(command, "saving…");
+    this.#rate(command, thumb);
+    this.draw(true);
   }
 
   #say(text: string): void {
@@ -219,16 +229,19 @@ export class Chat {
 
 class DrawnReply {
   readonly element: HTMLElement;
-  readonly #stamp = h("span", { class: "jft-stamp", "data-testid": "reply-stamp" });
+  readonly #stamp = h("span", { class: "jft-stamp", test: "reply-stamp" });
   readonly #body = h("div", { class: "jft-body" });
+  readonly #thumbs = h("div", { class: "jft-thumbs" });
+  readonly #saved = h("span", { class: "jft-dim", test: "thumb-saved", role: "status" });
   readonly #stop: HTMLButtonElement;
   #version = -1;
 
   constructor(
     readonly reply: Reply,
     hush: () => void,
+    rate: (thumb: string) => void,
   ) {
-    this.#stop = h("button", { type: "button", class: "jft-small", "data-testid": "reply-stop" }, ["Stop"], {
+    this.#stop = h("button", { class: "jft-small", test: "reply-stop" }, ["Stop"], {
       click: () => {
         this.#stop.disabled = true;
         hush();
@@ -236,11 +249,17 @@ class DrawnReply {
     });
     const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", { class: "jft-live" }, ["live"]) : null, this.#stamp, this.#stop]);
     const of = /^\d+$/.test(reply.at) ? "step" : reply.at;
-    this.element = h("article", { class: "jft-reply", "data-testid": "reply", "data-at": reply.at, "data-of": of }, [head, this.#body]);
+    for (const [thumb, sign] of Object.entries({ good: "👍", bad: "👎" })) {
+      const about = { class: "jft-small", test: `thumb-${thumb}`, "aria-label": `${thumb} answer` };
+      const button = h("button", about, [sign], { click: () => rate(button.ariaPressed === "true" ? "" : thumb) });
+      this.#thumbs.append(button);
+    }
+    this.#thumbs.append(this.#saved);
+    this.element = h("article", { class: "jft-reply", test: "reply", "data-at": reply.at, "data-of": of }, [head, this.#body, this.#thumbs]);
   }
 
   /** Draws it again where something changed; true when it has just been settled. */
-  draw(): boolean {
+  draw(thumb = ""): boolean {
     const { reply } = this;
     if (this.#version === reply.version) return false;
     this.#version = reply.version;
@@ -248,6 +267,9 @@ class DrawnReply {
     this.element.dataset.state = reply.state;
     const open = reply.state === "waiting" || reply.state === "speaking";
     this.#stop.hidden = !open;
+    this.#thumbs.hidden = reply.state !== "done";
+    for (const button of this.#thumbs.querySelectorAll("button")) button.ariaPressed = String(button.dataset.testid === `thumb-${thumb}`);
+    setText(this.#saved, /^(good|bad)$/.test(thumb) ? "saved" : thumb);
     const spoke = reply.at === "base" ? "base" : `step ${reply.step}`; // the weights that did, whatever was asked for
     const asked = reply.at === "live" ? "" : nameOf(reply.at);
     const [who, more] = { waiting: [asked, "waiting…"], speaking: [spoke, reply.between ? "speaking, the run waits…" : "speaking…"], done: [spoke, reply.note], refused: [asked, "refused"] }[

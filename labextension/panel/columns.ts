@@ -13,8 +13,8 @@ interface Chip {
 }
 
 export class Columns {
-  readonly element = h("fieldset", { class: "jft-chips", "data-testid": "chat-columns" });
-  readonly #other = h("select", { class: "jft-other", "data-testid": "chat-other", "aria-label": "Another checkpoint" });
+  readonly element = h("fieldset", { class: "jft-chips", test: "chat-columns" });
+  readonly #other = h("select", { class: "jft-other", test: "chat-other", "aria-label": "Another checkpoint" });
   readonly #chips = new Map<string, Chip>();
   readonly #asked = new Set<string>(); // a chip that was ticked stays when it is no longer
   #listed = "";
@@ -78,7 +78,7 @@ export class Columns {
   #chip(at: string): Chip {
     const found = this.#chips.get(at);
     if (found) return found;
-    const box = h("input", { type: "checkbox", "data-testid": `chat-${at}` });
+    const box = h("input", { type: "checkbox", test: `chat-${at}` });
     box.addEventListener("change", () => this.set(at, box.checked));
     const best = h("span", { class: "jft-best", hidden: true }, ["best"]);
     const chip = { box, best, label: h("label", { class: "jft-chip" }, [box, nameOf(at), best]) };

@@ -7,7 +7,7 @@ import { shown } from "./words";
 const LONGEST = 14; // characters of a label at the head of a column
 
 export class ConfusionTable {
-  readonly element = h("figure", { class: "jft-confusion", "data-testid": "confusion", hidden: true });
+  readonly element = h("figure", { class: "jft-confusion", test: "confusion", hidden: true });
   readonly #caption = h("figcaption");
   readonly #table = h("table");
   #drawn = "";

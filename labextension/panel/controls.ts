@@ -63,8 +63,8 @@ class Row {
     this.#want = want;
     const { name } = control;
     const id = `jft-${newId()}`;
-    this.#status = h("span", { class: "jft-wish", "data-testid": `control-status-${name}`, id: `${id}-status`, role: "status" });
-    const common = { id, "data-testid": `control-${name}`, "aria-describedby": `${id}-help ${id}-status` };
+    this.#status = h("span", { class: "jft-wish", test: `control-status-${name}`, id: `${id}-status`, role: "status" });
+    const common = { id, test: `control-${name}`, "aria-describedby": `${id}-help ${id}-status` };
     if (control.type === "choice") {
       this.#field = h("select", common, control.choices.map((choice) => h("option", { value: choice }, [choice])));
       this.#field.addEventListener("change", () => this.#commit(this.#field.value));

@@ -28,15 +28,15 @@ const RIGHT_AXIS = 56;
 export class Curves {
   readonly element: HTMLElement;
   readonly #bar: HTMLElement;
-  readonly #heldKey = h("span", { class: "jft-key jft-key-held", "data-testid": "key-held" }, ["held-out loss"]);
-  readonly #upper = h("div", { class: "jft-plot", "data-testid": "plot", role: "img" });
+  readonly #heldKey = h("span", { class: "jft-key jft-key-held", test: "key-held" }, ["held-out loss"]);
+  readonly #upper = h("div", { class: "jft-plot", test: "plot", role: "img" });
   readonly #lower = h("div", { class: "jft-plot" });
-  readonly #select = h("select", { "data-testid": "other-column", "aria-label": "Column of the lower plot" });
+  readonly #select = h("select", { test: "other-column", "aria-label": "Column of the lower plot" });
   readonly #marks = h("ol", { class: "jft-marks", "aria-label": "Changes along the run" });
   readonly #table = h("table", { class: "jft-hidden" });
   readonly #confusion: ConfusionTable;
   readonly #nothing = h("p", { class: "jft-nothing" }, ["The curve begins with the first step."]);
-  readonly #badLine = h("p", { class: "jft-bad", "data-testid": "bad-steps", hidden: true });
+  readonly #badLine = h("p", { class: "jft-bad", test: "bad-steps", hidden: true });
   readonly #smoothed = h("output", {}, [""]);
   #plots: uPlot[] = [];
   #highlighted = -1;
@@ -44,7 +44,7 @@ export class Curves {
   #data: Drawn = { steps: [], rows: [], upper: [[], [], [], []], lower: [] };
   #zoom: { min: number; max: number } | null = null; // what was dragged; the curve may grow beyond it
   readonly #sync = newId();
-  readonly #whole = h("button", { type: "button", class: "jft-small", "data-testid": "zoom-reset", hidden: true }, ["Whole run"], {
+  readonly #whole = h("button", { class: "jft-small", test: "zoom-reset", hidden: true }, ["Whole run"], {
     click: () => this.#unzoom(),
   });
   readonly #menu = h("div", { class: "jft-menu jft-plot-menu", hidden: true }, [], {
@@ -88,14 +88,14 @@ export class Curves {
 
   #toolbar(): HTMLElement {
     const key = (name: string, text: string) => h("span", { class: `jft-key jft-key-${name}` }, [text]);
-    const slider = h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.#memory.smoothing, "data-testid": "smoothing" });
+    const slider = h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.#memory.smoothing, test: "smoothing" });
     slider.addEventListener("input", () => {
       this.#memory.smoothing = Number(slider.value);
       setText(this.#smoothed, slider.value);
       this.draw();
     });
     setText(this.#smoothed, String(this.#memory.smoothing));
-    const log = h("input", { type: "checkbox", checked: this.#memory.log, "data-testid": "log-scale" });
+    const log = h("input", { type: "checkbox", checked: this.#memory.log, test: "log-scale" });
     log.addEventListener("change", () => {
       this.#memory.log = log.checked;
       this.rebuild();
@@ -251,7 +251,7 @@ export class Curves {
     this.#menu.hidden = step === undefined;
     const plot = this.#plots[0];
     if (step === undefined || !plot) return;
-    const chat = h("button", { type: "button", "data-testid": "chat-with" }, [`Chat with step ${step}`], {
+    const chat = h("button", { test: "chat-with" }, [`Chat with step ${step}`], {
       click: () => {
         this.#menu.hidden = true;
         this.#chatWith(String(step));
@@ -321,7 +321,7 @@ export class Curves {
       this.#plots[0]?.redraw(false);
     };
     return h("li", {}, [
-      h("button", { type: "button", "data-testid": "mark" }, [text], {
+      h("button", { test: "mark" }, [text], {
         focus: show(true),
         blur: show(false),
         mouseenter: show(true),

@@ -13,16 +13,16 @@ const LABEL: Record<Verb, string> = { pause: "Pause", resume: "Resume", stop: "S
 export class Header {
   readonly element: HTMLElement;
   readonly #name = h("strong", { class: "jft-name" });
-  readonly #state = h("span", { class: "jft-state", "data-testid": "state" });
+  readonly #state = h("span", { class: "jft-state", test: "state" });
   readonly #bar = h("progress", { class: "jft-bar", "aria-label": "Steps done", max: 1, value: 0 });
-  readonly #step = h("b", { "data-testid": "step" }, ["0"]);
-  readonly #total = h("span", { "data-testid": "total" }, ["–"]);
-  readonly #loss = h("span", { "data-testid": "loss" });
-  readonly #speed = h("span", { "data-testid": "speed" });
-  readonly #eta = h("span", { "data-testid": "eta" });
-  readonly #loading = h("span", { class: "jft-loading", "data-testid": "loading" });
-  readonly #line = h("p", { class: "jft-line", "data-testid": "line", role: "status" });
-  readonly #banner = h("p", { class: "jft-banner", "data-testid": "banner", role: "alert", hidden: true });
+  readonly #step = h("b", { test: "step" }, ["0"]);
+  readonly #total = h("span", { test: "total" }, ["–"]);
+  readonly #loss = h("span", { test: "loss" });
+  readonly #speed = h("span", { test: "speed" });
+  readonly #eta = h("span", { test: "eta" });
+  readonly #loading = h("span", { class: "jft-loading", test: "loading" });
+  readonly #line = h("p", { class: "jft-line", test: "line", role: "status" });
+  readonly #banner = h("p", { class: "jft-banner", test: "banner", role: "alert", hidden: true });
   readonly #buttons: Record<Verb, HTMLButtonElement>;
   readonly #confirm: HTMLElement;
   readonly #more: HTMLButtonElement;
@@ -43,17 +43,17 @@ export class Header {
       save: this.#button("save", () => this.#press("save")),
       stop: this.#button("stop", () => this.#asking(true)),
     };
-    const yes = h("button", { type: "button", class: "jft-danger", "data-testid": "stop-confirm" }, ["Stop the run"], {
+    const yes = h("button", { class: "jft-danger", test: "stop-confirm" }, ["Stop the run"], {
       click: () => {
         this.#asking(false);
         this.#press("stop");
       },
     });
-    const no = h("button", { type: "button", "data-testid": "stop-cancel" }, ["Keep going"], { click: () => this.#asking(false) });
+    const no = h("button", { test: "stop-cancel" }, ["Keep going"], { click: () => this.#asking(false) });
     this.#confirm = h("span", { class: "jft-confirm", hidden: true, role: "group", "aria-label": "Stop the run?" }, [yes, no], {
       keydown: (event) => event.key === "Escape" && this.#asking(false),
     });
-    this.#more = h("button", { type: "button", class: "jft-more", "data-testid": "pause-more", "aria-haspopup": "true" }, ["▾"], {
+    this.#more = h("button", { class: "jft-more", test: "pause-more", "aria-haspopup": "true" }, ["▾"], {
       click: () => this.#opening(this.#more.getAttribute("aria-expanded") !== "true"),
     });
     this.#more.setAttribute("aria-label", "More ways to pause");
@@ -63,7 +63,7 @@ export class Header {
   }
 
   #pauseMenu(): HTMLElement {
-    const free = h("button", { type: "button", "data-testid": "pause-free" }, ["Pause and free memory"], {
+    const free = h("button", { test: "pause-free" }, ["Pause and free memory"], {
       click: () => {
         this.#opening(false);
         this.#press("pause", { kind: "pause", id: newId(), free_memory: true });
@@ -110,7 +110,7 @@ export class Header {
   }
 
   #button(verb: Verb, click: () => void): HTMLButtonElement {
-    return h("button", { type: "button", "data-testid": verb }, [LABEL[verb]], { click });
+    return h("button", { test: verb }, [LABEL[verb]], { click });
   }
 
   #asking(on: boolean): void {

@@ -9,23 +9,26 @@ const WORDS = { green: "healthy", amber: "watch", red: "trouble" } as const;
 
 export class HealthLine {
   readonly element: HTMLElement;
-  readonly #word = h("b", { class: "jft-health-word", "data-testid": "health-word" });
-  readonly #said = h("span", { class: "jft-health-said", "data-testid": "health-said" });
+  readonly #word = h("b", { class: "jft-health-word", test: "health-word" });
+  readonly #said = h("span", { class: "jft-health-said", test: "health-said" });
   readonly #where = h("span", { class: "jft-dim" });
   readonly #buttons = h("span", { class: "jft-advice" });
-  readonly #note = h("span", { class: "jft-advice-note", "data-testid": "advice-note" });
+  readonly #note = h("span", { class: "jft-advice-note", test: "advice-note" });
   #drawn: State | null = null;
   #taken = new Map<Advice, string>(); // the command with which it was taken
   readonly #store: Store;
   readonly #send: (command: Command) => void;
+  readonly #chatWith: (at: string) => void;
 
   constructor(
     store: Store,
     send: (command: Command) => void,
+    chatWith: (at: string) => void,
   ) {
     this.#store = store;
     this.#send = send;
-    this.element = h("div", { class: "jft-health", "data-testid": "health", role: "status", hidden: true }, [
+    this.#chatWith = chatWith;
+    this.element = h("div", { class: "jft-health", test: "health", role: "status", hidden: true }, [
       this.#word,
       h("span", { class: "jft-health-text" }, [this.#said, " ", this.#where]),
       this.#buttons,
@@ -53,14 +56,14 @@ export class HealthLine {
   }
 
   #button(advice: Advice): HTMLButtonElement {
-    const button = h("button", { type: "button", class: "jft-small", "data-testid": "advice", title: advice.cell }, [advice.label]);
+    const button = h("button", { class: "jft-small", test: "advice", title: advice.cell }, [advice.label]);
     button.addEventListener("click", () => this.#take(advice));
     return button;
   }
 
   #drawButton(button: HTMLButtonElement, advice: Advice, live: boolean): void {
     const state = this.#wish(advice)?.state;
-    button.disabled = !live || state === "requested" || state === "applied";
+    button.disabled = advice.command.kind !== "ask" && (!live || state === "requested" || state === "applied");
   }
 
   #wish(advice: Advice): Taken | undefined {
@@ -68,6 +71,7 @@ export class HealthLine {
   }
 
   #take(advice: Advice): void {
+    if (advice.command.kind === "ask") return this.#chatWith(String(advice.command.at)); // what to ask, a person says
     const command = { ...advice.command, id: newId() } as Command; // the kernel checks it as it checks every command
     this.#taken.set(advice, command.id);
     this.#store.sent(command, advice);

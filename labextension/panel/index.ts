@@ -30,7 +30,7 @@ const memories = new Map<string, Memory>();
 const inUse = new Set<Memory>(); // a second view of the same run begins with a copy
 
 class Panel {
-  readonly #root = h("div", { class: "jft", "data-testid": "panel" });
+  readonly #root = h("div", { class: "jft", test: "panel" });
   readonly #store = new Store();
   readonly #memory: Memory;
   readonly #header: Header;
@@ -63,18 +63,18 @@ class Panel {
       this.#later(); // what is requested shows everywhere at once
     };
     this.#header = new Header(this.#store, send);
-    this.#healthLine = new HealthLine(this.#store, send);
     const chatWith = (at: string) => {
       this.#chat.add(at);
       this.#show("Chat");
       this.#chat.focus();
     };
+    this.#healthLine = new HealthLine(this.#store, send, chatWith);
     for (const name of SERVED) {
       const tab = name.toLowerCase() as Part;
       this.#served.set(tab, new Served(name, (...asked) => this.#link.page(tab, ...asked), chatWith));
     }
     this.#curves = new Curves(this.#store, this.#memory.curves, chatWith);
-    this.#chat = new Chat(this.#store, send, this.#memory.chat);
+    this.#chat = new Chat(this.#store, send, (...thumb) => this.#link.rate(...thumb), this.#memory.chat);
     this.#controls = new Controls(this.#store, send);
     this.#log = new Log(this.#store, this.#memory.log);
     this.#root.append(this.#header.element, this.#healthLine.element, this.#tabList(), ...this.#bodies());
@@ -90,6 +90,10 @@ class Panel {
       },
       head: (message) => {
         this.#store.head(message);
+        this.#later();
+      },
+      rated: (rated) => {
+        this.#store.rated(rated);
         this.#later();
       },
       page: (page) => this.#served.get(page.tab)?.hear(page),
@@ -149,8 +153,8 @@ class Panel {
   #tabList(): HTMLElement {
     const buttons = TABS.map((name) => {
       const id = `jft-${newId()}`;
-      const about = { id: `${id}-tab`, "aria-controls": id, "data-testid": `tab-${name.toLowerCase()}` };
-      const tab = h("button", { type: "button", role: "tab", ...about }, [name], { click: () => this.#show(name, true) });
+      const about = { id: `${id}-tab`, "aria-controls": id, test: `tab-${name.toLowerCase()}` };
+      const tab = h("button", { role: "tab", ...about }, [name], { click: () => this.#show(name, true) });
       this.#tabs.set(name, { tab, body: h("div", { class: "jft-tabpanel", role: "tabpanel", id, "aria-labelledby": `${id}-tab` }) });
       return tab;
     });

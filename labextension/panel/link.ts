@@ -1,7 +1,7 @@
 // One view's side of the conversation with the kernel: says hello, notices what is lost, and that nobody answers.
 
 import { Keeper, cellsOf } from "./keeper";
-import { Command, FromKernel, Model, News, OVER, PROTOCOL, Page, Story, newId } from "./protocol";
+import { Command, FromKernel, Model, News, OVER, PROTOCOL, Page, Rated, Story, newId } from "./protocol";
 
 const POLL_AFTER = 2_500; // no answer to hello: a front end that drops what background threads send (Colab)
 const POLL_EVERY = 1_000;
@@ -14,6 +14,7 @@ export interface Listener {
   hear(message: Story | News, buffer: Float32Array | null): void;
   head(message: FromKernel): void;
   page(page: Page): void;
+  rated(rated: Rated): void;
   health(health: Health): void;
 }
 
@@ -64,6 +65,11 @@ export class Link {
     this.#owed ||= Date.now();
   }
 
+  rate(command: string, thumb: string): void {
+    this.#say({ t: "rate", view: this.view, command, thumb });
+    this.#owed ||= Date.now();
+  }
+
   /** Ask for everything again. */
   hello(): void {
     this.#helloAt = Date.now();
@@ -103,6 +109,7 @@ export class Link {
       this.#more = message.more ?? false;
       return this.#listener.page(message);
     }
+    if (message.t === "rated") return this.#listener.rated(message);
     if (message.t === "news" && message.seq !== this.#seq + 1) {
       if (!this.#awaiting) this.hello(); // something was lost on the way
       return;

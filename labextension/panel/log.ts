@@ -16,14 +16,14 @@ export class Log {
   readonly element: HTMLElement;
   readonly #list = h("div", {
     class: "jft-log",
-    "data-testid": "log",
+    test: "log",
     role: "log",
     "aria-live": "off", // it would never be silent
     "aria-label": "What the run said",
     tabindex: 0,
   });
   readonly #count = h("span", { class: "jft-dim" });
-  readonly #newest = h("button", { type: "button", class: "jft-small jft-newest", hidden: true }, ["↓ newest"]);
+  readonly #newest = h("button", { class: "jft-small jft-newest", hidden: true }, ["↓ newest"]);
   #lines: Line[] = []; // the store's, by identity: a story makes a new list
   #drawn = 0; // number of the last line that was looked at
   #follows = true;
@@ -36,7 +36,7 @@ export class Log {
   ) {
     this.#store = store;
     this.#memory = memory;
-    const select = h("select", { "data-testid": "log-filter", "aria-label": "Lines to show" }, [
+    const select = h("select", { test: "log-filter", "aria-label": "Lines to show" }, [
       h("option", { value: "all" }, ["All lines"]),
       h("option", { value: "warnings" }, ["Warnings and errors"]),
     ]);
@@ -92,7 +92,7 @@ function drawnLine(line: Line): HTMLElement {
   const folded = line.detail
     ? h("details", {}, [h("summary", {}, ["Traceback"]), h("pre", {}, [line.detail])])
     : null;
-  return h("div", { class: "jft-logline", "data-testid": "log-line", "data-level": line.level }, [
+  return h("div", { class: "jft-logline", test: "log-line", "data-level": line.level }, [
     h("time", { datetime: when.toISOString(), title: when.toLocaleString() }, [when.toLocaleTimeString("en-GB")]),
     h("span", { class: "jft-tag" }, [line.tag || line.level]),
     h("div", { class: "jft-said" }, [line.text, folded]),

@@ -140,7 +140,13 @@ export interface Record_ extends Head {
   version: number;
   data?: Record<string, string>;
 }
-export type FromKernel = Story | News | Beat | Page | Record_;
+/** The thumbs that are kept now, by the command that asked; where one could not be kept, why. */
+export interface Rated extends Head {
+  t: "rated";
+  thumbs: Record<string, string>;
+  error?: string;
+}
+export type FromKernel = Story | News | Beat | Page | Rated | Record_;
 
 // --- what the panel sends -------------------------------------------------------------------------------------------
 
@@ -149,6 +155,7 @@ export type ToKernel =
   | { t: "here" | "bye" | "record"; view: string }
   | { t: "poll"; view: string; seq: number }
   | { t: "page"; view: string; tab: string; asked: string; say: string }
+  | { t: "rate"; view: string; command: string; thumb: string }
   | { t: "command"; view: string; command: Command };
 
 /** The part of anywidget's model that the panel uses. */

@@ -19,7 +19,7 @@ export class Served {
 
   constructor(name: string, say: (asked: string, say: string) => void, chatWith: (at: string) => void) {
     this.#say = say;
-    const about = { "data-testid": `page-${name.toLowerCase()}`, role: "region", "aria-label": name, tabindex: 0 };
+    const about = { test: `page-${name.toLowerCase()}`, role: "region", "aria-label": name, tabindex: 0 };
     this.element = h("div", { class: "jft-served", ...about }, [this.#told, this.#page], {
       click: (event) => {
         const at = (event.target as Element).closest<HTMLElement>("button");

@@ -1,7 +1,7 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
 import { Line, changesText, lineOf } from "./lines";
-import { Advice, Command, Confusion, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
+import { Advice, Command, Confusion, Control, Event, Json, News, OVER, Rated, ReplyDone, RunState, Story } from "./protocol";
 
 export interface Mark {
   step: number;
@@ -76,6 +76,7 @@ export class Store {
   wishes = new Map<string, Wish>();
   pressed = new Map<string, string>(); // verb → command that waits for its answer
   turns: Turn[] = [];
+  thumbs = new Map<string, string>(); // by command: good, bad, or why not
   waits = ""; // why the run waits while a reply is spoken
   dirty = new Set<Part>();
   #crashed = false;
@@ -155,6 +156,18 @@ export class Store {
       for (const [name, value] of Object.entries(command.changes)) this.wish(name, command.id, value);
     } else if (command.kind !== "ask" && command.kind !== "hush") this.pressed.set(command.kind, command.id);
     this.dirty.add("head").add("health");
+  }
+
+  /** Thumbs are kept, or one that was wanted is not. */
+  rated({ thumbs, error }: Rated): void {
+    for (const [command, thumb] of Object.entries(thumbs)) this.thumb(command, error ?? thumb);
+  }
+
+  thumb(command: string, thumb: string): void {
+    this.thumbs.set(command, thumb);
+    const found = this.#replies.get(command);
+    if (found) found[1].version++;
+    this.dirty.add("chat");
   }
 
   /** Nobody will answer any more: say so on everything that waits. */

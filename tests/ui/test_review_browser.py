@@ -160,3 +160,45 @@ def test_a_review_is_opened_ended_and_reaches_twenty(browser: Browser, run: Smal
     assert run.desk is not None
     assert until(lambda: view.turn() or run.desk.closed, 20)  # type: ignore[union-attr]
     assert view.errors == []
+
+
+def test_a_thumb_is_saved_known_again_and_taken_back(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    view = Open(browser, run, panel, LIGHT)
+    run.reply("a", "Where is my order?", "It is on its way.", turn="k.0")
+    run.reply("b", "Where is my order?", "I have no orders.", at="base", turn="k.0")
+    view.page.get_by_test_id("tab-chat").click()
+    view.turn()
+    good, bad = (view.page.get_by_test_id(f"thumb-{name}") for name in ("good", "bad"))
+    saved = view.page.get_by_test_id("thumb-saved")
+    good.first.click()
+    bad.last.click()
+    assert saved.all_inner_texts() == ["saving…", "saving…"]
+    assert until(lambda: view.turn() or saved.all_inner_texts() == ["saved", "saved"], 20), saved.all_inner_texts()
+    assert good.first.get_attribute("aria-pressed") == "true"
+    view.shot("thumbs-light")
+    kept = {one.answers[0].text: one.good for one in Feedback(run.folder)}
+    assert kept == {"It is on its way.": True, "I have no orders.": False}
+    view.page.reload()
+    view.page.wait_for_function("window.ready")
+    view.page.get_by_test_id("tab-chat").click()
+    assert until(lambda: view.turn() or bad.last.get_attribute("aria-pressed") == "true", 20)
+    assert (bad.first.get_attribute("aria-pressed"), saved.all_inner_texts()) == ("false", ["saved", "saved"])
+    bad.last.click()
+    assert until(lambda: view.turn() or bad.last.get_attribute("aria-pressed") == "false", 20)
+    assert [one.good for one in Feedback(run.folder)] == [True]
+    assert view.errors == []
+
+
+def test_a_thumb_that_cannot_be_kept_says_why(browser: Browser, run: SmallRun, panel: Panel) -> None:
+    run.folder = run.folder / "gone"
+    view = Open(browser, run, panel, LIGHT)
+    run.reply("a", "Where is my order?", "It is on its way.", turn="k.0")
+    view.page.get_by_test_id("tab-chat").click()
+    view.turn()
+    run.folder.write_text("a file where the folder should be")
+    view.page.get_by_test_id("thumb-good").click()
+    saved = view.page.get_by_test_id("thumb-saved")
+    assert until(lambda: view.turn() or saved.inner_text() not in ("saving…", ""), 20)
+    assert "saved" not in saved.inner_text()
+    assert view.page.get_by_test_id("thumb-good").get_attribute("aria-pressed") == "false"
+    assert view.errors == []
