@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .errors import FineTuneError
+from .feedback import feedback
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .ui import views as _views
@@ -25,6 +26,7 @@ __all__ = [
     "Session",
     "__version__",
     "attach",
+    "feedback",
     "finetune",
     "open",
     "preview",

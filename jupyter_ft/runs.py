@@ -2,6 +2,7 @@
 
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
+                feedback.sqlite   what people judged of it
                 start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 

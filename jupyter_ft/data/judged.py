@@ -53,7 +53,7 @@ def sides(run: str, method: str) -> Sides:
     if not train:
         count = f"all {len(apart)} rows" if len(apart) > 1 else "the only row"
         raise DataError(f"{name}: {count} for {method} belong to the fifth of prompts held out; judge more prompts")
-    people = sorted({one.reviewer for one in judgements if one.reviewer})
-    held = f"{len(apart)} more held out, by their prompts" if apart else "none happens to be held out"
-    by = f"judged by {', '.join(people)}" if people else ""
+    held = f"{len(apart):,} more held out, by their prompts" if apart else "none happens to be held out"
+    people = len({one.reviewer for one in judgements})
+    by = f"judged by {people} people" if people > 1 else ""
     return Sides(name, train, apart, "; ".join(part for part in (held, by, note) if part))

@@ -33,7 +33,7 @@ def prompts_in(found: Source | Sequence[object], columns: Mapping[str, str]) -> 
             turns, what, fix = [], reason.what, reason.fix
         else:
             what, fix = "no prompt", "fill it in or delete the row"
-        if not turns:
+        if not turns or not turns[-1]["content"].strip():
             where = found.place(index) if isinstance(found, Source) else f"prompt {index + 1}"
             raise DataError(f"{where}: {what}; {fix}")
         about = row.get(system)

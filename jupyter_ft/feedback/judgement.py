@@ -74,6 +74,10 @@ class Judgement(_Record):
         pair = self.kind == "choice" or (self.kind == "edit" and self.choice is not None)
         if pair and (self.choice is None or len(self.answers) != 2):
             raise ValueError("a choice is between two answers: left, right, tie, both_bad or skip")
+        if self.choice in ("left", "right") and self.answers[0].text == self.answers[-1].text:
+            raise ValueError("both answers are the same, so neither is the better one")
+        if self.choice in ("left", "right") and not all(answer.text.strip() for answer in self.answers):
+            raise ValueError("one of the answers is empty; a choice needs two")
         if self.kind == "rating" and (self.good is None or len(self.answers) != 1):
             raise ValueError("a rating is of one answer, and good or not")
         if self.kind == "edit" and not self.edited.strip():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from ..errors import DataError
@@ -19,7 +18,7 @@ def pairs(judgements: Iterable[Judgement]) -> list[Row]:
         {"prompt": one.prompt, "chosen": better, "rejected": worse}
         for one in judgements
         for better, worse in _orders(one)
-        if better.strip() and worse.strip() and better != worse
+        if worse.strip() and better != worse
     ]
 
 
@@ -42,18 +41,24 @@ def rated(judgements: Iterable[Judgement]) -> list[Row]:
 
 
 def rated_from_choices(judgements: Iterable[Judgement]) -> list[Row]:
-    """The same of choices: the better one good, the other bad, both bad where both are. Good and bad take turns.
+    """The same of choices: the better one good, the other bad, both bad where both are. Good and bad are mixed evenly.
 
-    The bad ones begin half-way: neighbours answer different prompts, from which TRL's KTO takes its divergence.
+    Neighbours answer different prompts where that can be: TRL's KTO takes its divergence from such pairs.
     """
-    good: list[Row] = []
-    bad: list[Row] = []
+    sides: dict[bool, list[Row]] = {True: [], False: []}
     for one in judgements:
         for text, label in _labels(one):
             if text.strip():
-                (good if label else bad).append({"prompt": one.prompt, "completion": text, "label": label})
-    half = len(bad) // 2
-    return [row for two in zip_longest(good, bad[half:] + bad[:half]) for row in two if row is not None]
+                sides[label].append({"prompt": one.prompt, "completion": text, "label": label})
+    half = len(sides[False]) // 2
+    sides[False] = sides[False][half:] + sides[False][:half]
+    placed = [((at + 0.5) / len(side), row) for side in sides.values() for at, row in enumerate(side)]
+    rows = [row for _, row in sorted(placed, key=lambda each: each[0])]
+    for at in range(1, len(rows)):
+        if rows[at]["prompt"] == rows[at - 1]["prompt"]:
+            other = next((k for k in range(at + 1, len(rows)) if rows[k]["prompt"] != rows[at]["prompt"]), at)
+            rows[at], rows[other] = rows[other], rows[at]
+    return rows
 
 
 def _labels(one: Judgement) -> Iterator[tuple[str, bool]]:
@@ -103,15 +108,15 @@ def why_none(judgements: Sequence[Judgement]) -> str:
     """What there is instead of anything that can be learnt from: `3 choices, all ties`."""
     if not judgements:
         return "no judgement yet; %ft review makes some"
-    choices = Counter(one.choice for one in judgements if one.choice is not None)
     words = {"tie": "ties", "skip": "skipped", "both_bad": "both bad", "left": "decided", "right": "decided"}
-    told = Counter[str]()
-    for choice, count in choices.items():
-        told[words[str(choice)]] += count
-    kinds = ["all " + next(iter(told))] if len(told) == 1 else [f"{count} {word}" for word, count in told.items()]
-    thumbs = sum(1 for one in judgements if one.good is not None)
-    counts = [f"{_count(sum(choices.values()), 'choice')}, {', '.join(kinds)}"] * bool(choices)
-    return " and ".join([*counts, *([_count(thumbs, "thumb")] if thumbs else [])])
+    choices = Counter(words[one.choice] for one in judgements if one.choice is not None)
+    thumbs = Counter("up" if one.good else "down" for one in judgements if one.good is not None)
+    return " and ".join(_counts(told, word) for told, word in ((choices, "choice"), (thumbs, "thumb")) if told)
+
+
+def _counts(told: Counter[str], word: str) -> str:
+    kinds = [f"all {next(iter(told))}"] if len(told) == 1 else [f"{count} {kind}" for kind, count in told.items()]
+    return f"{_count(told.total(), word)}, {', '.join(kinds)}"
 
 
 def _count(count: int, word: str) -> str:

@@ -16,7 +16,7 @@ from jupyter_ft.session import Receipt, Session, open_run, sessions
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, logs
+from . import data, doctor, logs, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait
 from .line import Grammar, Line, Option, parse, wants_help
@@ -256,6 +256,7 @@ VERBS: dict[str, Verb] = {
         keys=("data", "model", *FINETUNE.keys),
         example="%ft data tickets.csv columns.prompt=Question system='Be brief.' max_length=512",
     ),
+    "review": Verb(review.GRAMMAR, review.run),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",
         "How this machine and environment stand, and what to do about each red line.",

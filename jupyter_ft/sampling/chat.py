@@ -174,6 +174,7 @@ class Chat:
                 command, asked = self._queue.popleft()
                 self._current, self._hushed, self._gives_way = command, False, False
                 voices = self._voices
+                self._changed.notify_all()
             if voices is not None:
                 with captured(lambda level, line: self._log.append(Logged(level=level, text=line[:4000]))):
                     self._answer(command, asked, voices)

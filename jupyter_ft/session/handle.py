@@ -289,6 +289,7 @@ class Session(Talking):
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        self._close_desks()
         if self.state not in OVER:
             self._chat.close("the session is closed")  # first: the run may wait for a reply
             self.stop()
@@ -303,8 +304,7 @@ class Session(Talking):
 
     def hang_up(self, reason: str, patience: float = 0.0) -> None:
         """End reviews and the chat: what waits is refused. Waits `patience` seconds at most for the reply in flight."""
-        for desk in self._desks.values():
-            desk.close()
+        self._close_desks()
         self._chat.close(reason, patience)
 
     def wait_until_over(self, timeout: float | None = None) -> bool:

@@ -158,7 +158,7 @@ class Talking:
     @property
     def desk(self) -> Desk | None:
         """The review that was opened last, None where none is."""
-        return next((desk for desk in reversed(self._desks.values()) if not desk.closed), None)
+        return next((desk for desk in reversed(list(self._desks.values())) if not desk.closed), None)
 
     def rate(self, reply: Reply | str, good: bool | None = True, **more: Any) -> Judgement | None:
         """Keep a thumb for a reply that was given (or the id of its question): good, bad, or None to take it back.
@@ -179,6 +179,10 @@ class Talking:
             self._asked[command.id] = command
             while len(self._asked) > REMEMBERED:
                 del self._asked[next(iter(self._asked))]
+
+    def _close_desks(self) -> None:
+        while self._desks:
+            self._desks.popitem()[1].close()
 
     def _session(self) -> Session:
         return cast("Session", self)

@@ -24,5 +24,5 @@ def review_text(desk: Desk) -> str:
             f"  left{told[0]}:  {pair.left}",
             f"  right{told[1]}: {pair.right}",
         ]
-        lines.append("  desk.judge('left')   or right, tie, both_bad, skip; desk.undo()")
+        lines.append(f"  {desk.session.name}.desk.judge('left'), or right, tie, both_bad, skip; .undo() takes it back")
     return printable("\n".join(lines))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jupyter_ft.ui.live_figure import LiveFigure
     from jupyter_ft.ui.panel import Panel
 
+FIRST_SECONDS = 2.0  # that text waits for the first pair: nothing comes later by itself
+
 _panels: weakref.WeakKeyDictionary[Session, Panel] = weakref.WeakKeyDictionary()
 _figures: weakref.WeakKeyDictionary[Session, LiveFigure] = weakref.WeakKeyDictionary()
 
@@ -54,6 +56,8 @@ def review(desk: Desk) -> None:
         return
     from jupyter_ft.ui.review_text import review_text
 
+    # where `in_a_kernel()`, a widget over the desk belongs here
+    desk.wait(FIRST_SECONDS)
     print(review_text(desk))  # noqa: T201 - a terminal is shown text
 
 

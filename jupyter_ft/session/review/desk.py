@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ...errors import Refused, did_you_mean
 from ...feedback import Choice, Feedback, Judgement
 from ...messages import Logged
+from ...runs import runs_root
 from .pair import Pair
 from .progress import Progress, progress_of
 from .supply import Supply
@@ -69,7 +70,7 @@ class Desk:
     @property
     def error(self) -> str:
         """Why no pair comes; empty where one will."""
-        return self._supply.error
+        return "" if self.pair() is not None else self._supply.error
 
     @property
     def progress(self) -> Progress:
@@ -104,10 +105,7 @@ class Desk:
             self._numbers[judgement.id] = on_table.number
             self._supply.ready.popleft()
             self._supply.changed.notify_all()
-        who = f" by {self.reviewer}" if self.reviewer else ""
-        self.session.log.append(
-            Logged(level="info", text=f"pair {on_table.number} judged{who}, saved as {judgement.id}")
-        )
+        self._log(f"pair {on_table.number} judged, saved as {judgement.id}")
         self._tell()
         return judgement
 
@@ -115,11 +113,12 @@ class Desk:
         on_table = self.pair()
         if self._supply.closed:
             raise Refused("this review is closed; open it again")
-        if on_table is None:
-            none = "there is no pair left to judge" if self.done else "the first pair is being prepared"
-            raise Refused(self.error or none)
-        if pair is not None and on_table.id != (pair if isinstance(pair, str) else pair.id):
+        seen = pair if isinstance(pair, str | None) else pair.id
+        if seen is not None and (on_table is None or on_table.id != seen):
             raise Refused("that pair is no longer on the table; it is judged already")
+        if on_table is None:
+            none = "there is no pair left to judge" if self.done else "the next pair is being prepared"
+            raise Refused(self.error or none)
         return on_table
 
     def _judgement(self, pair: Pair, choice: Choice, tags: Sequence[str], comment: str, edited: str) -> Judgement:
@@ -149,9 +148,13 @@ class Desk:
             pair = Pair.again(last, self._numbers.get(last.id, len(own)))
             self._supply.ready.appendleft(pair)
             self._supply.changed.notify_all()
-        self.session.log.append(Logged(level="info", text=f"pair {pair.number}: judgement {last.id} taken back"))
+        self._log(f"pair {pair.number}: judgement {last.id} taken back")
         self._tell()
         return pair
+
+    def _log(self, text: str) -> None:
+        """A line for the log, which may be passed on: who judged what is in the store alone."""
+        self.session.log.append(Logged(level="info", text=text))
 
     # --- what comes of it ---
 
@@ -162,9 +165,10 @@ class Desk:
         """
         from ..start import finetune
 
-        given = {"start_from": self.session.name, **recipe}
-        data = f"feedback:{self.session.folder}"
-        return finetune(data=data, name=name or f"{self.session.name}-tuned", method=method, **given)
+        run, folder = self.session.name, self.session.folder
+        data = f"feedback:{run if folder == runs_root() / run else folder}"
+        given = {"start_from": run, **recipe}
+        return finetune(data=data, name=name or f"{run}-tuned", method=method, **given)
 
     # --- who looks ---
 

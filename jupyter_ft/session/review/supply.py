@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import FineTuneError
 from ...feedback import Answer, prompt_key
 from ...launch.thread import aside
-from ...messages import REVIEW, Hush, Message, Refused, ReplyDone
+from ...messages import REVIEW, Hush, Logged, Message, Refused, ReplyDone
 from .pair import Pair
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Supply:
         self._refused: list[list[Message]] = []
         self._waiting: list[tuple[Voice, Receipt]] = []
         self._preparing = False
+        self._reason = ""
 
     def begin(self, tell: Callable[[], None]) -> None:
         """Start preparing; `tell` is called when something is new, on the thread that prepares."""
@@ -103,8 +104,9 @@ class Supply:
                 self._prepare(prompt)
             except Exception as error:  # noqa: BLE001 - it is told, and the thread must go on
                 self._note_refusal(prompt, str(error) or type(error).__name__)
-            finally:
+            with self.changed:
                 self._preparing = False
+                self.changed.notify_all()
             self._tell()
             if len(self._refused) >= REFUSALS or (self._refused and not self._todo):
                 self._wait_for_better()
@@ -112,6 +114,10 @@ class Supply:
     def _prepare(self, prompt: list[Message]) -> None:
         answers = self._two_answers(prompt)
         with self.changed:
+            for _ in self._refused:  # others can be answered, so it is these prompts
+                self._voices[0].session.log.append(
+                    Logged(level="warning", text=f"review: a prompt is passed over: {self._reason}"[:500])
+                )
             self._refused, self.error = [], ""
             if answers is None:
                 self.alike += 1
@@ -121,7 +127,6 @@ class Supply:
             self._number += 1
             seed = f"{self._seed} {self._reviewer} {prompt_key(prompt)}"
             self.ready.append(Pair.shuffled(uuid.uuid4().hex[:12], self._number, prompt, answers, seed))
-            self.changed.notify_all()
 
     def _two_answers(self, prompt: list[Message]) -> tuple[Answer, Answer] | None:
         """Two answers that differ, both not empty; None where some seeds did not give any. Raises `Refused`."""
@@ -175,6 +180,7 @@ class Supply:
     def _note_refusal(self, prompt: list[Message], reason: str) -> None:
         with self.changed:
             self._refused.append(prompt)
+            self._reason = reason
             if len(self._refused) >= REFUSALS or not self._todo:
                 self.error = reason
 
