@@ -41,8 +41,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
     Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
-    `here` (still open), `bye`, `command`, `rate`, and `page` (of a tab that is served). Handlers validate and put the command
-    in the session's inbox; they may run on any thread.
+    `here` (still open), `bye`, `command`, `rate` (a thumb) and `page` (of a tab that is served). Handlers validate and
+    put the command in the session's inbox; they may run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)

@@ -56,7 +56,6 @@ def review(desk: Desk) -> None:
         return
     from jupyter_ft.ui.review_text import review_text
 
-    # where `in_a_kernel()`, a widget over the desk belongs here
     desk.wait(FIRST_SECONDS)
     print(review_text(desk))  # noqa: T201 - a terminal is shown text
 
