@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jupyter_ft.errors import FineTuneError
 from jupyter_ft.messages import OVER
 from jupyter_ft.session.review import unseen
-from jupyter_ft.ui.review_page import STYLE, button, edit_html, opening_html, table_html
+from jupyter_ft.ui.review_page import SETTINGS, STYLE, button, edit_html, opening_html, table_html, train_html
 from jupyter_ft.ui.served import Page, Said
 from jupyter_ft.ui.watched import Watched
 
@@ -107,7 +107,7 @@ class ReviewTab:
             case "undo" if desk is not None:
                 self._done = f"Taken back: pair {desk.undo().number} is on the table again."
             case "train" if desk is not None and (self._trained is None or self._trained.state in OVER):
-                self._trained = desk.train()
+                self._trained = desk.train(**{name: said(name) for name in SETTINGS if said(name)})
                 self._done = f"{self._trained.name} trains on what you chose."
             case "compare" if self._trained is not None:
                 self._compare(self._trained.name)
@@ -142,11 +142,11 @@ class ReviewTab:
             step = f", step {self._trained.step} of {self._trained.total_steps}" if self._trained.step else ""
             told = f"<b>{name}</b> is {state}{step}; a cell with <code>%ft show {name}</code> shows its panel."
             compare = button("compare", "compare", "Compare it with before, blind") if state == "finished" else ""
-            again = button("train", "train", "Train again, on all") if state in OVER and desk is not None else ""
-            return f"<div class='after' data-testid='review-trained'><p>{told}</p>{compare} {again}</div>"
+            again = train_html("Train again, on all") if state in OVER and desk is not None else ""
+            return f"<div class='after' data-testid='review-trained'><p>{told}</p>{compare}{again}</div>"
         if desk is None or not desk.progress.enough:
             return ""
-        return f"<div class='after'>{button('train', 'train', 'Train on these', kind='jft-primary')}</div>"
+        return f"<div class='after'>{train_html('Train on these', kind='jft-primary')}</div>"
 
 
 def _top(desk: Desk) -> str:

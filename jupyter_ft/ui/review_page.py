@@ -10,12 +10,14 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from jupyter_ft.hyperparameters import DpoHyperparameters
 from jupyter_ft.ui.record import safe_markdown
-from jupyter_ft.ui.watched import Watched
+from jupyter_ft.ui.watched import Watched, shown
 
 if TYPE_CHECKING:
     from jupyter_ft.session.review import Desk, Pair
 
+SETTINGS = {name: DpoHyperparameters.model_fields[name].default for name in ("learning_rate", "epochs")}
 REASONS = ("more correct", "more helpful", "clearer", "better tone", "shorter", "safer")
 ASIDE = (("tie", "↓", "ArrowDown t", "Tie"), ("both_bad", "b", "b", "Both bad"), ("skip", "s", "s", "Skip"))
 SIDES = (("left", "←", "ArrowLeft"), ("right", "→", "ArrowRight"))
@@ -44,7 +46,8 @@ border:1px solid currentColor;border-radius:3px;padding:0 4px;margin-right:4px;o
 .jft-review .opening{display:flex;flex-wrap:wrap;align-items:flex-end;gap:8px 16px}
 .jft-review .opening p{flex-basis:100%}.jft-review .opening .wide{flex:1 1 100%}
 .jft-review label>textarea{display:block;width:100%;margin-top:4px;resize:vertical}
-.jft-review .after{padding-top:8px;border-top:1px solid var(--jft-edge)}
+.jft-review .after input{width:6em}
+.jft-review .after{font-size:12px;padding-top:8px;border-top:1px solid var(--jft-edge)}
 """
 
 
@@ -115,6 +118,16 @@ def edit_html(desk: Desk, pair: Pair, side: str) -> str:
         "</label>"
         f"<div class='others'>{save}{back}</div>{_reasons()}</div>"
     )
+
+
+def train_html(text: str, *, kind: str = "") -> str:
+    """The button that trains, and what may be said with it."""
+    fields = "".join(
+        f"<label>{name.replace('_', ' ')} <input type='text' name='{name}' placeholder='{shown(value)}' "
+        f"data-testid='review-{name}'></label>"
+        for name, value in SETTINGS.items()
+    )
+    return f"<div class='others' data-form='train'>{button('train', 'train', text, kind=kind)}{fields}</div>"
 
 
 def _id(pair: Pair) -> str:
