@@ -63,7 +63,7 @@ export class HealthLine {
 
   #drawButton(button: HTMLButtonElement, advice: Advice, live: boolean): void {
     const state = this.#wish(advice)?.state;
-    button.disabled = advice.command.kind !== "ask" && (!live || state === "requested" || state === "applied");
+    button.disabled = (!live && advice.chat == null) || state === "requested" || state === "applied";
   }
 
   #wish(advice: Advice): Taken | undefined {
@@ -71,7 +71,7 @@ export class HealthLine {
   }
 
   #take(advice: Advice): void {
-    if (advice.command.kind === "ask") return this.#chatWith(String(advice.command.at)); // what to ask, a person says
+    if (advice.chat != null) return this.#chatWith(String(advice.chat));
     const command = { ...advice.command, id: newId() } as Command; // the kernel checks it as it checks every command
     this.#taken.set(advice, command.id);
     this.#store.sent(command, advice);

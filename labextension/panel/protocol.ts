@@ -64,6 +64,7 @@ export interface Advice {
   label: string;
   command: Record<string, Json>;
   cell: string;
+  chat?: number | null; // in the place of a command: the step to open the chat with
 }
 export interface ReplyDone {
   kind: "reply";

@@ -174,21 +174,3 @@ def test_a_pause_can_give_the_memory_back(browser: Browser, run: SmallRun, panel
     assert not view.page.get_by_test_id("pause-more").is_visible()
     assert "its memory is given back" in view.text("line")
     assert view.errors == []
-
-
-def test_an_advice_to_ask_a_step_opens_the_chat_there(browser: Browser, run: SmallRun, panel: Panel) -> None:
-    run.take(80)
-    run.save()
-    run.take(40)
-    ask = {"kind": "ask", "at": "80", "messages": [{"role": "user", "content": "?"}]}
-    visit = Advice(label="Chat with step 80", command=ask, cell="%ft chat support@80 …")
-    said = "held-out loss has risen three times since step 80"
-    run.log.append(Health(step=120, level="amber", said=said, advice=[visit]))
-    run.become("finished")
-    view = Open(browser, run, panel, LIGHT)
-    view.page.get_by_test_id("advice").click()
-    view.turn()
-    assert view.page.get_by_test_id("chat-80").is_checked()
-    assert view.page.get_by_test_id("chat-input").evaluate("(e) => document.activeElement === e")
-    assert run.said == []
-    assert view.errors == []

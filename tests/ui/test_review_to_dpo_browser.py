@@ -1,4 +1,4 @@
-"""From a review to weights that answer as the reviewer chose: judged in the browser, trained, and judged again, blind."""
+"""From a review to weights that answer as the reviewer chose: judged in the browser, trained, judged again, blind."""
 
 from __future__ import annotations
 
