@@ -13,6 +13,7 @@ from .errors import FineTuneError
 from .feedback import feedback
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
+from .session.race import Race, race
 from .ui import views as _views
 from .ui.preview import preview
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FineTuneError",
+    "Race",
     "Receipt",
     "Reply",
     "Session",
@@ -30,6 +32,7 @@ __all__ = [
     "finetune",
     "open",
     "preview",
+    "race",
     "sessions",
 ]
 

@@ -62,7 +62,7 @@ def opening_html(session: Watched) -> str:
     kept = len(session.feedback)
     told = f" {kept} judgements are kept already." if kept else ""
     pairs = [("live,live", "two answers of the weights of now"), ("live,base", "now against the base")]
-    pairs += [(f"live,{step}", f"now against step {step}") for step in session.steps]
+    pairs += [(f"live,{step}", f"now against step {step}") for step in session.visitable]
     options = "".join(f"<option value='{value}'>{text}</option>" for value, text in pairs)
     return (
         "<div data-form='opening' class='opening'><p>Two answers to a prompt; you say which is better, without knowing "

@@ -62,7 +62,7 @@ class SamplesTab:
             asked = bool(getattr(self._session.recipe, "probes", None))
             waits = "The base answers the probes before the first step."
             return Page(f"<p class='jft-dim'>{waits if asked else HOW}</p>")
-        return Page(f"<div class='jft-samples'>{samples_html(self._probed, self._session.steps)}</div>", STYLE)
+        return Page(f"<div class='jft-samples'>{samples_html(self._probed, self._session.visitable)}</div>", STYLE)
 
 
 def by_prompt(probed: list[Probed]) -> list[list[Probed]]:

@@ -69,8 +69,8 @@ class Watched(Protocol):
         """The run folder."""
 
     @property
-    def steps(self) -> list[int]:
-        """The steps that have a checkpoint."""
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept, to be talked to."""
 
     @property
     def feedback(self) -> Feedback:

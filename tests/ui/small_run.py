@@ -86,8 +86,8 @@ class SmallRun:
         self.said.append(command)
 
     @property
-    def steps(self) -> list[int]:
-        return RunFolder(self.folder).checkpoints()
+    def visitable(self) -> list[int]:
+        return RunFolder(self.folder).visitable()
 
     @property
     def feedback(self) -> Feedback:
