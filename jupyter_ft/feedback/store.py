@@ -65,6 +65,8 @@ class Store:
             return []
         which = "IS NOT NULL" if undone else "IS NULL"
         with self._open() as table:
+            if not table.execute("PRAGMA user_version").fetchone()[0]:
+                return []  # the first judgement is being written
             found = table.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM judgements WHERE undone {which} ORDER BY time, rowid"
             ).fetchall()

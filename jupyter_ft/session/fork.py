@@ -47,7 +47,8 @@ class Branch(NamedTuple):
     @property
     def session(self) -> Session | None:
         """The parent, where it is open."""
-        return sessions.get(self.parent.name)
+        found: Session | None = sessions.get(self.parent.name)
+        return found
 
     @property
     def whole(self) -> bool:
@@ -159,7 +160,7 @@ def _link(there: str | Path, here: str | Path) -> None:
 def _retell(branch: Branch, log: EventLog) -> None:
     """What happened up to the fork, so that its curves begin where the parent's do."""
     step, ahead = branch.step, set(branch.state["ahead"])
-    known = sessions.get(branch.parent.name)
+    known = branch.session
     theirs = known.log if known is not None else EventLog(branch.folder.events)
     news, _ = theirs.read()
     columns = news.steps
@@ -213,7 +214,7 @@ def _is_given(recipe: Recipe, name: str) -> bool:
 
 
 def _rows(branch: Branch) -> Examples:
-    known = sessions.get(branch.parent.name)
+    known = branch.session
     if known is not None and known.examples is not None:
         return known.examples
     return rows_of(branch.folder, branch.parent.recipe)

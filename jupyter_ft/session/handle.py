@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ from ..messages import (
     Ask,
     Command,
     Crashed,
-    EvalDone,
     Event,
     Health,
     Hush,
@@ -43,35 +42,17 @@ from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
 from .rewards import Functions, given_again, missing, renew
+from .shown import Shown
 from .talk import Talking
 from .travel import Travelling, ahead_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .review.desk import Desk
-
-
-class Views(Protocol):
-    """How the notebook side shows a session; it registers itself, because imports run downward only."""
-
-    def show(self, session: Session) -> None: ...  # noqa: D102
-    def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
-    def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
-    def review(self, desk: Desk) -> None: ...  # noqa: D102
-    def cell_end(self) -> threading.Event | None: ...  # noqa: D102
-    def over(self, session: Session) -> None: ...  # noqa: D102
-    def close(self, session: Session) -> None: ...  # noqa: D102
 
 
 def _a_run_computes() -> bool:
     return any(session.state in ("loading", "running") for session in sessions.values())
 
 
-class Session(Talking, Travelling):
+class Session(Talking, Travelling, Shown):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
-
-    views: ClassVar[Views | None] = None
 
     def __init__(self, recipe: Recipe, folder: RunFolder, log: EventLog, examples: Examples | None) -> None:
         self.recipe = recipe
@@ -180,37 +161,6 @@ class Session(Talking, Travelling):
     def events(self) -> list[Event]:
         """Everything that happened but the steps (those are `metrics`)."""
         return self.log.history()
-
-    @property
-    def metrics(self) -> pd.DataFrame:
-        """One row an optimizer step, indexed by `step`; `eval_loss` and the like where it was evaluated."""
-        import pandas as pd
-
-        steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
-        return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
-
-    def show(self) -> None:
-        """The panel again, in this cell."""
-        if self.views is not None:
-            self.views.show(self)
-
-    _ipython_display_ = show
-
-    def figure(self, *, live: bool = False) -> Any:
-        """Losses and learning rate with a mark for each edit, as a `plotly.graph_objects.Figure`.
-
-        `live`: a `FigureWidget` (5 MB in the browser) that follows the run, twice a second at most, until it is over.
-        """
-        return self.views.figure(self, live=live) if self.views is not None else None
-
-    def report(self, path: str | Path | None = None) -> Path | None:
-        """Write the run as one page (HTML, 5 MB, works offline): `report.html` in the run folder, or `path`.
-
-        Curves to explore, edits, evaluations, chats, recipe; no row of the data. Raises `RunFolderError` where the
-        place cannot be written.
-        """
-        return self.views.report(self, None if path is None else Path(path)) if self.views is not None else None
 
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""

@@ -50,10 +50,12 @@ def show(session: Session) -> None:
 
 
 def review(desk: Desk) -> None:
-    """Show a review in this cell; in a terminal, print how it stands."""
+    """Show a review in this cell: the panel, opened on it; in a terminal, print how it stands."""
+    if in_a_kernel():
+        panel_of(desk.session).show("review")
+        return
     from jupyter_ft.ui.review_text import review_text
 
-    # where `in_a_kernel()`, a widget over the desk belongs here
     desk.wait(FIRST_SECONDS)
     print(review_text(desk))  # noqa: T201 - a terminal is shown text
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,6 +28,10 @@ from jupyter_ft.messages import (
     StepRefused,
 )
 from jupyter_ft.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jupyter_ft.feedback import Feedback
+    from jupyter_ft.session.review import Desk
 
 
 class Watched(Protocol):
@@ -63,6 +68,26 @@ class Watched(Protocol):
     @property
     def folder(self) -> Path:
         """The run folder."""
+
+    @property
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept, to be talked to."""
+
+    @property
+    def feedback(self) -> Feedback:
+        """What was judged of it."""
+
+    @property
+    def desk(self) -> Desk | None:
+        """The review that was opened last."""
+
+    def review_desk(
+        self, prompts: Any = None, at: str | Sequence[str | int] = ("live", "live"), reviewer: str | None = None
+    ) -> Desk:
+        """Open a review."""
+
+    def rate(self, reply: str, good: bool | None = True) -> object:
+        """Keep a thumb for the reply to a question."""
 
     def submit(self, command: Command) -> object:
         """Put a command in the inbox and return at once."""

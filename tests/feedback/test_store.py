@@ -187,3 +187,8 @@ def test_a_table_to_look_at(tmp_path: Path) -> None:
     assert list(table["choice"]) == ["right", "good"]
     assert list(table["left_at"]) == ["live", "live"]
     assert "1 choice, 1 rating" in repr(kept)
+
+
+def test_a_file_that_is_just_being_made_holds_nothing_yet(tmp_path: Path) -> None:
+    (tmp_path / "feedback.sqlite").touch()  # another thread has opened it and not yet committed the table
+    assert list(Feedback(tmp_path)) == []

@@ -138,3 +138,20 @@ def _rows(session: Session) -> tuple[Examples, Examples | None]:
     except (DataError, KeyError) as error:
         raise DataError(f"the prompts of {session.name} are not at hand ({error}); name some: prompts=…") from None
     return hold_out(examples, recipe.held_out, recipe.columns, recipe.seed, recipe.method)
+
+
+def unseen(session: Session) -> list[list[Message]]:
+    """The prompts from which a run on this one's judgements has not learned: those held out first, then of its rows.
+
+    `DataError` where there are none.
+    """
+    kept = session.feedback
+    seen = {prompt_key(one.prompt) for one in kept if not one.held_out}
+    try:
+        rows = _of_run(session)
+    except DataError:
+        rows = []
+    found = [one.prompt for one in kept if one.held_out] + [one for one in rows if prompt_key(one) not in seen]
+    if not found:
+        raise DataError("everything that was asked was trained on; review other prompts: session.review(prompts=…)")
+    return found
