@@ -192,20 +192,20 @@ def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: st
 
 
 def test_masks_come_back_also_where_a_batch_was_made_another_beyond_the_checkpoint(make: Any) -> None:
-    """What was collated ahead is let go by the edit, in the run that goes on as in the one that went through."""
+    """In mid-epoch: what was collated ahead is let go by the edit, resumed or not."""
     import jupyter_ft
 
     whole = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="whole")
-    whole.set(batch_size=3, step=6)
+    whole.set(batch_size=3, step=8)
     whole.wait(timeout=60)
     parted = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="parted")
-    parted.set(batch_size=3, step=6)
-    parted.set(checkpoint_steps=5, step=2)
-    parted.wait(step=8, timeout=60)
+    parted.set(batch_size=3, step=8)
+    parted.set(checkpoint_steps=7, step=2)
+    parted.wait(step=10, timeout=60)
     parted.stop().wait(60)
     parted.wait(timeout=60)
-    assert 5 in parted.steps
-    _forget_after(parted, 5)
+    assert 7 in parted.steps
+    _forget_after(parted, 7)
     parted.close()
     again = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="parted", resume=True)
     again.wait(timeout=60)
