@@ -49,7 +49,7 @@ def test_a_function_is_found_by_its_name(
         ("rewards: [brevity, brevity]", "body line 2: rewards: brevity is there twice"),
         ("rewards: {brevity: heavy}", "reward_weights"),
         ("rewards: nobody@best", "nobody"),
-        ("rewards: brevity\nbatch_size: 12", "body line 3: batch_size 12 x 2 micro-batches are 24 answers"),
+        ("rewards: brevity\nbatch_size: 6", "body line 3: batch_size 6 x 2 micro-batches are 12 answers"),
         (
             "rewards: brevity\nnum_generations: 1",
             "body line 3: num_generations = 1: should be greater than or equal to 2",
