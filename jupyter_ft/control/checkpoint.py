@@ -23,8 +23,8 @@ from ..weights import put_weights, read_weights, write_weights
 from .ahead import masks_of
 from .lease import Streams
 from .port import Port
+from .schedule import WARMUP
 
-WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
 _MASKS = "masks"
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from ..hyperparameters import AnySchedule
 
+WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
+
 Curve = Callable[[float], float]
 """The height of a schedule by the share of the decay that is done, from 0 to 1."""
 _SHAPES: dict[AnySchedule, Curve] = {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..control.checkpoint import WARMUP
+from ..control.schedule import WARMUP
 from ..data import Examples
 from ..errors import CheckpointError, RecipeError
 from ..event_log import EventLog
