@@ -108,9 +108,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     """Put a verified checkpoint into a trainer that is about to begin."""
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     trainer = port.trainer
-    joined = port.hooks.joined(state["cursor"]["rows"] - port.cursor.rows)
-    if joined:
-        port.extend(joined)
+    port.have_rows(state["cursor"]["rows"])
     if state["cursor"]["rows"] != port.cursor.rows:
         raise CheckpointError(f"the run had {state['cursor']['rows']} rows, now there are {port.cursor.rows}")
     if state["dtype"] != str(next(trainer.model.parameters()).dtype):

@@ -169,6 +169,7 @@ class LiveEdits:
         scheduler, groups = self._trainer.lr_scheduler, self._trainer.optimizer.param_groups
         if self.anchor is None:
             shape, warmup, total = self.plain
+            scheduler.base_lrs = [group["initial_lr"] for group in groups]  # taken back to before there was an anchor
             scheduler.lr_lambdas = [hf_lambda(shape, warmup, total, self._trainer.args)] * len(groups)
         else:
             if not self._ratios:

@@ -223,6 +223,16 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._loader.batch_sampler.sampler.data_source = self._rows_now
         self.cursor.rows = len(self._rows_now)
 
+    def have_rows(self, count: int) -> None:
+        """Have the rows that a checkpoint was written with: the trainer's own, and the first of those that joined."""
+        if count == self.cursor.rows or count < self._own_rows:
+            return
+        self._rows_now, self.cursor.rows = None, self._own_rows
+        self._loader.batch_sampler.sampler.data_source = self._dataset
+        joined = self.hooks.joined(count - self._own_rows)
+        if joined:
+            self.extend(joined)
+
     @property
     def _dataset(self) -> Any:
         return self._loader.dataset if self._rows_now is None else self._rows_now

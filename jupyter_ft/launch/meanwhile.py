@@ -23,6 +23,7 @@ from ..recipe import Recipe
 
 Row = dict[str, Any]
 Render = Callable[[Examples], Sequence[Any]]
+JOINED = "joined.jsonl"
 JOINS = ("dpo", "reward")
 """The methods whose runs others' judgements may join: rows of pairs, each for itself."""
 
@@ -43,7 +44,7 @@ class Meanwhile:
     ) -> None:
         self._recipe, self._examples, self._log, self._render = recipe, examples, log, render
         self._sources = (recipe.data, f"feedback:{folder}")
-        self._file = folder / "data" / "joined.jsonl"
+        self._file = folder / "data" / JOINED
         self._begun = self._read()
 
     @classmethod

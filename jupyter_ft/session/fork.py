@@ -21,6 +21,7 @@ from ..data import Examples
 from ..errors import CheckpointError, RecipeError
 from ..event_log import EventLog
 from ..hyperparameters import Hyperparameters
+from ..launch.meanwhile import JOINED
 from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift, parse_recipe
 from ..runs import STATE, RunFolder, check_name
@@ -139,8 +140,9 @@ def _take_along(branch: Branch, folder: RunFolder) -> None:
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
     if branch.step not in kept:
         places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
-    judges = (branch.folder.path / "rewards", folder.path / "rewards")
-    for there, here in [*places, judges, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
+    for name in ("rewards", f"data/{JOINED}"):
+        places.append((branch.folder.path / name, folder.path / name))
+    for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
         if there.is_dir():
             here.parent.mkdir(exist_ok=True)
             shutil.copytree(there, here, copy_function=_link)

@@ -262,7 +262,7 @@ def test_prompts_from_a_file_a_list_or_other_judgements(over: Any, tmp_path: Pat
         ({"prompts": ["Hello", " "]}, DataError, "prompt 2: no prompt"),
         ({"prompts": [{"a": "x", "b": "y"}]}, DataError, "no column is called prompt"),
         ({"at": "live,base,3"}, RecipeError, "compares two weights"),
-        ({"at": "live,77"}, AddressError, "no checkpoint of step 77"),
+        ({"at": "live,77"}, AddressError, "step 77 is not kept"),
         ({"at": "live,nobody@3"}, AddressError, "nobody"),
         ({"warmth": 2}, RecipeError, "unknown setting 'warmth'"),
     ],

@@ -116,3 +116,22 @@ def test_killed_before_they_came_it_is_given_the_same_again(begun: Any, monkeypa
     assert found[0][: EPOCH + 8] == whole[0][: EPOCH + 8]
     assert session.total_steps == EPOCH + 8 + 8
     assert [said.partition(" from")[0] for said in _joins(session)][-1] == "1 pair judged meanwhile joins at epoch 3,"
+
+
+@pytest.mark.slow
+def test_taken_back_and_forked_it_has_the_rows_of_that_step(begun: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jupyter_ft import runs
+
+    monkeypatch.setattr(runs, "KEEP", 10**6)
+    session = begun("whole", checkpoint_steps=2)
+    _judge(jupyter_ft.sessions["support"], *TRAIN[12:15])
+    session.resume()
+    whole = finish(session)
+    forked = session.fork("forked", at=EPOCH + 2)  # after they came
+    assert finish(forked)[1] == whole[1]
+    session = begun("back", checkpoint_steps=2)
+    _judge(jupyter_ft.sessions["support"], *TRAIN[12:15])
+    session.resume()
+    session.wait(step=EPOCH + 4, timeout=120)
+    session.rewind(EPOCH - 2).wait(120)  # before they came
+    assert finish(session) == whole
