@@ -1,0 +1,53 @@
+"""The example notebooks, executed as they are: what each of them shows is so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from .sets import NEWEST, write_spec
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Execute = Callable[[str, str], Any]
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
+    """Execute a notebook in a copy of `examples/`; gives what an expression is at its end, as JSON has it."""
+    name = write_spec(NEWEST, tmp_path / "jupyter")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.delenv("JUPYTER_FT_RUNS", raising=False)
+    folder = tmp_path / "examples"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("runs", "*.executed.ipynb", ".*"))
+
+    def run(notebook: str, expression: str) -> Any:
+        read = nbformat.read(folder / notebook, as_version=4)
+        assert not [cell for cell in read.cells if cell.get("outputs")], "it is committed without outputs"
+        read.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({expression}))"))
+        client = NotebookClient(read, timeout=1100, kernel_name=name, resources={"metadata": {"path": str(folder)}})
+        client.execute()
+        return json.loads(read.cells[-1].outputs[0]["text"])
+
+    return run
+
+
+def test_sentiment_beats_tfidf_on_the_same_reviews(execute: Execute) -> None:
+    found = execute(
+        "sentiment.ipynb", "[accuracy, [against(smollm, same), against(smollm, everything)], last.confusion.counts]"
+    )
+    (majority, same, everything, ours), verdicts, counts = [*found[0].values()], *found[1:]
+    assert counts[0][0] + counts[1][1] == round(300 * ours)
+    assert sum(map(sum, counts)) == 300
+    assert majority < 0.6 < same < everything
+    assert ours > same + 0.1
+    assert verdicts[0].startswith("SmolLM2, 400 reviews wins against TF-IDF, 400 reviews by ")
+    assert ("wins against SmolLM2" in verdicts[1]) == (everything > ours)
