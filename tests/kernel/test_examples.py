@@ -34,7 +34,10 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
         assert not [cell for cell in read.cells if cell.get("outputs")], "it is committed without outputs"
         read.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({expression}))"))
         client = NotebookClient(read, timeout=1100, kernel_name=name, resources={"metadata": {"path": str(folder)}})
-        client.execute()
+        try:
+            client.execute()
+        finally:
+            nbformat.write(read, folder / "executed.ipynb")  # to be looked at
         return json.loads(read.cells[-1].outputs[0]["text"])
 
     return run
@@ -51,3 +54,29 @@ def test_sentiment_beats_tfidf_on_the_same_reviews(execute: Execute) -> None:
     assert ours > same + 0.1
     assert verdicts[0].startswith("SmolLM2, 400 reviews wins against TF-IDF, 400 reviews by ")
     assert ("wins against SmolLM2" in verdicts[1]) == (everything > ours)
+
+
+def test_question_answering_gains_form_and_reading(execute: Execute) -> None:
+    found = execute(
+        "question_answering.ipynb",
+        "[replies.groupby('at')[['exact match', 'token F1', 'contained']].mean().to_dict(), len(test)]",
+    )
+    means, questions = found
+    assert questions == 30
+    assert means["exact match"]["live"] >= means["exact match"]["base"] + 0.3
+    assert means["token F1"]["live"] >= means["token F1"]["base"] + 0.2
+
+
+def test_triage_tells_recall_calibration_and_costs(execute: Execute) -> None:
+    found = execute(
+        "medical_triage.ipynb",
+        "[float((said == true).mean()), float((true == 'routine').mean()), counts.to_numpy().sum().item(), len(test),"
+        " float(chosen), [float(surprise(t, half[True])) for t in (1.0, temperature)],"
+        " [float(outcome(t, half[True])['cost']) for t in (0.5, chosen)]]",
+    )
+    accuracy, majority, counted, messages, chosen, (loss, scaled), (even, cheapest) = found
+    assert counted == messages > 200
+    assert accuracy > majority + 0.15
+    assert scaled <= loss
+    assert 0 < chosen < 0.9
+    assert cheapest <= even
