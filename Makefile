@@ -80,11 +80,15 @@ lint: $(VENV)/installed $(PANEL)
 	$(BIN)/lint-imports
 	cd labextension && $(RUN) npm run --silent check
 
+# a process a core, four at most, each with one thread: those of two would wait for each other
+ABREAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(ABREAST) -m "not slow"
 
 test: env lint
-	$(BIN)/python -m pytest -q
+	$(ABREAST) --ignore tests/kernel --ignore tests/lab
+	$(BIN)/python -m pytest -q tests/kernel tests/lab
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench

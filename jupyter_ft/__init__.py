@@ -12,6 +12,7 @@ from ._version import __version__
 from .errors import FineTuneError
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
+from .session.race import Race, race
 from .ui import views as _views
 from .ui.preview import preview
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FineTuneError",
+    "Race",
     "Receipt",
     "Reply",
     "Session",
@@ -28,6 +30,7 @@ __all__ = [
     "finetune",
     "open",
     "preview",
+    "race",
     "sessions",
 ]
 

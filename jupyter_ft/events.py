@@ -10,10 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .messages import CheckpointSaved, EvalDone, Event, Health, Logged, StepRefused
+from .messages import CheckpointSaved, EvalDone, Event, Health, Logged, SnapshotSaved, StepRefused
 
 Kind = TypeVar("Kind", bound=Event)
-CROWDS = (EvalDone, StepRefused, Health, Logged, CheckpointSaved)
+CROWDS = (EvalDone, StepRefused, Health, Logged, CheckpointSaved, SnapshotSaved)
 NEWEST = 1000  # of a kind, kept as they are; of the older ones as many at most
 
 

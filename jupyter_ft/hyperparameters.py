@@ -71,7 +71,13 @@ class Hyperparameters(Part):
         description="Steps between checkpoints; none: every 60 s or 10 % of the run, whichever is first",
         json_schema_extra=_live("steps"),
     )
-
+    snapshot_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between snapshots of the adapter, to be visited; none: about 50 in the run",
+        json_schema_extra=_live("steps"),
+    )
     eval_steps: int | None = Field(
         None,
         ge=1,

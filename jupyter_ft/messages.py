@@ -71,6 +71,14 @@ class Save(_Said):
     id: str = Field(default_factory=_new_id)
 
 
+class Rewind(_Said):
+    """Take back the steps after `step`, which has a checkpoint, and go on from there."""
+
+    kind: Literal["rewind"] = "rewind"
+    id: str = Field(default_factory=_new_id)
+    step: int = Field(ge=1)
+
+
 class Ask(_Said):
     """Put a conversation to the weights at `at`: `live`, `base`, or a step; answered when the reply is whole.
 
@@ -98,8 +106,8 @@ class Hush(_Said):
     target: str
 
 
-Command = Set | Pause | Resume | Stop | Save | Ask | Hush
-ForTrainer = Set | Pause | Resume | Stop | Save
+Command = Set | Pause | Resume | Stop | Save | Rewind | Ask | Hush
+ForTrainer = Set | Pause | Resume | Stop | Save | Rewind
 """Commands that the training thread obeys between two steps."""
 ForChat = Ask | Hush
 """Commands that the chat thread obeys."""
@@ -243,14 +251,16 @@ class ChatWaits(_Event):
 
 
 class Resumed(_Event):
-    """A new process goes on from the checkpoint at `step`; later steps of the log did not count.
+    """The run goes on from the checkpoint at `step`; later steps of the log did not count.
 
-    `ahead` are the commands that were in force for the next step already when the checkpoint was written.
+    In a new process, or (`rewound`) because a person took them back, and the edits made in them too. `ahead` are the
+    commands that were in force for the next step already when the checkpoint was written.
     """
 
     kind: Literal["resumed"] = "resumed"
     step: int
     ahead: list[str] = Field(default_factory=list)
+    rewound: bool = False
 
 
 class Applied(_Event):
@@ -275,7 +285,7 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder; `kept` are the steps that have one now (None: not told)."""
+    """A complete checkpoint is published in the run folder; `kept`: those with weights now (None: not told)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -283,6 +293,16 @@ class CheckpointSaved(_Event):
     bytes: int
     seconds: float
     kept: list[int] | None = None
+
+
+class SnapshotSaved(_Event):
+    """The adapter of this step is kept, to be visited; `kept` are the steps whose weights are kept now."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    step: int
+    bytes: int
+    seconds: float
+    kept: list[int]
 
 
 class SaveFailed(_Event):
@@ -370,6 +390,7 @@ Event = (
     | Applied
     | Refused
     | CheckpointSaved
+    | SnapshotSaved
     | SaveFailed
     | Logged
     | Crashed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -47,6 +48,7 @@ class Recipe(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
     packing: bool = Field(False, description="Put several short rows into one, each attending to itself alone")
+    disk_budget: int = Field(2 * 10**9, ge=1, description="Bytes that its snapshots may take: 2 GB, 500 MB or a number")
     loss_head: Literal["auto", "trl"] = Field(
         "auto", description="auto: score the trained tokens alone where that is faster; trl: as TRL does"
     )
@@ -69,6 +71,14 @@ class Recipe(Part):
         if wrong:
             raise ValueError("a share like 0.1 or 10%, a number of rows, or a file")
         return value
+
+    @field_validator("disk_budget", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> object:
+        match = re.fullmatch(r"\s*([\d.]+)\s*([kMGT]?)i?B?\s*", value) if isinstance(value, str) else None
+        if match is None and not isinstance(value, int):
+            raise ValueError("a size like 2 GB or 500 MB")
+        return round(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else value
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -128,6 +138,8 @@ _SESSIONS_OWN = {
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
+SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
+"""Fixed settings that weights of another value do not fit into: a fork cannot change them."""
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
     "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
@@ -253,7 +265,8 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
         name = ALIASES.get(key, key)
         if name not in live:
             if name.partition(".")[0] in FIXED_NAMES:
-                raise RecipeError(f"'{name}' is fixed once a run has started; start a new run with the new value")
+                how = "start a new run with it" if name.partition(".")[0] in SHAPE else f"%ft fork has it: {key}=…"
+                raise RecipeError(f"'{name}' is fixed once a run has started; {how}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)
     try:

@@ -2,6 +2,7 @@
 
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
+                snapshots/step-000044/   the adapter alone, to be visited again
                 start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 
@@ -136,7 +137,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what processes that were killed while saving left behind."""
-        for left in (self.path / "checkpoints").glob(".*-????????"):
+        for left in self.path.glob("*s/.*-????????"):  # of checkpoints and snapshots
             shutil.rmtree(left, ignore_errors=True)
 
     def holder(self) -> int | None:
@@ -162,14 +163,33 @@ class RunFolder:
 
     def checkpoints(self) -> list[int]:
         """The steps with a published checkpoint, in order (not verified)."""
-        found = (_STEP.fullmatch(p.name) for p in (self.path / "checkpoints").glob("step-*"))
-        return sorted(int(match[1]) for match in found if match)
+        return _steps_in(self.path / "checkpoints")
+
+    def snapshot(self, step: int) -> Path:
+        """Where the snapshot of `step` is, or would be: no optimizer, no random streams."""
+        return self.path / "snapshots" / f"step-{step:06d}"
+
+    def snapshots(self) -> list[int]:
+        """The steps with a snapshot, in order (not verified)."""
+        return _steps_in(self.path / "snapshots")
+
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept, in order (not verified)."""
+        return sorted({*self.checkpoints(), *self.snapshots()})
 
     def visit(self, step: int) -> Path:
+        """The folder with the weights of `step`, verified; `CheckpointError` where there are none, with the nearest."""
+        if step in self.checkpoints() or step not in self.snapshots():
+            return self.resumable(step)
+        verify(self.snapshot(step))
+        return self.snapshot(step)
+
+    def resumable(self, step: int) -> Path:
         """The folder of the checkpoint at `step`, verified; `CheckpointError` where there is none."""
         if step not in self.checkpoints():
-            kept = ", ".join(map(str, self.checkpoints())) or "none"
-            raise CheckpointError(f"run '{self.name}' has no weights of step {step}; there are: {kept}")
+            raise CheckpointError(
+                f"run '{self.name}' has no weights of step {step}; there are: {listed(self.visitable(), step)}"
+            )
         verify(self.checkpoint(step))
         return self.checkpoint(step)
 
@@ -179,7 +199,17 @@ class RunFolder:
         Older checkpoints beyond `KEEP`, but the `pinned` ones, are removed afterwards. Raises `OSError` where the disk
         refuses; nothing is published then, and what was there stays.
         """
-        final = self.checkpoint(step)
+        final, size = self._publish(self.checkpoint(step), step, write)
+        for old in self.checkpoints()[:-KEEP]:
+            if old != step and old not in pinned:
+                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
+        return final, size
+
+    def keep(self, step: int, write: Callable[[Path], None]) -> int:
+        """As `publish`, a snapshot: its size in bytes. None is removed."""
+        return self._publish(self.snapshot(step), step, write)[1]
+
+    def _publish(self, final: Path, step: int, write: Callable[[Path], None]) -> tuple[Path, int]:
         staging = final.with_name(f".staging-{uuid.uuid4().hex[:8]}")
         staging.mkdir(parents=True)
         try:
@@ -193,9 +223,6 @@ class RunFolder:
             shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for old in self.checkpoints()[:-KEEP]:
-            if old != step and old not in pinned:
-                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
         return final, size
 
     def newest_good(self) -> tuple[int, Path, list[str]]:
@@ -214,10 +241,27 @@ class RunFolder:
         raise CheckpointError(f"run '{self.name}' has no checkpoint to go on from{why}")
 
     def drop_after(self, step: int) -> None:
-        """Remove checkpoints after `step`: they belong to steps that are taken back."""
-        for later in self.checkpoints():
-            if later > step:
-                shutil.rmtree(self.checkpoint(later), ignore_errors=True)
+        """Remove checkpoints and snapshots after `step`: they belong to steps that are taken back."""
+        for folder in [*map(self.checkpoint, self.checkpoints()), *map(self.snapshot, self.snapshots())]:
+            if _step_of(folder) > step:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step_of(folder: Path) -> int:
+    match = _STEP.fullmatch(folder.name)
+    return int(match[1]) if match else -1
+
+
+def _steps_in(folder: Path) -> list[int]:
+    return sorted(step for step in map(_step_of, folder.glob("step-*")) if step >= 0)
+
+
+def listed(steps: list[int], near: int) -> str:
+    """The steps for an error's line: of many, those nearest to `near`."""
+    if not steps:
+        return "none"
+    nearest = sorted(sorted(steps, key=lambda step: abs(step - near))[:12])
+    return ", ".join(map(str, nearest)) + (f" (and {len(steps) - 12} more)" if len(steps) > 12 else "")
 
 
 def copy_weights(checkpoint: Path, folder: Path) -> None:

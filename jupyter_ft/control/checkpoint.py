@@ -17,12 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError
-from ..messages import Applied, Refused, Set
+from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
 from .cursor import RowCursor
 from .lease import Streams
 from .port import Port
+
+WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
@@ -43,13 +45,8 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     except SafetensorError as error:
         raise OSError(str(error)) from error
     scaler = getattr(port.trainer.accelerator, "scaler", None)
-    state = {
-        "step": port.step,
-        "max_steps": int(port.trainer.state.max_steps),
-        "edits": port.edits.state(),
-        "evaluation": port.evaluation.state(),
+    state = place_of(port) | {
         "cursor": port.cursor.state(),
-        "dtype": str(next(port.trainer.model.parameters()).dtype),
         "ahead": port.obedience.ahead,
         "scheduled": [edit.model_dump(mode="json") for edit in port.obedience.scheduled],
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
@@ -57,7 +54,29 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "python": streams.python,
         "own": port.own_state(),
     }
-    (folder / STATE).write_text(json.dumps(state, default=_plain), encoding="utf-8")
+    (folder / STATE).write_text(as_json(state), encoding="utf-8")
+
+
+def place_of(port: Port) -> dict[str, Any]:
+    """Where the run is, without the optimizer and the random streams: enough to go on from with fresh ones.
+
+    The order of the rows is left out as well: the sampler gives it again.
+    """
+    return {
+        "step": port.step,
+        "max_steps": int(port.trainer.state.max_steps),
+        "edits": port.edits.state(),
+        "evaluation": port.evaluation.state(),
+        "cursor": port.cursor.state() | {"order": None},
+        "dtype": str(next(port.trainer.model.parameters()).dtype),
+        "ahead": [],
+        "scheduled": [],
+    }
+
+
+def as_json(state: dict[str, Any]) -> str:
+    """The state as text."""
+    return json.dumps(state, default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -82,14 +101,8 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
         )
     device = str(trainer.args.device)
     put_weights(trainer.model, read_weights(folder, device))
-    slots: dict[int, dict[str, Any]] = {}
-    for name, value in [*load_file(folder / OPTIMIZER).items(), *state["optimizer"]["plain"].items()]:
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = value
-    groups = [_as_group(group) for group in state["optimizer"]["groups"]]
-    trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    if state["scaler"] is not None and trainer.accelerator.scaler is not None:
-        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+    if "optimizer" in state:
+        _restore_optimizer(trainer, state, load_file(folder / OPTIMIZER))
     fresh = RowCursor.from_state(state["cursor"])
     port.cursor.__dict__.update(fresh.__dict__)
     trainer.state.global_step, trainer.state.max_steps = state["step"], state["max_steps"]
@@ -100,23 +113,50 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     port.restore_own(state.get("own") or {})
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
-    refused = [edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)]
-    schedule_again(port, [edit for edit in edits if edit.id not in refused])
-    port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+    gone = _taken_back(port) | {edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)}
+    schedule_again(port, [edit for edit in edits if edit.id not in gone])
+    if "optimizer" in state:
+        port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+    else:
+        port.edits.warm_up(WARMUP)
+
+
+def _restore_optimizer(trainer: Any, state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in [*tensors.items(), *state["optimizer"]["plain"].items()]:
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = value
+    groups = [_as_group(group) for group in state["optimizer"]["groups"]]
+    trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    if state["scaler"] is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:
     """Have the edits that were made after the step of the port made again, each at its step, then the `waiting` ones.
 
-    In the order of the log: of two edits at one step the later counts.
+    In the order of the log: of two edits at one step the later counts. Those that a person took back are not made.
     """
     edits: dict[str, Set] = {}
+    gone = _taken_back(port)
     for event in port.log.read(steps="none")[0].events:
-        if isinstance(event, Applied) and event.changes and event.step > port.step:
+        if isinstance(event, Applied) and event.changes and event.step > port.step and event.command not in gone:
             changes = {name: new for name, (_, new) in event.changes.items()}
             edits[event.command] = Set(id=event.command, changes=changes, step=event.step)
     edits |= {edit.id: edit for edit in waiting if edit.id not in edits}
     port.obedience.scheduled = [edit for edit in edits.values() if edit.id not in port.obedience.ahead]
+
+
+def _taken_back(port: Port) -> set[str]:
+    """The edits that a person has taken back together with the steps that they were made at."""
+    made: dict[str, int] = {}
+    gone: set[str] = set()
+    for event in port.log.read(steps="none")[0].events:
+        if isinstance(event, Applied) and event.changes:
+            made[event.command] = event.step
+        elif isinstance(event, Resumed) and event.rewound:
+            gone |= {command for command, step in made.items() if step > event.step and command not in event.ahead}
+    return gone
 
 
 def _as_group(group: dict[str, Any]) -> dict[str, Any]:

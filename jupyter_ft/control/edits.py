@@ -44,6 +44,7 @@ class LiveEdits:
         self.anchor: Anchor | None = None
         self.plain: tuple[AnySchedule, int, int]  # shape, warm-up, total: in force until there is an anchor
         self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))
+        self.warm: tuple[int, int] | None = None  # from which step on, and how many: a fresh optimizer in mid-run
         self._ratios: list[float] = []
 
     # --- how long the run is ---
@@ -118,6 +119,8 @@ class LiveEdits:
         at, warmup = self._trainer.lr_scheduler.last_epoch, self.plain[1]
         if "learning_rate" in names or (_touches(names) and (self.anchor is not None or at >= warmup)):
             rate = self.now.learning_rate if "learning_rate" in names else self.current_rate()
+            if "learning_rate" in names:
+                self.warm = None  # the rate that was asked for is the one to use
             self.anchor = Anchor(self.now.schedule, at, total, self._progress(), rate, self._own())
             self.install()
         elif _touches(names):  # still warming up, at the rate that was asked: only what comes after it changes
@@ -141,6 +144,11 @@ class LiveEdits:
         """The learning rate of the next step."""
         return float(self._trainer.optimizer.param_groups[0]["lr"])
 
+    def warm_up(self, steps: int) -> None:
+        """Let the learning rate rise over the coming `steps` steps: the optimizer has seen no gradient yet."""
+        self.warm = (int(self._trainer.lr_scheduler.last_epoch), steps)
+        self.install()
+
     def install(self) -> None:
         """Put the schedule in force into the trainer's scheduler (a `LambdaLR`), for the next step on."""
         scheduler, groups = self._trainer.lr_scheduler, self._trainer.optimizer.param_groups
@@ -153,6 +161,8 @@ class LiveEdits:
                 self._ratios = [group["initial_lr"] / first if first else 1.0 for group in groups]
             scheduler.base_lrs = list(self._ratios)  # 1.0 for one group: the rate reaches the optimizer to the bit
             scheduler.lr_lambdas = [self.anchor.at] * len(groups)
+        if self.warm is not None:
+            scheduler.lr_lambdas = [_warming(f, *self.warm) for f in scheduler.lr_lambdas]
         rates = [b * f(scheduler.last_epoch) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
@@ -166,6 +176,7 @@ class LiveEdits:
             "hyperparameters": self.now.model_dump(mode="json"),
             "anchor": self.anchor.state() if self.anchor else None,
             "plain": list(self.plain),
+            "warm": list(self.warm) if self.warm else None,
             "last_epoch": self._trainer.lr_scheduler.last_epoch,
             "step_count": self._trainer.lr_scheduler._step_count,
         }
@@ -175,6 +186,7 @@ class LiveEdits:
         self.now = type(self.now).model_validate(state["hyperparameters"])
         shape, warmup, total = state["plain"]
         self.plain = (shape, int(warmup), int(total))
+        self.warm = tuple(state["warm"]) if state.get("warm") else None
         self.anchor = Anchor(**state["anchor"], own=self._own()) if state["anchor"] else None
         scheduler = self._trainer.lr_scheduler
         scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["step_count"]
@@ -183,6 +195,11 @@ class LiveEdits:
             self._edit_adapter(("alpha", "dropout"))
         self._edit_own(self._setters)
         self.install()
+
+
+def _warming(multiplier: Callable[[float], float], since: int, steps: int) -> Callable[[float], float]:
+    """`multiplier`, rising to its own over `steps` steps after `since`."""
+    return lambda at: multiplier(at) * min(1.0, (at - since + 1) / (steps + 1))
 
 
 def _touches(names: list[str]) -> bool:

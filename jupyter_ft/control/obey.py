@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RecipeError
-from ..messages import Applied, ForTrainer, Pause, Refused, Resume, Save, Set, StateChanged, Stop
+from ..errors import CheckpointError, RecipeError
+from ..messages import Applied, ForTrainer, Pause, Refused, Resume, Rewind, Save, Set, StateChanged, Stop
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Obedience:
             Resume: self._resume,
             Stop: self._stop,
             Save: self._save,
+            Rewind: self._rewind,
         }
 
     def at_boundary(self) -> bool:
@@ -142,6 +143,18 @@ class Obedience:
             self._refuse(command, f"the checkpoint could not be written: {error}")
             return
         self._apply(command, self._port.step)
+
+    def _rewind(self, command: Rewind) -> None:
+        waiting = self.scheduled  # what the checkpoint knew of is answered since, or waits still
+        try:
+            self._port.hooks.rewind(command.step)
+        except CheckpointError as error:
+            self._refuse(command, str(error))
+            return
+        self.scheduled = [edit for edit in waiting if self._port.log.answer(edit.id) is None]
+        self._apply(command, self._port.step)
+        if not self.paused:
+            self._said("running")
 
     # --- answers ---
 

@@ -44,14 +44,15 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
-    `speak(step)` answers questions with the live model; the turn is given up meanwhile. `name` is the run's, for
-    advice; `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0);
-    `live` says what a change of a method's own field means to its trainer.
+    `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
+    given up meanwhile. `name` is the run's, for advice; `behind(row)` are the rows as the user counts them (from 1)
+    that are in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
     """
 
     publish: Callable[[int], None]
     save: Callable[[int], None]
     restore: Callable[[Port], None] | None = None
+    rewind: Callable[[int], None] = lambda step: None
     speak: Callable[[int], None] = lambda step: None
     name: str = "run"
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
@@ -133,6 +134,11 @@ class Port(TrainerCallback):  # type: ignore[misc]
             changed = self.watch.look(self.log)
             self._tell(self.watch.go_on() or changed)  # a person has seen the red, and wants it to go on
         self._said_running()
+
+    def begin_again(self) -> None:
+        """Forget what was seen of the steps that are taken back."""
+        self.watch = Watch(self.hooks.name)
+        self.last_save = (self.step, time.monotonic())
 
     def _said_running(self) -> None:
         self.log.append(StateChanged(state="running", step=self.step, total_steps=int(self.trainer.state.max_steps)))

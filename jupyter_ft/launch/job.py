@@ -31,6 +31,7 @@ from ..messages import (
     Progress,
     Refused,
     Resume,
+    Rewind,
     Save,
     Set,
     StateChanged,
@@ -222,6 +223,9 @@ class Job:
                 self.log.append(
                     Refused(command=command.id, verb="pause", step=freed.step, reason="it is paused already")
                 )
+            elif isinstance(command, Rewind):
+                reason = "its memory is given back; resume it first"
+                self.log.append(Refused(command=command.id, verb="rewind", step=freed.step, reason=reason))
             else:
                 self.inbox.put_back([*held, *waiting])
                 return self._go_on(command) if isinstance(command, Resume) else self._stop_freed(command, freed)

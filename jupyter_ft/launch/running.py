@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,11 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..control.checkpoint import restore_checkpoint, schedule_again, write_checkpoint
+from peft import PeftModel
+
+from ..control.checkpoint import as_json, place_of, restore_checkpoint, schedule_again, write_checkpoint
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
 from ..control.port import Hooks, Port
+from ..errors import CheckpointError
 from ..event_log import EventLog
 from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
 from ..models import draws_randomness
@@ -22,6 +26,7 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
+from .snapshots import MOST, Snapshots
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Running:
     ) -> None:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
+        self.snapshots = Snapshots(folder, log, recipe.disk_budget)
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
@@ -66,8 +72,10 @@ class Running:
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port.edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
+            self._snapshot(port, step)
 
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
+        hooks.rewind = lambda step: self._rewind(port, step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
@@ -82,6 +90,7 @@ class Running:
             port.obedience.refuse_rest(f"the run failed: {one_line(error)}")
             raise
         finally:
+            self.snapshots.finish()
             turn.give()
             if sys.exc_info()[0] is not None:
                 self.twin.retire()
@@ -111,6 +120,24 @@ class Running:
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=resume, verb="resume", step=step, total_steps=total))
 
+    def _rewind(self, port: Port, step: int) -> None:
+        """Put the checkpoint of `step` back, at a boundary. `CheckpointError` where it is not there, or damaged."""
+        if step >= port.step:
+            raise CheckpointError(f"step {step} is not behind: the run is at step {port.step}")
+        restore_checkpoint(port, self.folder.resumable(step))
+        self.snapshots.finish()
+        self.folder.drop_after(step)
+        port.begin_again()
+        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
+        self.twin.publish(step, trained_tensors(self.trainer.model), port.edits.now.alpha)
+
+    def _snapshot(self, port: Port, step: int) -> None:
+        model = self.trainer.model
+        if isinstance(model, PeftModel) and not port.watch.suspicious:
+            total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
+            every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
+            self.snapshots.if_due(step, every, model, pinned=pinned, place=lambda: as_json(place_of(port)))
+
     def _save(self, port: Port, step: int) -> None:
         began = time.perf_counter()
         port.last_save = (step, time.monotonic())
@@ -121,7 +148,7 @@ class Running:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
         seconds = time.perf_counter() - began
-        kept = self.folder.checkpoints()
+        kept = self.folder.visitable()
         self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds, kept=kept))
 
     def _finish(self, port: Port) -> StateChanged:

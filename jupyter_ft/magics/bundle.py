@@ -33,6 +33,7 @@ from jupyter_ft.messages import (
     ReplyDone,
     Resumed,
     SaveFailed,
+    SnapshotSaved,
     StateChanged,
     StepDone,
     StepRefused,
@@ -46,7 +47,7 @@ from jupyter_ft.ui.report import without_secrets
 LEFT_OUT = "(left out)"
 KEPT = (
     *(StateChanged, DataReady, StepDone, StepRefused, EvalDone, Health, MemoryShort, ChatWaits, Resumed),
-    *(Applied, Refused, CheckpointSaved, SaveFailed, Logged, Crashed),
+    *(Applied, Refused, CheckpointSaved, SnapshotSaved, SaveFailed, Logged, Crashed),
 )
 """What is kept of a log; an event of another kind is not, whatever it will be."""
 _TEXTS = ("system", "probes")  # of a recipe

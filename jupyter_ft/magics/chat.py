@@ -129,7 +129,8 @@ def addresses(shell: Any, line: Line) -> list[tuple[Session, str]]:
     ats = [part.strip() for part in line.options.get("--at", "").split(",") if part.strip()]
     for text in [part.strip() for part in wanted.split(",") if part.strip()] or [""]:
         outer = parse_address(text) if text else None
-        session = session_of(shell, outer.session if outer is not None else None)
+        beside = found[0][0] if found and outer is not None and outer.session is None else None  # `a@40,b,base`
+        session = beside or session_of(shell, outer.session if outer is not None else None)
         stepped = outer is not None and ("@" in text or outer.session is None)
         if stepped and ats:
             raise AddressError(

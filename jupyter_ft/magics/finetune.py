@@ -12,7 +12,9 @@ from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
+from jupyter_ft.session.race import Race, plans_of, start_race, variants_of
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.ui.race import race_html, race_text, show_race
 from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.views import panel_of
@@ -48,6 +50,7 @@ GRAMMAR = Grammar(
     words=(1, 1),
     pairs=True,
     keys=(
+        "race",
         *sorted(FIXED_NAMES - {"model", "data"}),
         *dict.fromkeys(field for live in METHODS.values() for field in live.model_fields),
         *ALIASES,
@@ -77,6 +80,9 @@ def run(shell: Any, first_line: str, text: str) -> None:
         variables = _variables(shell, name, line.options.get("--out"))
         if "--dry-run" in line.switches:
             refuse_live(name, replace="--replace" in line.switches)
+        if (race := race_in(asked)) is not None:
+            _run_race(shell, name, (model, data, asked, race), line, variables)
+            return
         resumed = name if "--resume" in line.switches else None
         with reading(place) as progress:
             planned = plan(model, data, asked, progress, to_start="--dry-run" not in line.switches, resume=resumed)
@@ -90,6 +96,45 @@ def run(shell: Any, first_line: str, text: str) -> None:
     for variable in variables:
         bind(shell, variable, session)
     _show_start(session, place, line.switches)
+
+
+def race_in(asked: dict[str, Any]) -> Any:
+    """What `race:` and `race.KEY:` say, taken out of the recipe; None where there is no race."""
+    race = asked.pop("race", None)
+    dotted = {key.removeprefix("race."): asked.pop(key) for key in list(asked) if key.startswith("race.")}
+    return {**(race or {}), **dotted} if dotted and isinstance(race, Mapping | None) else race
+
+
+def _run_race(
+    shell: Any, name: str, what: tuple[Any, Any, dict[str, Any], Any], line: Line, variables: list[str]
+) -> None:
+    model, data, asked, race = what
+    place = Place.of(shell)
+    if "--resume" in line.switches:
+        raise RecipeError("--resume goes on with one run: %ft resume NAME-1, and so on")
+    with reading(place) as progress:
+        if "--dry-run" in line.switches:
+            plans = plans_of(model, data, asked, variants_of(race), progress)
+            for number, planned in enumerate(plans, 1):
+                say(_told(planned, f"{name}-{number}"))
+            return
+        started = start_race(model, data, name, race, asked, replace="--replace" in line.switches, progress=progress)
+    for variable in variables:
+        bind(shell, variable, started)
+    if not place.headless:
+        show_race(started)
+    if "--no-wait" not in line.switches and (place.headless or "--wait" in line.switches):
+        wait_for_race(started, place)
+
+
+def wait_for_race(race: Race, place: Place, step: int | None = None) -> None:
+    """Block until every run is over, or at `step`, and leave what came of it. Ctrl-C stops waiting, not the runs."""
+    try:
+        race.wait(step)
+    except KeyboardInterrupt:
+        say(f"no longer waiting: {len(race.live)} of {len(race)} runs are live; %ft wait {race.name}")
+        return
+    show_html(race_html(race), race_text(race), place)
 
 
 @contextmanager

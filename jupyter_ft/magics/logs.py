@@ -78,7 +78,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
     DataReady: lambda e: ("info", e.said),
     ChatWaits: lambda e: ("info", e.said),
     StateChanged: lambda e: ("info", e.state + (f": {e.note}" if e.note else f" at step {e.step}")),
-    Resumed: lambda e: ("info", f"goes on from the checkpoint of step {e.step}"),
+    Resumed: lambda e: ("info", f"{'taken back to' if e.rewound else 'goes on from'} the checkpoint of step {e.step}"),
     Applied: lambda e: ("info", f"{e.verb} applied at step {e.step}{': ' * bool(e.changes)}{change_text(e)}"),
     Refused: lambda e: ("warning", f"{e.verb} refused: {e.reason}"),
     EvalDone: lambda e: ("info", f"step {e.step}: held-out loss {_eval_loss(e)}; best is step {e.best_step}"),

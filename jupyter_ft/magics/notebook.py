@@ -22,6 +22,7 @@ from jupyter_ft.errors import DataError, FineTuneError, RecipeError, did_you_mea
 from jupyter_ft.messages import OVER
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.session import Session, sessions
+from jupyter_ft.session.race import Race
 
 
 @contextmanager
@@ -103,14 +104,14 @@ def check_free(shell: Any, variable: str, *, for_session: bool = True) -> None:
     if not variable.isidentifier() or keyword.iskeyword(variable):
         raise RecipeError(f"--out {variable[:60]}: cannot name a variable")
     held = shell.user_ns.get(variable)
-    if for_session and variable in shell.user_ns and not isinstance(held, Session):
+    if for_session and variable in shell.user_ns and not isinstance(held, Session | Race):
         raise RecipeError(
             f"the variable {variable} holds no session but a {type(held).__name__}, which is kept; "
             "choose another name, or bind another variable with --out VAR"
         )
     if for_session and variable not in shell.user_ns and hasattr(builtins, variable):
         raise RecipeError(f"{variable} is a name of Python's own; choose another, or bind a variable with --out VAR")
-    if not for_session and isinstance(held, Session):
+    if not for_session and isinstance(held, Session | Race):
         raise RecipeError(f"--out {variable}: it holds the session '{held.name}'; choose another variable")
 
 

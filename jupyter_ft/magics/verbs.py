@@ -12,13 +12,16 @@ from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
-from jupyter_ft.session import Receipt, Session, open_run, sessions
+from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
+from jupyter_ft.session.address import parse_address
+from jupyter_ft.session.race import is_race, race_of
+from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
 from . import data, doctor, logs
 from .finetune import GRAMMAR as FINETUNE
-from .finetune import show, wait
+from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
 from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
 
@@ -103,6 +106,9 @@ def _status(shell: Any, line: Line) -> None:
 
 
 def _show(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        show_race(race_of(line.words[0]))
+        return
     show(_named(shell, line), Place.of(shell))
 
 
@@ -117,6 +123,25 @@ def _open(shell: Any, line: Line) -> None:
     variable = line.options.get("--out", variable_of(session.name))
     check_free(shell, variable)
     bind(shell, variable, session)
+    show(session, Place.of(shell))
+
+
+def _rewind(shell: Any, line: Line) -> None:
+    address = parse_address(line.words[0])
+    session = session_of(shell, address.session)
+    step = session.best_step if address.at == "best" else address.at
+    if not isinstance(step, int):
+        raise RecipeError(f"'{line.words[0]}' names no step to go back to: write NAME@STEP or NAME@best")
+    receipt = session.rewind(step)
+    _answer(session, receipt, f"back to step {step}", lambda answer: f"{session.name} goes on from step {answer.step}")
+
+
+def _fork(shell: Any, line: Line) -> None:
+    address, name = line.words
+    variable = line.options.get("--out", variable_of(name))
+    check_free(shell, variable)
+    session = fork(address, name, line.pairs)
+    bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
     show(session, Place.of(shell))
 
 
@@ -154,6 +179,10 @@ def _where(session: Session) -> str:
 
 def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
+        if word == "stop" and line.words and is_race(line.words[0]):
+            race_of(line.words[0]).stop()
+            say(f"the runs of {line.words[0]} stop at their next step")
+            return
         session = _named(shell, line)
         given = {name: True for name, switch in switches.items() if switch in line.switches}
         receipt: Receipt = getattr(session, word)(**given)
@@ -163,6 +192,9 @@ def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]
 
 
 def _wait(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        wait_for_race(race_of(line.words[0]), Place.of(shell), line.whole_number("--step"))
+        return
     session, step, place = _named(shell, line), line.whole_number("--step"), Place.of(shell)
     there = step is not None and session.step >= step
     if session.state == "paused" and place.headless and not there:
@@ -175,6 +207,10 @@ def _wait(shell: Any, line: Line) -> None:
 
 
 def _close(shell: Any, line: Line) -> None:
+    if line.words and is_race(line.words[0]):
+        race_of(line.words[0]).close()
+        say(f"the {line.words[0]} runs are closed; their folders stay in {runs_root()}")
+        return
     session = _named(shell, line)
     if session.state not in OVER:
         say(f"{session.name} is {session.state}; stopping it first")
@@ -264,6 +300,23 @@ VERBS: dict[str, Verb] = {
             Option("--bundle", "also pack this, recipes and logs, without rows, prompts, replies, tokens", "FILE.zip"),
         ),
         words=(0, 0),
+    ),
+    "rewind": _verb(
+        "rewind ADDRESS",
+        "Take back the steps after a checkpoint (NAME@STEP, NAME@best), with their edits, and go on from there.",
+        _rewind,
+        words=(1, 1),
+        example="%ft rewind support@40",
+    ),
+    "fork": _verb(
+        "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",
+        "A new run that goes on from a checkpoint of another (NAME, NAME@best, NAME@STEP) with these settings.",
+        _fork,
+        options=(Option("--out", "the variable; else the new name", "VAR"),),
+        words=(2, 2),
+        pairs=True,
+        keys=FINETUNE.keys,
+        example="%ft fork support@40 calmer learning_rate=2e-5",
     ),
     "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -30,6 +30,7 @@ from ..messages import (
     Refused,
     Resume,
     Resumed,
+    Rewind,
     RunState,
     Save,
     Set,
@@ -42,6 +43,7 @@ from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
 from .talk import Talking
+from .travel import Travelling, ahead_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +64,7 @@ def _a_run_computes() -> bool:
     return any(session.state in ("loading", "running") for session in sessions.values())
 
 
-class Session(Talking):
+class Session(Talking, Travelling):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
     views: ClassVar[Views | None] = None
@@ -152,9 +154,9 @@ class Session(Talking):
         return self._health
 
     @property
-    def steps(self) -> list[int]:
-        """The steps with a checkpoint from which the run can be resumed."""
-        return self.run_folder.checkpoints()
+    def examples(self) -> Examples | None:
+        """Its rows, where they are at hand."""
+        return self._examples
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -219,7 +221,7 @@ class Session(Talking):
         elif isinstance(command, Ask | Hush):
             self._chat.put(command)
             self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
-        elif isinstance(command, Resume) and self.state in OVER:
+        elif isinstance(command, Resume | Rewind) and self.state in OVER:
             self._go_on(command)
         elif self._inbox is None or not self._inbox.put(command):
             reason = f"the run is {self.state}; nothing is left to {command.kind}"
@@ -311,11 +313,15 @@ class Session(Talking):
 
     # --- running ---
 
-    def launch(self, resume: str | None = None, room: int | None = None) -> None:
-        """Start the run in the background; `resume` is the id of the command that asked to go on, `room` `Job`'s."""
+    def launch(self, resume: str | None = None, room: int | None = None, first: Sequence[Set] = ()) -> None:
+        """Start the run in the background; `resume` is the id of the command that asked to go on, `room` `Job`'s.
+
+        The edits `first` are made before its first step.
+        """
         if self._examples is None:
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
+        inbox.put_back(first)
         examples = self._examples
         self._gate = self.views.cell_end() if self.views is not None else None
 
@@ -353,25 +359,30 @@ class Session(Talking):
         self.log.append(Crashed(step=self._step, error=reason, traceback=""))
         return StateChanged(state="failed", step=self._step, note=reason)
 
-    def _go_on(self, command: Resume) -> None:
+    def _go_on(self, command: Resume | Rewind) -> None:
         from .start import changed_versions, rows_of
 
         try:
-            if self.state == "finished":
+            if self.state == "finished" and isinstance(command, Resume):
                 raise RunFolderError(f"it is finished at step {self._step}; there is nothing to go on with")
             if self.recipe.method == "attached":
                 call = f"jupyter_ft.attach(trainer, name='{self.name}', resume=True)"
                 raise RunFolderError(f"it was attached: build the trainer again and call {call}")
-            if self.run_folder.checkpoints():
+            if isinstance(command, Rewind):
+                self.run_folder.resumable(command.step)
+            elif self.run_folder.checkpoints():
                 self.run_folder.newest_good()
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)
             self.run_folder.lock()
         except Exception as error:  # noqa: BLE001 - a resumption that cannot be is an answer
-            self.log.append(Refused(command=command.id, verb="resume", step=self._step, reason=str(error)))
+            self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=str(error)))
             return
         if changed:
             text = f"going on with other packages ({', '.join(changed)}): the last bits of the losses may differ"
             self.log.append(Logged(level="warning", text=text))
+        if isinstance(command, Rewind):
+            self.run_folder.drop_after(command.step)
+            self.log.append(Resumed(step=command.step, ahead=ahead_of(self.run_folder, command.step), rewound=True))
         self.launch(resume=command.id)

@@ -39,13 +39,13 @@ def plan(
     *,
     to_start: bool = True,
     resume: str | None = None,
+    examples: Examples | None = None,
 ) -> Plan:
     """What `finetune` would start, or (not `to_start`) what there is to look at.
 
-    `progress` is told how far the rows are.
-
-    `resume` is the name of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads
-    nothing, and leaves nothing behind where it is interrupted, but a checkpoint of a live parent.
+    `progress` is told how far the rows are. `examples` are the rows where they are read already; `resume` is the name
+    of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads nothing, and leaves nothing
+    behind where it is interrupted, but a checkpoint of a live parent.
     """
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
@@ -54,11 +54,12 @@ def plan(
     checked = parse_recipe({**recipe, "data": named if data is not None else ""})
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
-    if data is None:
+    if data is None and examples is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
-    examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
+    if examples is None:
+        examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now

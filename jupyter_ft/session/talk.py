@@ -11,6 +11,7 @@ from ..errors import AddressError, RecipeError
 from ..launch.thread import start
 from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
 from ..recipe import first_complaint
+from ..runs import listed
 from .address import parse_address
 from .answers import Receipt, Reply
 from .compare import Comparison, as_prompts
@@ -100,14 +101,12 @@ class Talking:
         if address.at in ("live", "last", "base"):
             return "base" if address.at == "base" else "live"
         step = self.best_step if address.at == "best" else int(address.at)
-        kept = self.run_folder.checkpoints()
+        kept = self.run_folder.visitable()
         if step is None:
             raise AddressError(f"'{self.name}' has no best step: nothing is held out, or not evaluated yet (held_out)")
         if step not in kept:
-            there = ", ".join(["live", "base", *map(str, kept)])
-            raise AddressError(
-                f"'{text}' cannot be talked to: there is no checkpoint of step {step}; here are: {there}"
-            )
+            there = f"live, base, {listed(kept, step)}" if kept else "live, base"
+            raise AddressError(f"'{text}' cannot be talked to: step {step} is not kept; here are: {there}")
         return str(step)
 
     @property

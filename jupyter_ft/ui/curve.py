@@ -33,15 +33,15 @@ def curve_svg(past: Past) -> str:
     x, y = steps["step"], steps["loss"]
     scored, losses = (np.asarray(part, dtype=float) for part in held_out(past))
     everything = np.concatenate([y, losses])
-    low, high = _bounds(everything[np.isfinite(everything)])
+    low, high = bounds(everything[np.isfinite(everything)])
 
     def down(values: Floats) -> Floats:
         return np.asarray(TOP + (high - values) / (high - low) * (HEIGHT - TOP - BOTTOM))
 
     across = LEFT + (x - x[0]) / max(1.0, x[-1] - x[0]) * (WIDTH - LEFT - RIGHT)
     inside = [
-        _axes(low, high, int(x[0]), int(x[-1])),
-        f"<path d='{_path(across, down(y))}' fill='none' stroke='{LINE}' stroke-width='1.4'/>",
+        axes(low, high, int(x[0]), int(x[-1])),
+        f"<path d='{path_of(across, down(y))}' fill='none' stroke='{LINE}' stroke-width='1.4'/>",
         *_held_out([_at(int(step), x) for step in scored], down(losses)),
         *(_tick(step, x) for step in past.bad_steps[:200]),
         *(_mark(step, x) for step in sorted({change.step for change in past.changes})[-200:]),
@@ -53,7 +53,7 @@ def curve_svg(past: Past) -> str:
 def _held_out(across: list[float], down: Floats) -> list[str]:
     if not across:
         return []
-    path = _path(np.asarray(across), down)
+    path = path_of(np.asarray(across), down)
     dots = [
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='2.4' fill='{HELD_OUT}'/>"
         for x, y in zip(across, down, strict=True)
@@ -62,7 +62,8 @@ def _held_out(across: list[float], down: Floats) -> list[str]:
     return [f"<path d='{path}' fill='none' stroke='{HELD_OUT}' stroke-width='1.4'/>", *dots[-200:]]
 
 
-def _bounds(finite: Floats) -> tuple[float, float]:
+def bounds(finite: Floats) -> tuple[float, float]:
+    """The lowest and highest value of a plot, with a margin."""
     if not len(finite):
         return 0.0, 1.0
     low, high = float(finite.min()), float(finite.max())
@@ -70,7 +71,8 @@ def _bounds(finite: Floats) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _path(across: Floats, down: Floats) -> str:
+def path_of(across: Floats, down: Floats) -> str:
+    """The `d` of a path through points in pixels, broken where one is not finite."""
     pieces, pen_up = [], True
     for x, y in zip(across, down, strict=True):
         if np.isfinite(y):
@@ -96,7 +98,8 @@ def _mark(step: int, x: Floats) -> str:
     return f"<line class='mark' {line} stroke-dasharray='4 3'/>"
 
 
-def _axes(low: float, high: float, first: int, last: int) -> str:
+def axes(low: float, high: float, first: int, last: int) -> str:
+    """Axes with three ticks each."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     drawn = [f"<path d='M{LEFT} {TOP}V{bottom}H{right}' fill='none' stroke='{INK}' opacity='.6'/>"]
     for part in (0.0, 0.5, 1.0):

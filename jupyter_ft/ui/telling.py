@@ -29,6 +29,7 @@ from jupyter_ft.messages import (
     ReplyPart,
     ReplyStarted,
     Resumed,
+    SnapshotSaved,
     StateChanged,
     StepRefused,
 )
@@ -49,7 +50,7 @@ LINE_LENGTH = 1000  # characters of a line that a view is told; the log keeps it
 TRACEBACK_LENGTH = 20_000
 REPLIES_KEPT = 100
 MARKS_KEPT = 500  # of each kind that comes along the run by itself
-MARKS = (CheckpointSaved, EvalDone, Health, StepRefused)
+MARKS = (CheckpointSaved, SnapshotSaved, EvalDone, Health, StepRefused)
 
 
 @dataclass

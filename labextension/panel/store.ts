@@ -258,6 +258,7 @@ export class Store {
         this.refused(event);
         break;
       case "checkpoint":
+      case "snapshot":
         this.checkpoints = event.kept ?? [...new Set([...this.checkpoints, event.step])]; // older ones make room
         this.dirty.add("curves").add("chat");
         break;

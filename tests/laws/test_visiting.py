@@ -43,7 +43,7 @@ def test_each_column_is_spoken_by_its_step(tune: Any, monkeypatch: pytest.Monkey
 
 
 def test_a_comparison_is_the_replies_of_each_step_made_harmless(tune: Any) -> None:
-    session = tune(epochs=1, checkpoint_steps=4)
+    session = tune(epochs=1, checkpoint_steps=4, snapshot_steps=1000)
     session.wait(timeout=60)
     prompts = ["Where is order 3?", "<img src=x onerror=alert(1)>"]
     compared = session.compare(prompts, at=["base", 8, "live"], max_new_tokens=12)
@@ -53,14 +53,14 @@ def test_a_comparison_is_the_replies_of_each_step_made_harmless(tune: Any) -> No
         assert [said[at].step for at in ("base", "8", "live")] == [0, 8, session.step]
         assert said["8"] == session.chat(prompt, at=8, max_new_tokens=12)
     assert "<img" not in compared._repr_html_()
-    with pytest.raises(AddressError, match="no checkpoint of step 5"):
+    with pytest.raises(AddressError, match="step 5 is not kept"):
         session.compare(prompts, at=["live", 5])
 
 
 def test_weights_that_are_not_there_are_said(tune: Any) -> None:
-    session = tune(epochs=1, checkpoint_steps=4)
+    session = tune(epochs=1, checkpoint_steps=4, snapshot_steps=1000)
     session.wait(timeout=60)
-    with pytest.raises(AddressError, match="no checkpoint of step 5; here are: live, base, 8, 12, 13"):
+    with pytest.raises(AddressError, match="step 5 is not kept; here are: live, base, 8, 12, 13"):
         session.chat("hi", at=5)
     with pytest.raises(AddressError, match="held_out"):
         session.chat("hi", at="best")

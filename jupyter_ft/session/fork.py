@@ -1,0 +1,203 @@
+"""Forks: a new run that goes on from a step of another, as if it had been that run, with other settings.
+
+With changes of live settings alone the fork goes on from the whole checkpoint: weights, optimizer, schedule, rows and
+random streams, so that its first step starts from exactly what the parent had; from a snapshot, with a fresh optimizer
+that warms up. Where a fixed setting is another, it is a new run that starts from the weights, as a stage does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..control.checkpoint import WARMUP
+from ..data import Examples
+from ..errors import CheckpointError, RecipeError
+from ..event_log import EventLog
+from ..hyperparameters import Hyperparameters
+from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
+from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift, parse_recipe
+from ..runs import STATE, RunFolder, check_name
+from ..steps import BASE_COLUMNS
+from .handle import Session
+from .registry import sessions
+from .stages import Parent, find_parent
+from .start import Plan, about_run, begin, free_name, plan, rows_of
+
+
+class Branch(NamedTuple):
+    """Where a fork leaves its parent: the weights, the live settings of that moment, and how far the run was to go."""
+
+    parent: Parent
+    folder: RunFolder
+    state: dict[str, Any]
+
+    @property
+    def now(self) -> Hyperparameters:
+        """The live settings of that moment."""
+        return change(self.parent.recipe.hyperparameters, self.state["edits"]["hyperparameters"])
+
+    @property
+    def whole(self) -> bool:
+        """Whether the optimizer and the random streams come along."""
+        return "optimizer" in self.state
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.parent.step
+
+
+def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
+    """A new run `name` that goes on from the weights at `address` (`RUN`, `RUN@best`, `RUN@STEP`) with `changes`.
+
+    Raises `AddressError` or `CheckpointError`, with what there is, where it cannot be started from; `RecipeError` for a
+    change that cannot be made; `RunFolderError` where the name is taken.
+    """
+    wanted = free_name(check_name(name))
+    changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
+    branch = _branch(find_parent(address))
+    if any(key.partition(".")[0] in FIXED_NAMES for key in changes):
+        return _with_other_recipe(wanted, branch, changes)
+    now = branch.now
+    new = change(now, changes)
+    _check_goes_on(branch, changes, new.max_steps)
+    session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
+    session.launch(Resume().id, first=(Set(changes=changes, step=None),) if changes else ())
+    return session
+
+
+def _branch(parent: Parent) -> Branch:
+    try:
+        state = json.loads((parent.folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError(f"{parent.folder / STATE} cannot be read") from None
+    folder = sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
+    return Branch(parent, folder, state)
+
+
+def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
+    name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
+    if branch.parent.recipe.method == "attached":
+        raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
+    if max_steps is not None and max_steps <= step:
+        raise RecipeError(f"max_steps = {max_steps}: {step} steps are done at the fork; give more")
+    if step >= total and not {"max_steps", "epochs"} & changes.keys():
+        raise RecipeError(f"'{name}' ended at step {total}: say how far the fork goes, like epochs=2 or max_steps=…")
+
+
+def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, Any]) -> Session:
+    parent, source = branch.parent, branch.folder
+    examples = _rows(branch)
+    _, theirs = source.read_recipe()
+    folder = RunFolder.create(wanted)
+    try:
+        folder.lock()
+        about = about_run(theirs["data"]) | {key: theirs[key] for key in ("parent",) if key in theirs}
+        folder.write_recipe(
+            recipe, about | {"fork": {"run": parent.name, "step": parent.step, "changes": dict(changes)}}
+        )
+        _take_along(branch, folder)
+        log = EventLog(folder.events)
+        _retell(branch, log)
+        session = Session(recipe, folder, log, examples)
+        sessions.add(session)
+    except BaseException:
+        folder.unlock()
+        shutil.rmtree(folder.path, ignore_errors=True)  # made above, and nothing but ours in it
+        raise
+    said = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    fresh = "" if branch.whole else f"; a snapshot: with a fresh optimizer, that warms up over {WARMUP} steps"
+    text = f"forked from {parent.name} at step {parent.step}{said and f' with {said}'}{fresh}"
+    log.append(Logged(level="info", text=text))
+    return session
+
+
+def _take_along(branch: Branch, folder: RunFolder) -> None:
+    """The checkpoint, the best one where it is kept, what the parent began with, and its rows."""
+    best = (branch.state.get("evaluation") or {}).get("best_step")
+    kept = [step for step in branch.folder.checkpoints() if step in (branch.step, best)]
+    places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
+    if branch.step not in kept:
+        places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
+    for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
+        if there.is_dir():
+            here.parent.mkdir(exist_ok=True)
+            shutil.copytree(there, here, copy_function=_link)
+        elif there.is_file():
+            here.parent.mkdir(exist_ok=True)
+            _link(there, here)
+
+
+def _link(there: str | Path, here: str | Path) -> None:
+    """The same file under two names, where the disk has that: what is published is never written to again."""
+    try:
+        os.link(there, here)
+    except OSError:
+        shutil.copy2(there, here)
+
+
+def _retell(branch: Branch, log: EventLog) -> None:
+    """What happened up to the fork, so that its curves begin where the parent's do."""
+    step, ahead = branch.step, set(branch.state["ahead"])
+    known = sessions.get(branch.parent.name)
+    theirs = known.log if known is not None else EventLog(branch.folder.events)
+    news, _ = theirs.read()
+    columns = news.steps
+    own = [name for name in columns if name not in BASE_COLUMNS]
+    for row in range(int(np.searchsorted(columns["step"], step, side="right"))) if columns else ():
+        told = {name: float(columns[name][row]) for name in BASE_COLUMNS if name != "tokens_per_second"}
+        metrics = {name: float(columns[name][row]) for name in own if not np.isnan(columns[name][row])}
+        log.append(StepDone(**told | {"step": int(told["step"]), "tokens": int(told["tokens"])}, metrics=metrics))
+    for event in theirs.history():
+        made = isinstance(event, Applied) and event.changes and (event.step <= step or event.command in ahead)
+        if made or (isinstance(event, EvalDone) and event.step <= step):
+            log.append(event)
+    if known is None:
+        theirs.close()
+
+
+def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) -> Session:
+    """A run from the weights alone, on the parent's rows or other ones, since something fixed is another."""
+    parent, mine = branch.parent, branch.parent.recipe
+    for key in changes:
+        if key.partition(".")[0] in SHAPE:
+            raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
+    same_rows = not {"data", "columns", "method"} & changes.keys()
+    asked = {
+        name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
+    }
+    if "method" not in changes:
+        asked |= branch.now.model_dump(exclude_defaults=True)
+    asked |= {key: value for key, value in changes.items() if key != "data"}
+    asked = parent.beneath(asked | {"start_from": f"{parent.name}@{branch.step}"})
+    if same_rows:
+        recipe = parse_recipe(asked | {"data": mine.data})
+        return _said(begin(wanted, Plan(recipe, _rows(branch), parent), replace=False, resume=False), branch)
+    data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
+    if data is None:
+        raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
+    return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
+
+
+def _said(session: Session, branch: Branch) -> Session:
+    text = f"forked from {branch.parent.name} at step {branch.step}: from the weights, with a fresh optimizer"
+    session.log.append(Logged(level="info", text=text))
+    return session
+
+
+def _is_given(recipe: Recipe, name: str) -> bool:
+    return bool(getattr(recipe, name) != type(recipe).model_fields[name].get_default(call_default_factory=True))
+
+
+def _rows(branch: Branch) -> Examples:
+    known = sessions.get(branch.parent.name)
+    if known is not None and known.examples is not None:
+        return known.examples
+    return rows_of(branch.folder, branch.parent.recipe)

@@ -1,0 +1,64 @@
+"""What a session does with the steps that it keeps; `Session` adds what it is and how it is steered."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError
+from ..messages import Command, Rewind
+from ..runs import STATE
+from .answers import Receipt
+
+if TYPE_CHECKING:
+    from ..runs import RunFolder
+    from .handle import Session
+
+
+class Travelling:
+    """Going on from a step that is kept."""
+
+    run_folder: RunFolder
+
+    if TYPE_CHECKING:  # Session's
+
+        @property
+        def name(self) -> str: ...  # noqa: D102
+        def submit(self, command: Command) -> Receipt: ...  # noqa: D102
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps with a checkpoint from which the run can be resumed."""
+        return self.run_folder.checkpoints()
+
+    @property
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept: to be talked to, compared and forked."""
+        return self.run_folder.visitable()
+
+    def rewind(self, step: int) -> Receipt:
+        """Take back the steps after `step` (one of `steps`), with their edits and checkpoints, and go on from there.
+
+        Paused, the run stays so; over, it goes on. Raises `CheckpointError` for a step that has no checkpoint.
+        """
+        if step not in self.steps:
+            kept = ", ".join(map(str, self.steps)) or "none yet"
+            raise CheckpointError(f"'{self.name}' cannot go back to step {step}; it can to: {kept}")
+        return self.submit(Rewind(step=step))
+
+    def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:
+        """A new run that goes on from the weights at `at` (`live`, `best` or a step of `steps`) with `changes`.
+
+        Where live settings alone are changed, the optimizer, the schedule and the place in the rows come along. With
+        fixed ones (`data`, `method`, `max_length`, …) it starts from the weights, with a fresh optimizer. Raises as
+        `finetune` does, and `AddressError` or `CheckpointError` for weights that are not kept.
+        """
+        from .fork import fork
+
+        return fork(f"{self.name}@{at}", name, changes)
+
+
+def ahead_of(folder: RunFolder, step: int) -> list[str]:
+    """The edits that were in force for the step after `step` when its checkpoint was written."""
+    state = json.loads((folder.checkpoint(step) / STATE).read_text(encoding="utf-8"))
+    return [str(command) for command in state["ahead"]]

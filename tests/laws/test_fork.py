@@ -1,0 +1,96 @@
+"""A fork begins with exactly what its parent had at that step, and goes on as it did but for what is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import jupyter_ft
+from jupyter_ft.errors import CheckpointError, RecipeError
+
+from ._runs import final_hash, finish, losses
+
+ASKED = {
+    "epochs": 2,
+    "snapshot_steps": 1000,
+    "checkpoint_steps": 5,
+    "adapter": {"r": 4, "dropout": 0.1},
+    "batch_size": 4,
+}
+
+
+def test_a_fork_without_a_change_is_its_parent(tune: Any) -> None:
+    parent = tune("parent", **ASKED)
+    parent.set(step=3, learning_rate=3e-3)
+    parent.set(step=8, weight_decay=0.1)
+    parent.wait(step=6, timeout=60)
+    parent.pause().wait()
+    child = parent.fork("child", at=5)
+    parent.resume()
+    whole = finish(parent)
+    assert finish(child) == whole
+    assert child.metrics.loss.tolist() == parent.metrics.loss.tolist()
+    assert [mark.step for mark in child.changes] == [3, 8]
+
+
+def test_a_changed_fork_equals_the_change_made_there(tune: Any) -> None:
+    parent = tune("parent", **ASKED)
+    finish(parent)
+    child = parent.fork("child", at=parent.steps[0], learning_rate=1e-4, batch_size=2)
+    got = finish(child)
+    there = tune("there", **ASKED)
+    there.set(step=parent.steps[0] + 1, learning_rate=1e-4, batch_size=2)
+    assert finish(there) == got
+    assert got[0] != losses(parent)
+    assert child.changes[-1].step == parent.steps[0] + 1
+    assert "forked from parent at step" in " ".join(e.text for e in child.events if e.kind == "log")
+
+
+def test_a_finished_run_goes_on_in_a_fork(tune: Any) -> None:
+    parent = tune("parent", batch_size=10, schedule="constant", adapter={"r": 4})
+    ended = finish(parent)
+    with pytest.raises(RecipeError, match=r"ended at step 5: say how far"):
+        parent.fork("longer")
+    longer = parent.fork("longer", epochs=2)
+    assert finish(longer)[0][:5] == ended[0]
+    assert longer.step == 10
+    assert finish(longer) == finish(tune("whole", batch_size=10, schedule="constant", adapter={"r": 4}, epochs=2))
+
+
+def test_a_fork_is_a_run_like_any_other(tune: Any) -> None:
+    parent = tune("parent", **ASKED)
+    finish(parent)
+    child = parent.fork("child", at=parent.steps[0], learning_rate=1e-4)
+    child.wait(step=parent.steps[0] + 2, timeout=60)
+    child.stop().wait()
+    child.wait(timeout=60)
+    child.close()
+    again = jupyter_ft.open("child")
+    again.resume().wait(60)
+    assert finish(again) == finish(parent.fork("other", at=parent.steps[0], learning_rate=1e-4))
+    assert again.run_folder.read_recipe()[1]["fork"]["run"] == "parent"
+
+
+def test_with_something_fixed_changed_it_starts_from_the_weights(tune: Any) -> None:
+    parent = tune("parent", **ASKED)
+    finish(parent)
+    step = parent.steps[0]
+    child = parent.fork("child", at=step, max_length=64, max_steps=3, learning_rate=1e-4)
+    child.wait(timeout=60)
+    assert (child.step, child.recipe.max_length, child.recipe.start_from) == (3, 64, f"parent@{step}")
+    assert child.recipe.hyperparameters.batch_size == 4
+    assert final_hash(child) != final_hash(parent)
+
+
+def test_what_cannot_be_forked_is_said(tune: Any, runs: Any) -> None:
+    parent = tune("parent", **ASKED)
+    finish(parent)
+    there = ", ".join(map(str, parent.steps))
+    with pytest.raises(CheckpointError, match=f"no weights of step 4; there are: {there}"):
+        parent.fork("child", at=4)
+    with pytest.raises(RecipeError, match=r"adapter.r: the weights of 'parent' fit its own alone"):
+        parent.fork("child", **{"adapter.r": 8})
+    with pytest.raises(RecipeError, match="learning_rte"):
+        parent.fork("child", learning_rte=1)
+    assert not (runs / "child").exists()
