@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from .errors import ModelError
 from .models import Base
+from .quantized import is_quantised, shared
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -48,12 +49,23 @@ def scoring_model(base: Base, labels: Sequence[str]) -> Any:
         raise ModelError(
             f"{base.path}: {type(model).__name__} has {lost[0]}, which the model has not; take another model"
         )
+    _share_quantised(model, base.model, backbone)
     for path, module in model.named_modules():
+        if is_quantised(module):
+            continue
         _fill(module, f"{path}." if path else "", theirs, backbone, model)
     head = {name.rpartition(".")[0] if name.startswith(backbone) else name.partition(".")[0] for name in fresh}
     head |= {name.partition(".")[0] for name, _ in model.named_parameters() if not name.startswith(backbone)}
     model.head_modules = sorted(head)
     return model.requires_grad_(False).eval().to(base.model.device)
+
+
+def _share_quantised(model: Any, theirs: Any, backbone: str) -> None:
+    """Put copies of the layers of `theirs` that are quantised in the place of those of `model`, over one storage."""
+    memo = {id(p): p for p in theirs.parameters()} | shared(theirs)
+    for path, module in theirs.named_modules():
+        if path.startswith(backbone) and is_quantised(module):
+            model.set_submodule(path, copy.deepcopy(module, memo))
 
 
 def _config(base: Base, labels: Sequence[str]) -> Any:

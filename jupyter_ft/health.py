@@ -20,7 +20,6 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,6 +40,7 @@ SPIKE_AMBER = 10  # steps
 RISEN_STEPS, RISEN_BASELINE, RISEN_RATIO = 8, 14, 1.1
 LOSS_FLOOR = 0.1  # nats; below this a loss may move by any factor
 EVAL_RISES, EVAL_RISE = 3, 0.01  # evaluations running, and by what share in all: a plateau wobbles
+_COUNTS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 GAP_SHARE = 0.5  # of eval_loss; a smaller gap between it and the train loss is no overfitting
 SKIPPED_SHARE, SKIPPED_AT_LEAST = 0.05, 4
 
@@ -52,6 +52,7 @@ class _Concern:
     said: str
     rows: tuple[int, ...] = ()
     until: float = math.inf  # the step after which it is over
+    best: int | None = None  # the step to go back to
 
 
 @dataclass
@@ -67,7 +68,7 @@ class _Seen:
     before: float = math.inf  # the highest loss before a rise
     steps: int = 0
     skipped: int = 0
-    evaluations: list[tuple[int, float, int]] = field(default_factory=list)  # the last: step, eval_loss, best step
+    rising: list[tuple[int, float]] = field(default_factory=list)  # step and eval_loss since it last fell
     least_gap: float = math.inf
     saved: int = 0
     concerns: dict[str, _Concern] = field(default_factory=dict)
@@ -114,7 +115,7 @@ class Watch:
         if not any(c.level == "red" for c in seen.concerns.values()):
             return None
         self._seen = _Seen(
-            evaluations=seen.evaluations, steps=seen.steps, skipped=seen.skipped, saved=seen.saved,
+            rising=seen.rising, steps=seen.steps, skipped=seen.skipped, saved=seen.saved,
             concerns={key: c for key, c in seen.concerns.items() if c.level != "red"},
         )  # fmt: skip
         return self._changed(f"watched anew from step {self._step}")
@@ -232,13 +233,14 @@ class Watch:
         if not math.isfinite(loss):
             seen.concerns["eval"] = _Concern("amber", step, f"eval_loss is {loss:g} at step {step}")
             return
-        seen.evaluations = last = [*seen.evaluations, (step, loss, best)][-EVAL_RISES - 1 :]
+        seen.rising = [*seen.rising, (step, loss)] if seen.rising and loss > seen.rising[-1][1] else [(step, loss)]
         for key in ("eval", "gap"):
             seen.concerns.pop(key, None)
-        rising = all(one[1] < two[1] for one, two in pairwise(last))
-        if len(last) > EVAL_RISES and rising and loss > last[0][1] * (1 + EVAL_RISE):
-            said = f"held-out loss has risen three times since step {last[0][0]}; best is step {best}"
-            seen.concerns["eval"] = _Concern("amber", step, said)
+        (since, lowest), rises = seen.rising[0], len(seen.rising) - 1
+        if rises >= EVAL_RISES and loss > lowest * (1 + EVAL_RISE):
+            times = f"{_COUNTS.get(rises, rises)} times"
+            said = f"held-out loss has risen {times} since step {since}; best is step {best}"
+            seen.concerns["eval"] = _Concern("amber", step, said, best=best)
         if not seen.losses:
             return
         train = seen.mean
@@ -246,7 +248,7 @@ class Watch:
         seen.least_gap = min(before, max(gap, 0.0))
         if math.isfinite(before) and step != best and gap > max(2 * seen.least_gap, GAP_SHARE * loss) and loss > 0:
             said = f"held-out loss is {loss:.3g} at step {step}, train loss {train:.3g}; best is step {best}"
-            seen.concerns["gap"] = _Concern("amber", step, said)
+            seen.concerns["gap"] = _Concern("amber", step, said, best=best)
 
     # --- what is said ---
 
@@ -260,19 +262,24 @@ class Watch:
             return None
         self._told = now
         step = worst.step if found else self._step
-        advice = self._advice(key, worst.level)
+        advice = self._advice(key, worst)
         return Health(step=step, level=worst.level, said=worst.said, rows=list(worst.rows), advice=advice)
 
-    def _advice(self, key: str, level: Level) -> list[Advice]:
-        """What a person could do now, each a command that exists."""
+    def _advice(self, key: str, of: _Concern) -> list[Advice]:
+        """What a person could do now, each a command that exists or the best step to talk to."""
         halve = self._halve()
-        if level == "red":
+        if of.level == "red":
             return [*halve, self._verb("resume", "go on"), self._verb("stop", "stop here")]
         if key == "checkpoint":
             return [self._verb("save", "save again")]
         if key in ("eval", "gap"):
-            return [self._verb("stop", "stop here"), *halve]
+            return [*self._talk(of.best), self._verb("stop", "stop here"), *halve]
         return [*halve, self._verb("pause", "pause")] if key else []
+
+    def _talk(self, best: int | None) -> list[Advice]:
+        if not best:
+            return []
+        return [Advice(label=f"chat with step {best}", chat=best, cell=f"%%chat {self._name} --at {best},live")]
 
     def _halve(self) -> list[Advice]:
         if not self._rate > 0:

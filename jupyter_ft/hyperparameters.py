@@ -89,8 +89,15 @@ class Hyperparameters(Part):
         None,
         ge=1,
         le=10**6,
-        description="Evaluations in a row without a better eval_loss after which the run stops; none: never",
+        description="Evaluations in a row without a better eval_loss (best_metric) that end the run; none: never",
         json_schema_extra=_live("evaluations", high=20),
+    )
+    probe_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between the answers to the probes; none: ten in the run",
+        json_schema_extra=_live("steps"),
     )
     alpha: float = Field(
         32.0,
@@ -230,5 +237,7 @@ METHOD_WORDS = {
     "classify": "classification",
     "sentiment": "classification",
 }
+ANSWERED = ("sft", "dpo")
+"""Methods whose held-out rows have an answer that others can be compared with."""
 PACKED = ("sft",)
 """Methods whose short rows may be put into one."""

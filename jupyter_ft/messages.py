@@ -6,11 +6,17 @@ its `id` as `command`: `Applied`, `Refused`, or for an `Ask` also `ReplyDone`.
 
 from __future__ import annotations
 
-import time as _time
 import uuid
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import Field, JsonValue, TypeAdapter
+
+from .told import Advice as Advice  # noqa: PLC0414 - these are part of the protocol
+from .told import Confusion as Confusion  # noqa: PLC0414
+from .told import Happened as _Event
+from .told import Health as Health  # noqa: PLC0414
+from .told import Said as _Said
+from .told import rows_text as rows_text  # noqa: PLC0414
 
 RunState = Literal["queued", "loading", "running", "paused", "stopping", "finished", "stopped", "failed"]
 OVER: frozenset[str] = frozenset({"finished", "stopped", "failed"})
@@ -20,14 +26,6 @@ Message = dict[str, str]
 
 def _new_id() -> str:
     return uuid.uuid4().hex[:12]
-
-
-def _now() -> float:
-    return _time.time()
-
-
-class _Said(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 # --- commands: what a person wants ------------------------------------------------------------------------------------
@@ -115,11 +113,6 @@ ForChat = Ask | Hush
 # --- events: what has happened ----------------------------------------------------------------------------------------
 
 
-class _Event(_Said):
-    durable: ClassVar[bool] = True  # kept in events.jsonl; the others are only for whoever watches now
-    time: float = Field(default_factory=_now)  # seconds since the epoch; a clock may jump back
-
-
 class StateChanged(_Event):
     """The run is in another state; `note` says why where that is not obvious."""
 
@@ -176,62 +169,20 @@ class StepRefused(_Event):
     rows: list[int] = Field(default_factory=list)
 
 
-class Confusion(_Said):
-    """How many rows with each of `labels` (a row of `counts`) were taken for each of them (a column)."""
-
-    labels: list[str]
-    counts: list[list[int]]
-
-
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
-    `best_step` has had the lowest `eval_loss` so far.
+    `best_step` has been the best so far by `best_metric`.
     """
 
     kind: Literal["eval"] = "eval"
     step: int
     metrics: dict[str, float]
     best_step: int
+    best_metric: str = "eval_loss"
     rows: int
     seconds: float
     confusion: Confusion | None = None
-
-
-class Advice(_Said):
-    """Something that a person could do now: the words on a button, the command behind it, and the same for a cell."""
-
-    label: str
-    command: dict[str, JsonValue]
-    cell: str
-
-
-def rows_text(rows: list[int]) -> str:
-    """` (rows 3, 9 and 12 more)`; nothing where none are known."""
-    if not rows:
-        return ""
-    more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
-    return f" ({'row' if len(rows) == 1 else 'rows'} {', '.join(map(str, rows[:12]))}{more})"
-
-
-class Health(_Event):
-    """The state of the run in one line, when it changes. `rows` (from 1) are those behind it, where known."""
-
-    kind: Literal["health"] = "health"
-    step: int
-    level: Literal["green", "amber", "red"]
-    said: str
-    rows: list[int] = Field(default_factory=list)
-    advice: list[Advice] = Field(default_factory=list)
-
-    def __str__(self) -> str:
-        rows = (
-            f" (rows {', '.join(map(str, self.rows[:12]))}{', …' if len(self.rows) > 12 else ''})" if self.rows else ""
-        )
-        todo = "".join(f"\n  {advice.label}: {advice.cell}" for advice in self.advice)
-        return f"{self.level}: {self.said}{rows}{todo}"
-
-    __repr__ = __str__  # it is looked at in notebooks
 
 
 class MemoryShort(_Event):
@@ -376,6 +327,22 @@ class ReplyDone(_Event):
     scores: dict[str, float] = Field(default_factory=dict)
 
 
+class Probed(_Event):
+    """The answer of the weights of `step` to a fixed prompt, which is no chat: of the `base`, or `live` along the run.
+
+    `number` is the prompt's among the probes, from 0. Of a model that scores, `text` is what it gave.
+    """
+
+    kind: Literal["probe"] = "probe"
+    step: int
+    at: Literal["base", "live"]
+    number: int
+    prompt: str
+    text: str
+    tokens: int
+    ended: str
+
+
 Event = (
     StateChanged
     | Progress
@@ -397,6 +364,7 @@ Event = (
     | ReplyStarted
     | ReplyPart
     | ReplyDone
+    | Probed
 )
 
 Answer = Applied | Refused | ReplyDone

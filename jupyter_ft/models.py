@@ -27,8 +27,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from . import quantized
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
+from .quantization import SAID, Quantization
 from .recipe import Recipe
 
 Report = Callable[[str, int, int], None]
@@ -50,11 +52,12 @@ class Base:
     speaks: bool = True
     missing: frozenset[str] = frozenset()
     longest: int | None = None
+    quantization: Quantization = "none"
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
         memo: dict[int, Any] = {id(p): p for p in self.model.parameters()}
-        memo |= {id(b): b for b in self.model.buffers()}
+        memo |= {id(b): b for b in self.model.buffers()} | quantized.shared(self.model)
         return copy.deepcopy(self.model, memo)
 
     def new_tokenizer(self) -> Any:
@@ -89,19 +92,28 @@ class Pool:
         self._lock = threading.Lock()
         self._bases: weakref.WeakValueDictionary[str, Base] = weakref.WeakValueDictionary()
 
-    def get(self, model: str, *, revision: str | None, dtype: str, report: Report) -> Base:
+    def get(
+        self,
+        model: str,
+        *,
+        revision: str | None,
+        dtype: str,
+        report: Report,
+        quantization: Quantization = "none",
+    ) -> Base:
         """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
 
-        Raises `ModelError` where it cannot be found or read.
+        Raises `ModelError` where it cannot be found or read, or not be quantised.
         """
         device = pick_device()
         torch_dtype = pick_dtype(dtype, device)
+        quantized.check_available(quantization, device)
         path = locate(model, revision, report)
-        key = f"{path}|{torch_dtype}|{device}"
+        key = f"{path}|{torch_dtype}|{device}|{quantization}"
         with self._lock:
             base = self._bases.get(key)
             if base is None:
-                base = self._bases[key] = _load(key, path, torch_dtype, device, report)
+                base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
             return base
 
 
@@ -163,7 +175,9 @@ def _why_not_fetched(error: Exception) -> str:
     return f"the hub does not give it: {first}"
 
 
-def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report) -> Base:
+def _load(
+    key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report, *, quantization: Quantization
+) -> Base:
     report(f"loading {path.name}", 0, 0)
     kind = "a causal language model"
     try:
@@ -171,14 +185,26 @@ def _load(key: str, path: Path, dtype: torch.dtype, device: torch.device, report
             config = AutoConfig.from_pretrained(path)
             speaks = _speaks(config)
             kind = kind if speaks else "a model that classifies"
-            model, missing = _build_from_meta(path, config, dtype, speaks) or _build_by_transformers(
-                path, dtype, speaks
+            stored = quantized.on_disk(config)
+            if quantization not in ("none", stored) and stored != "none":
+                raise ModelError(f"its weights are {SAID[stored]} already; leave quantization out")
+            whole = dtype if quantization == "none" else None  # what is quantised is not cast before, and so not copied
+            model, missing = _build_from_meta(path, config, whole, speaks) or _build_by_transformers(
+                path, whole, speaks, device if stored != "none" else None
             )
             tokenizer = _tokenizer(path)
     except Exception as error:  # whatever a stranger's folder makes transformers raise
         raise ModelError(f"{path} cannot be loaded as {kind}: {_reason(error)}") from error
+    if stored != "none":
+        quantized.as_ours(model, dtype)
+    elif quantization != "none":
+        quantized.quantise(model, quantization, dtype, device, keep=missing, report=report)
+        quantized.as_ours(model, dtype)
     model.requires_grad_(False).eval().to(device)
-    return Base(key, str(path), model, tokenizer, speaks, missing, None if speaks else _longest(model, tokenizer))
+    longest = None if speaks else _longest(model, tokenizer)
+    return Base(
+        key, str(path), model, tokenizer, speaks, missing, longest, quantization if stored == "none" else stored
+    )
 
 
 def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
@@ -193,6 +219,10 @@ def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
 
 def _tokenizer(path: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise ValueError(
+            "it has neither a pad token nor an end-of-text token; set tokenizer.pad_token and save it there again"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -232,9 +262,10 @@ Built = tuple[Any, frozenset[str]]
 """A model, and its parameters that no file holds (of a model that speaks: none)."""
 
 
-def _build_from_meta(path: Path, config: Any, dtype: torch.dtype, speaks: bool) -> Built | None:
+def _build_from_meta(path: Path, config: Any, dtype: torch.dtype | None, speaks: bool) -> Built | None:
     """The model built on meta and filled from safetensors, or None where the names do not match one to one.
 
+    Without a `dtype` its tensors are those of the files, not read before they are used.
     A model that does not speak may have a new head, and what the file has beside its backbone is passed over.
     `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
     """
@@ -244,7 +275,11 @@ def _build_from_meta(path: Path, config: Any, dtype: torch.dtype, speaks: bool) 
     auto = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
     with torch.device("meta"):
         model = auto.from_config(config, dtype=torch.get_default_dtype())
-    weights = {name: tensor.to(dtype) for shard in shards for name, tensor in load_file(shard).items()}
+    weights = {
+        name: tensor if dtype is None else tensor.to(dtype)
+        for shard in shards
+        for name, tensor in load_file(shard).items()
+    }
     backbone = "" if speaks else f"{model.base_model_prefix}."
     if not any(name.startswith(backbone) for name in weights):
         return None
@@ -265,7 +300,8 @@ def _build_from_meta(path: Path, config: Any, dtype: torch.dtype, speaks: bool) 
                 model._init_weights(module)  # rotary frequencies and the like, which no checkpoint holds
     if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
         return None
-    model.config.dtype = dtype
+    if dtype is not None:
+        model.config.dtype = dtype
     if speaks and (path / "generation_config.json").exists():
         model.generation_config = transformers.GenerationConfig.from_pretrained(path)
     return model, missing
@@ -281,15 +317,22 @@ def _fill(model: Any) -> frozenset[str]:
     return missing
 
 
-def _build_by_transformers(path: Path, dtype: torch.dtype, speaks: bool) -> Built:
-    """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards."""
+def _build_by_transformers(
+    path: Path, dtype: torch.dtype | None, speaks: bool, device: torch.device | None = None
+) -> Built:
+    """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards.
+
+    `device` is given for files that are quantised: those are loaded onto it, and not cast.
+    """
+    more = {"dtype": torch.get_default_dtype()} | ({} if device is None else {"device_map": {"": device}})
+    missing: list[str] = []
     if speaks:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.get_default_dtype()).to(dtype), frozenset()
-    with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.get_default_dtype(), output_loading_info=True
-        )
-    return model.to(dtype), frozenset(told["missing_keys"])
+        model = AutoModelForCausalLM.from_pretrained(path, **more)
+    else:
+        with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
+            model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
+        missing = told["missing_keys"]
+    return (model if dtype is None or device is not None else model.to(dtype)), frozenset(missing)
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:
@@ -300,17 +343,18 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
     adapter, live = recipe.adapter, recipe.hyperparameters
     head = getattr(model, "head_modules", None)
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=adapter.r,
-            lora_alpha=live.alpha,
-            lora_dropout=live.dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
-            modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
-        ),
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=live.alpha,
+        lora_dropout=live.dropout,
+        target_modules=targets,
+        use_rslora=adapter.kind == "rslora",
+        use_dora=adapter.kind == "dora",
+        task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
+        modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
     )
+    with quantized.told_to_peft(model, quantized.kind_of(model)):
+        return get_peft_model(model, config)
 
 
 def draws_randomness(model: Any) -> bool:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
-from .hyperparameters import METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .hyperparameters import ANSWERED, METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .optimizers import optimizer
+from .quantization import OTHERS, SAID, WORDS, Quantization, quantization_word, without_qlora
 
 
 class Adapter(Part):
     """What is trained: a low-rank adapter (LoRA, arXiv 2106.09685), `W + (alpha / r) B A` on each target layer, or
-    with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`."""
+    with `full` every weight of a copy of the base. `alpha` and `dropout` are live, see `Hyperparameters`.
 
-    kind: Literal["lora", "full"] = Field("lora", description="lora: beside the frozen base; full: every weight")
+    `rslora` divides by the root of `r` (arXiv 2312.03732), so that a high rank learns as fast as a low one; `dora`
+    trains the length of each row of the sum besides (arXiv 2402.09353)."""
+
+    kind: Literal["lora", "rslora", "dora", "full"] = Field(
+        "lora",
+        description="lora: beside the frozen base; rslora: scaled for high ranks; dora: lengths and directions apart; "
+        "full: every weight; qlora is lora with quantization: nf4",
+    )
     r: int = Field(16, ge=1, le=1024, description="Rank")
     targets: str | tuple[str, ...] = Field("all-linear", description="Layers by name, or all-linear")
+
+
+MOST_PROBES = 20
 
 
 class Recipe(Part):
@@ -41,9 +53,19 @@ class Recipe(Part):
     held_out: float | str | None = Field(
         None, description="Rows kept apart to evaluate on: a share (0.1 or 10%), a number of rows, or a file"
     )
+    probes: int | str | tuple[str, ...] | None = Field(
+        None, description="Answered along the run: a list of prompts, a file of them, or so many held-out rows' prompts"
+    )
+    metrics: tuple[str, ...] = Field((), description="Of answers to held-out rows: exact_match, token_f1, functions")
+    metric_rows: int = Field(32, ge=1, le=10**5, description="Held-out rows that are answered for metrics")
+    best_metric: str = Field("eval_loss", description="What best is told by; max or min may precede its name")
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
-        default_factory=Adapter, description="lora, full, or a mapping: {kind, r, alpha, dropout, targets}"
+        default_factory=Adapter,
+        description="lora, qlora, rslora, dora, full, or a mapping: {kind, r, alpha, dropout, targets}",
+    )
+    quantization: Quantization = Field(
+        "none", description="Of the frozen base: nf4 (or: 4bit), int8 (or: 8bit), or none"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
@@ -57,7 +79,28 @@ class Recipe(Part):
     trainer: dict[str, JsonValue] = Field(default_factory=dict, description="Passed on to TRL's config as it is")
     hyperparameters: Annotated[Hyperparameters, Field(default_factory=SftHyperparameters)]
 
+    _functions: dict[str, Callable[..., Any]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
+        """The user's own behind names in `metrics`; they are of this kernel and no part of what is written down."""
+        return self._functions
+
+    def with_functions(self, functions: Mapping[str, Callable[..., Any]]) -> Recipe:
+        """The same, with these."""
+        copy = self.model_copy()
+        copy._functions = dict(functions)
+        return copy
+
     LIVE: ClassVar[frozenset[str]] = frozenset(Hyperparameters.model_fields)
+
+    @property
+    def trains(self) -> str:
+        """What is trained, and over what, in a few words."""
+        if self.adapter.kind == "full":
+            return "every weight, in float32"
+        over = "" if self.quantization == "none" else f" over a {SAID[self.quantization]} base"
+        return f"{_KINDS[self.adapter.kind]} r={self.adapter.r}{over}"
 
     @field_validator("held_out", mode="before")
     @classmethod
@@ -79,6 +122,39 @@ class Recipe(Part):
         if match is None and not isinstance(value, int):
             raise ValueError("a size like 2 GB or 500 MB")
         return round(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else value
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _optimizer_word(cls, value: object) -> object:
+        return {**value, "optim": optimizer(value["optim"])} if isinstance(value, dict) and "optim" in value else value
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _quantization_word(cls, value: object) -> object:
+        return quantization_word(value)
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _some_prompts(cls, value: object) -> object:
+        prompts = list(value) if isinstance(value, list | tuple) else ["named"]
+        count = value if isinstance(value, int) else len(prompts)
+        empty = value == "" or any(not isinstance(one, str) or not one.strip() for one in prompts)
+        if isinstance(value, bool | float) or empty or not 1 <= count <= MOST_PROBES:
+            raise ValueError(f"a list of prompts, a file, or a number of held-out rows, {MOST_PROBES} at most")
+        return value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("best_metric")
+    @classmethod
+    def _directed(cls, value: str) -> str:
+        *way, name = value.split() or [""]
+        if way not in ([], ["max"], ["min"]) or not name:
+            raise ValueError("a metric's name, like eval_token_f1 or: min eval_wer")
+        return " ".join([*way, name if name.startswith("eval_") else f"eval_{name}"])
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -104,6 +180,7 @@ ALIASES = {
     "adapter.dropout": "dropout",
     "lora_dropout": "dropout",
     "target_modules": "adapter.targets",
+    "optim": "trainer.optim",
 }
 TRAINER_KEYS_TAKEN = {
     **{theirs: ours for theirs, ours in ALIASES.items() if "." not in theirs + ours},
@@ -117,6 +194,7 @@ TRAINER_KEYS_TAKEN = {
     "bf16": "dtype",
     "fp16": "dtype",
     "save_strategy": "checkpoint_steps",
+    "metric_for_best_model": "best_metric",
 }
 """What may not be passed through `trainer:`, and our key for it."""
 _SESSIONS_OWN = {
@@ -130,7 +208,6 @@ _SESSIONS_OWN = {
     "dataset_kwargs",
     "disable_tqdm",
     "load_best_model_at_end",
-    "metric_for_best_model",
     "auto_find_batch_size",
     "sync_ref_model",
     "precompute_ref_log_probs",
@@ -138,11 +215,18 @@ _SESSIONS_OWN = {
 }
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
-SHAPE = frozenset({"adapter", "model", "revision", "dtype"})
+SHAPE = frozenset({"adapter", "model", "revision", "dtype", "quantization"})
 """Fixed settings that weights of another value do not fit into: a fork cannot change them."""
+_CHOICES = {
+    "method": list(METHOD_WORDS),
+    "adapter.kind": ["qlora"],
+    "quantization": [known for known in WORDS if isinstance(known, str)],
+}
+_KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 _MAPPINGS = {
     "columns": "a mapping of our column names to yours, like {prompt: Question, completion: Answer}",
-    "adapter": "lora, full, or a mapping like {kind: lora, r: 16}",
+    "adapter": "lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}",
+    "metrics": "a list of names like [exact_match, token_f1]",
     "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
 }
 
@@ -163,6 +247,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
     for key in fixed:
         if key not in FIXED_NAMES and key not in live_model.model_fields:
             known = [*_FIXED, *live_model.model_fields]
+            if key in OTHERS:
+                raise RecipeError(f"unknown key '{key}'; write {OTHERS[key]}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
     _check_trainer_keys(fixed.get("trainer"))
     live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
@@ -178,10 +264,14 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
 
 
 def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names."""
+    """`asked` with what an `adapter:` mapping says of live fields (alpha, dropout) beside it, under dotted names.
+
+    `qlora` is written as what it is. Raises `RecipeError` where that does not go with another key.
+    """
+    asked = without_qlora(asked)
     adapter = asked.get("adapter")
     if not isinstance(adapter, Mapping):
-        return dict(asked)
+        return asked
     lifted = {f"adapter.{key}": adapter[key] for key in ("alpha", "dropout") if key in adapter}
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
@@ -202,15 +292,32 @@ def _check_together(recipe: Recipe) -> None:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(live, name) is not None:
                 raise RecipeError(f"{name} needs rows to evaluate on; add held_out: 10%")
+        if isinstance(recipe.probes, int):
+            raise RecipeError("probes: a number takes the prompts of held-out rows; add held_out: 10%, or list prompts")
+        if recipe.metrics or recipe.best_metric != "eval_loss":
+            name = "metrics" if recipe.metrics else "best_metric"
+            raise RecipeError(f"{name}: needs rows to evaluate on; add held_out: 10%")
+    if recipe.metrics and recipe.method not in ANSWERED:
+        raise RecipeError(f"metrics: they measure answers, and {recipe.method} has none to compare with; leave it out")
+    if recipe.probes is None and live.probe_steps is not None:
+        raise RecipeError("probe_steps needs prompts to answer; add probes: 3, or a list of prompts")
     if recipe.adapter.kind == "full" and (live.alpha, live.dropout) != (plain.alpha, plain.dropout):
         raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
+    if recipe.adapter.kind == "full" and recipe.quantization != "none":
+        raise RecipeError(
+            f"quantization: {recipe.quantization}: full weights are trained in float32; take adapter: lora over a "
+            "quantised base"
+        )
+    if recipe.adapter.kind == "dora" and recipe.quantization == "int8":
+        raise RecipeError("adapter: dora over an 8-bit base would lose the scales of its rows; take quantization: nf4")
     if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
         raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
 
 
 def _refuse_twice(asked: Mapping[str, Any]) -> None:
     names: dict[str, str] = {}
-    for key in asked:
+    passed = asked.get("trainer")
+    for key in [*asked, *(f"trainer.{name}" for name in (passed if isinstance(passed, Mapping) else ()))]:
         other = names.setdefault(ALIASES.get(key, key), key)
         if other != key:
             raise RecipeError(f"{other} and {key} are the same setting; keep one")
@@ -227,9 +334,8 @@ def _check_trainer_keys(passed: Any) -> None:
             raise RecipeError(f"trainer.{key}: write it as {TRAINER_KEYS_TAKEN[key]}, at the top level")
         if key in _SESSIONS_OWN:
             raise RecipeError(f"trainer.{key}: that is the session's own to set")
-    optim = str(passed.get("optim", "")) if isinstance(passed, Mapping) else ""
-    if any(word in optim for word in ("bit", "paged", "bnb", "ademamix")):
-        raise RecipeError(f"trainer.optim = {optim!r:.40}: its state cannot be saved exactly; use adamw_torch")
+    if isinstance(passed, Mapping) and "optim" in passed:
+        optimizer(passed["optim"])
 
 
 def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
@@ -277,7 +383,7 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
 
 def first_complaint(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, as one line: where, what was given, what is wanted."""
-    return complaint(error, _known_beside, _MAPPINGS, {"method": METHOD_WORDS})
+    return complaint(error, _known_beside, _MAPPINGS, _CHOICES)
 
 
 def _known_beside(where: str) -> list[str]:
@@ -294,6 +400,8 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
         absent |= {"alpha", "dropout"}
     if recipe is not None and recipe.held_out is None:
         absent |= {"eval_steps", "early_stopping_patience"}
+    if recipe is not None and recipe.probes is None:
+        absent |= {"probe_steps"}
     schema = type(hyperparameters).model_json_schema()["properties"]
     values = hyperparameters.model_dump()
     fields: list[dict[str, JsonValue]] = []

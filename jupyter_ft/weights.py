@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .errors import CheckpointError
-from .models import with_adapter
+from .models import Base, with_adapter
+from .quantization import SAID
+from .quantized import size
 from .recipe import Recipe
 
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
@@ -33,7 +36,7 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
     Full weights are trained in float32 whatever the base is in: an update is too small for bfloat16 to hold. `start`
     holds the weights of another run to begin with.
     """
-    if recipe.adapter.kind == "lora":
+    if recipe.adapter.kind != "full":
         own = with_adapter(model, recipe)
     else:
         own = copy.deepcopy(model).float().requires_grad_(True)
@@ -41,6 +44,14 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
     if start is not None:
         begin_with(own, start)
     return own
+
+
+def described(recipe: Recipe, base: Base) -> str:
+    """What a run trains, and how large the base is under it."""
+    weights, held = size(base.model)
+    own = base.quantization if recipe.quantization == "none" else "none"
+    as_found = f", {SAID[own]} as it was found" if own != "none" else ""
+    return f"{recipe.trains}; the base{as_found}: {weights / 1e6:,.1f} M weights in {held / 1e6:,.1f} MB"
 
 
 def begin_with(model: Any, folder: Path) -> None:
@@ -57,6 +68,7 @@ def begin_with(model: Any, folder: Path) -> None:
 
 def plain_name(name: str) -> str:
     """The name of a tensor as files have it."""
+    name = name.replace(f".lora_magnitude_vector.{_NAME}.weight", ".lora_magnitude_vector")
     return name.replace(f".modules_to_save.{_NAME}.", ".").replace(f".{_NAME}.", ".")
 
 
@@ -132,11 +144,16 @@ def lora_layers(model: Any) -> list[Any]:
 
 
 def set_alpha(model: Any, alpha: float) -> None:
-    """Scale the adapter by `alpha / r` from the next forward on; a file written later says so too."""
+    """Scale the adapter by `alpha / r`, or of rsLoRA by `alpha / √r`, from the next forward on.
+
+    A file that is written later says so too.
+    """
+    config = model.peft_config[_NAME]
     for layer in lora_layers(model):
+        rank = layer.r[_NAME]
         layer.lora_alpha[_NAME] = alpha
-        layer.scaling[_NAME] = alpha / layer.r[_NAME]
-    model.peft_config[_NAME].lora_alpha = alpha
+        layer.scaling[_NAME] = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+    config.lora_alpha = alpha
 
 
 def set_dropout(model: Any, p: float) -> None:

@@ -144,6 +144,19 @@ def test_a_held_out_loss_that_rises_three_times_is_amber_until_it_falls() -> Non
         run.evaluate(held_out)
     assert run.levels == [(50, "amber"), (60, "green")]
     assert run.said[0].said == "held-out loss has risen three times since step 20; best is step 20"
+    assert (run.said[0].advice[0].label, run.said[0].advice[0].chat) == ("chat with step 20", 20)
+
+
+def test_further_rises_are_counted_from_where_they_began() -> None:
+    run = Run()
+    for held_out in (3.0, 2.0, 2.2, 2.1, 2.2, 2.3, 2.4, 2.5, 2.0, 2.1):
+        train(run, [1.5] * 10, [1.0] * 10)
+        run.evaluate(held_out)
+    assert [health.said for health in run.said if health.level == "amber"] == [
+        "held-out loss has risen three times since step 40; best is step 20",
+        "held-out loss has risen four times since step 40; best is step 20",
+    ]
+    assert run.levels[-1] == (90, "green")
 
 
 def test_a_train_loss_that_runs_away_from_the_held_out_loss_is_amber() -> None:
@@ -193,6 +206,9 @@ def test_each_advice_is_a_command_that_exists_and_the_same_for_a_cell(fault: Cal
     advice: list[Any] = run.said[-1].advice
     assert advice
     for one in advice:
+        if one.chat is not None:
+            assert (one.command, one.cell) == ({}, f"%%chat support --at {one.chat},live")
+            continue
         command = command_from(one.command)
         magic, verb, *words = one.cell.split()
         line = parse(words, VERBS[verb].grammar)

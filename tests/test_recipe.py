@@ -30,7 +30,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"adapter.alhpa": 8}, "did you mean 'alpha'"),
     ({"columns": "prompt"}, "columns = 'prompt': should be a mapping of our column names to yours, like {prompt: "),
     ({"columns": {"prompt": 5}}, 'columns.prompt = 5: should be text; put it in quotes: prompt: "5"'),
-    ({"adapter": 5}, "adapter = 5: should be lora, full, or a mapping like {kind: lora, r: 16}"),
+    ({"adapter": 5}, "adapter = 5: should be lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}"),
+    ({"adapter": "qlorra"}, "should be 'lora', 'rslora', 'dora' or 'full'; did you mean 'qlora'?"),
+    ({"adapter": "full", "quantization": "nf4"}, "full weights are trained in float32; take adapter: lora"),
+    ({"adapter": "qlora", "quantization": "8bit"}, "with quantization: 8bit write adapter: lora"),
+    ({"adapter": {"kind": "qlora", "r": 8}, "quantization": "none"}, "qlora is lora over a 4-bit base"),
+    ({"quantization": "nf5"}, "quantization = 'nf5': should be 'none', 'nf4' or 'int8'; did you mean 'nf4'?"),
+    ({"quantization": True}, "quantization = True: should be 'none', 'nf4' or 'int8'"),
+    ({"adapter": "dora", "quantization": 8}, "would lose the scales of its rows; take quantization: nf4"),
+    ({"load_in_4bit": True}, "write quantization: nf4"),
+    ({"use_dora": True}, "write adapter: dora"),
     ({"adapter": {"targets": 5}}, "adapter.targets = 5: should be text or a list"),
     ({"adapter": {"zzz": 5}}, "unknown key 'adapter.zzz'; there are: kind, r, targets, alpha, dropout"),
     ({"trainer": 5}, "trainer = 5: should be a mapping of TRL's own settings, like {optim: "),
@@ -58,7 +67,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method": "reward", "trainer": {"center_rewards_coefficient": 0.1}}, "at the top level"),
     ({"method": "classification", "trainer": {"label_smoothing_factor": 0.1}}, "write it as label_smoothing"),
     ({"adapter": {"alpha": 8}, "alpha": 9}, "the same setting"),
-    ({"trainer": {"optim": "paged_adamw_8bit"}}, "cannot be saved exactly; use adamw_torch"),
+    ({"trainer": {"optim": "adamw_torch_8bit"}}, "one whose state can be saved exactly: adamw_torch, "),
+    ({"optim": "adamw_8bits"}, "did you mean 'adamw_8bit'?"),
+    ({"optim": "sgd", "trainer": {"optim": "adamw"}}, "the same setting"),
+    ({"optim": "galore_adamw"}, "should be one whose state can be saved exactly"),
     ({"lr": 1e-4, "learning_rate": 1e-3}, "the same setting"),
 ]
 
@@ -84,6 +96,10 @@ def test_the_fields_names_and_their_aliases_mean_the_same() -> None:
     assert parse_recipe(ours) == parse_recipe(theirs)
     assert parse_recipe({"adapter": "lora", "adapter.r": 8}) == parse_recipe({"adapter": {"rank": 8}})
     assert parse_recipe({"method": "supervised"}) == parse_recipe({})
+    assert parse_recipe({"adapter": "qlora"}) == parse_recipe({"adapter": "lora", "quantization": "4bit"})
+    assert parse_recipe({"adapter": {"kind": "qlora", "r": 8}}) == parse_recipe({"r": 8, "quantization": "nf4"})
+    assert parse_recipe({"quantization": None}) == parse_recipe({"quantization": "none"}) == parse_recipe({})
+    assert parse_recipe({"optim": "adamw_8bit"}) == parse_recipe({"trainer": {"optim": "adamw_bnb_8bit"}})
 
 
 def test_a_recipe_is_frozen_and_an_edit_is_checked() -> None:

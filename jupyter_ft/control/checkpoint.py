@@ -31,13 +31,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     """Fill `folder` with all that `restore_checkpoint` needs. Raises `OSError` where the disk refuses."""
     write_weights(port.trainer.model, folder)
     optimizer = port.trainer.optimizer.state_dict()
-    tensors, plain = {}, {}
-    for index, slots in optimizer["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-            else:
-                plain[f"{index}.{name}"] = value
+    tensors, plain = _parted(optimizer["state"])
     streams = port.turn.streams
     try:
         save_file(tensors, folder / OPTIMIZER)
@@ -77,6 +71,25 @@ def place_of(port: Port) -> dict[str, Any]:
 def as_json(state: dict[str, Any]) -> str:
     """The state as text."""
     return json.dumps(state, default=_plain)
+
+
+def _parted(state: dict[int, dict[str, Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of an optimizer's state, and what is none, by `INDEX.SLOT`.
+
+    bitsandbytes puts its slots one level down, and gives all weights the same two tables.
+    """
+    tensors, plain, seen = {}, {}, set[int]()
+    for index, slots in state.items():
+        below = [value for value in slots.values() if isinstance(value, dict)]
+        flat = {name: value for part in (slots, *below) for name, value in part.items() if not isinstance(value, dict)}
+        for name, value in flat.items():
+            if isinstance(value, torch.Tensor):
+                tensor = value.detach().cpu().contiguous()
+                tensors[f"{index}.{name}"] = tensor.clone() if tensor.data_ptr() in seen else tensor
+                seen.add(tensor.data_ptr())
+            else:
+                plain[f"{index}.{name}"] = value
+    return tensors, plain
 
 
 def _plain(value: Any) -> Any:

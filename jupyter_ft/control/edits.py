@@ -41,6 +41,7 @@ class LiveEdits:
         self._turn = turn
         self._cursor = cursor
         self.now = asked
+        self.probes = False  # whether there are any
         self.anchor: Anchor | None = None
         self.plain: tuple[AnySchedule, int, int]  # shape, warm-up, total: in force until there is an anchor
         self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))
@@ -99,6 +100,8 @@ class LiveEdits:
     def _check_there(self, names: list[str]) -> None:
         if {"alpha", "dropout"} & set(names) and not lora_layers(self._trainer.model):
             raise RecipeError("alpha and dropout belong to a LoRA adapter; this run trains every weight")
+        if "probe_steps" in names and not self.probes:
+            raise RecipeError("there are no prompts to answer; start a run with probes: [a prompt, another]")
         if {"eval_steps", "early_stopping_patience"} & set(names) and self._trainer.eval_dataset is None:
             raise RecipeError("there are no rows to evaluate on; start a run with held_out: 10%")
 

@@ -9,26 +9,38 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..messages import Confusion, EvalDone, Progress
+from ..messages import Confusion, EvalDone, Logged, Progress
 from .lease import Streams
 
 if TYPE_CHECKING:
     from .port import Port
 
 IN_A_RUN = 10  # evaluations where `eval_steps` is not given
+LOWER = ("loss", "perplexity", "entropy", "error", "wer", "cer")
+"""How the names of metrics end of which less is better, where nothing is said."""
 _NOT_METRICS = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 _COUNTED = set(Confusion.model_fields)
 
 
 class Evaluation:
-    """When to evaluate and what came of it. `exhausted`: early stopping ends the run here."""
+    """When to evaluate and what came of it. `exhausted`: early stopping ends the run here.
+
+    `metric` is what is told which step is best by; `best_loss` its value there, negated where more of it is better.
+    """
 
     def __init__(self, port: Port) -> None:
         self._port = port
+        self.metric, self._sign = "eval_loss", 1
         self.last = 0
         self.best_step, self.best_loss = 0, math.inf
         self.worse = 0  # evaluations in a row without a better loss
         self._batches, self._told = 0, 0.0
+
+    def decide_by(self, best_metric: str) -> None:
+        """Take the metric of a recipe: its name, after `max` or `min` where its direction is not to be guessed."""
+        *way, self.metric = best_metric.split()
+        lower = way == ["min"] if way else self.metric.removeprefix("eval_").endswith(LOWER)
+        self._sign = 1 if lower else -1
 
     @property
     def exhausted(self) -> bool:
@@ -52,6 +64,7 @@ class Evaluation:
         self._batches, before = 0, Streams.now()
         try:
             measured = port.trainer.evaluate()
+            measured = {**measured, **port.hooks.measure()}
         finally:
             before.put()
         return self.note(measured, time.perf_counter() - began)
@@ -60,11 +73,13 @@ class Evaluation:
         """Tell of an evaluation that took `seconds`; whether these are the best weights so far."""
         port = self._port
         metrics = {k: float(v) for k, v in measured.items() if k not in _NOT_METRICS and isinstance(v, int | float)}
-        loss = metrics.get("eval_loss", math.nan)
-        better = loss < self.best_loss
+        if self.metric not in metrics and not self.last:
+            self._without(metrics)
+        worth = self._sign * metrics.get(self.metric, math.nan)
+        better = worth < self.best_loss
         if better:
-            self.best_step, self.best_loss, self.worse = port.step, loss, 0
-        else:
+            self.best_step, self.best_loss, self.worse = port.step, worth, 0
+        elif self.metric in metrics or self.metric == "eval_loss":  # a function that failed says nothing
             self.worse += 1
         self.last = port.step
         held_out = port.trainer.eval_dataset
@@ -74,8 +89,15 @@ class Evaluation:
             Confusion.model_validate(counted) if isinstance(counted, dict) and set(counted) == _COUNTED else None
         )
         told = {"metrics": metrics, "rows": rows, "seconds": seconds, "confusion": confusion}
-        port.log.append(EvalDone(step=port.step, best_step=self.best_step, **told))
+        port.log.append(EvalDone(step=port.step, best_step=self.best_step, best_metric=self.metric, **told))
         return better
+
+    def _without(self, metrics: dict[str, float]) -> None:
+        if self.metric != "eval_loss":
+            known = ", ".join(sorted(metrics))
+            said = f"best_metric: {self.metric} is not told here, so eval_loss decides; there are {known}"
+            self._port.log.append(Logged(level="warning", text=said))
+        self.metric, self._sign = "eval_loss", 1
 
     def count(self, batches: int) -> None:
         """One more batch of `batches` is scored."""
@@ -88,7 +110,9 @@ class Evaluation:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         best = self.best_loss if math.isfinite(self.best_loss) else None
-        return {"last": self.last, "best_step": self.best_step, "best_loss": best, "worse": self.worse}
+        decides = f"{'min' if self._sign > 0 else 'max'} {self.metric}"
+        kept = {"last": self.last, "best_step": self.best_step, "best_loss": best, "worse": self.worse}
+        return kept | {"decides": decides}
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Put back what `state()` described (none: a checkpoint of a run that did not evaluate)."""
@@ -96,3 +120,4 @@ class Evaluation:
             best = math.inf if state["best_loss"] is None else state["best_loss"]
             self.last, self.worse = state["last"], state["worse"]
             self.best_step, self.best_loss = state["best_step"], best
+            self.decide_by(state.get("decides", "eval_loss"))

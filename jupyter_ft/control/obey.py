@@ -40,10 +40,10 @@ class Obedience:
         hooks = self._port.hooks
         hooks.speak(self._port.step)
         self._do(self._inbox.take())
-        while self.paused and not self.stopping and self.freeing is None:
-            self._do(self._inbox.take(wait=True))
+        while (self.paused or hooks.held()) and not self.stopping and self.freeing is None:
             hooks.publish(self._port.step)  # chat may have asked for it
-            hooks.speak(self._port.step)
+            hooks.speak(self._port.step)  # before waiting: what came with a nudge that was taken already, too
+            self._do(self._inbox.take(wait=True))
         due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
         self.scheduled = [edit for edit in self.scheduled if edit not in due]
         if self.stopping or self.freeing is not None:

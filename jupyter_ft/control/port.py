@@ -45,8 +45,10 @@ class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
     `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
-    given up meanwhile. `name` is the run's, for advice; `behind(row)` are the rows as the user counts them (from 1)
-    that are in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
+    given up meanwhile. `probe(step, at_end)` has the weights of the step answer the fixed prompts where it is time, and
+    the run waits while `held()`; `measure()` adds to what an evaluation tells. `name` is the run's, for advice;
+    `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0); `live` says
+    what a change of a method's own field means to its trainer.
     """
 
     publish: Callable[[int], None]
@@ -54,6 +56,9 @@ class Hooks:
     restore: Callable[[Port], None] | None = None
     rewind: Callable[[int], None] = lambda step: None
     speak: Callable[[int], None] = lambda step: None
+    probe: Callable[[int, bool], None] = lambda step, at_end: None
+    held: Callable[[], bool] = lambda: False
+    measure: Callable[[], dict[str, float]] = dict
     name: str = "run"
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
@@ -151,6 +156,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self.report_step()
         self._look()
         self.hooks.publish(self.step)
+        self.hooks.probe(self.step, False)
         better = self.evaluation.if_due()  # the best weights so far are kept at once
         if (better or self._checkpoint_due()) and not self.watch.suspicious:
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
@@ -298,10 +304,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Report the last step, evaluate and publish the last weights."""
         self.report_step()
         self._look()
-        if not self.obedience.stopping and self.obedience.freeing is None:
+        ended = not self.obedience.stopping and self.obedience.freeing is None
+        if ended:
             self.evaluation.if_due(at_end=True)
         self._look()
         self.hooks.publish(self.step)
+        if ended:
+            self.hooks.probe(self.step, True)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of the progress of an evaluation."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
+from .asked import answers, asked, prompts_in, spread
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
@@ -30,6 +31,8 @@ __all__ = [
     "Report",
     "Source",
     "TokenRow",
+    "answers",
+    "asked",
     "chat_ids",
     "chat_text",
     "hold_out",
@@ -39,6 +42,7 @@ __all__ = [
     "load_rows",
     "normalise",
     "preview",
+    "prompts_in",
     "read",
     "render",
     "render_labelled",
@@ -47,6 +51,7 @@ __all__ = [
     "render_whole_pairs",
     "render_windows",
     "save_rows",
+    "spread",
     "text_ids",
 ]
 

@@ -155,6 +155,11 @@ def _candidates(ours: str, theirs: list[str], asked: Mapping[str, str], names: S
     return exact or [column for column in free if _plain(column) in (names or _NAMES[ours])]
 
 
+def candidates_for_prompt(theirs: Sequence[str]) -> list[str]:
+    """The columns that are called what prompts are, the likeliest first."""
+    return _candidates("prompt", list(theirs), {})
+
+
 def _plain(column: str) -> str:
     return " ".join(column.replace("_", " ").replace("-", " ").lower().split())
 

@@ -22,9 +22,9 @@ from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
 
 Example = dict[str, Any]
-"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"` where the row has one), `{"text"}`,
-`{"text", "label"}`, `{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers follow, or
-`{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it."""
+"""`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"`, and `"answers"` where there are several),
+`{"text"}`, `{"text", "label"}`, `{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers
+follow, or `{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it."""
 
 _WORDS = {
     "messages": ("conversation", "conversations"),
@@ -130,6 +130,7 @@ def _complaint(source: Source, index: int, first: RowError, alike: int) -> str:
 
 
 def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
+    several = _answers(cells["completion"])
     cells = cells | {"completion": _answer(cells["completion"], notes)}
     example = {ours: _filled(cells[ours], ours, notes) for ours in ("prompt", "completion")}
     about = "" if cells.get("context") is None else _text(cells["context"], "context", notes)
@@ -139,7 +140,16 @@ def _pair(cells: dict[str, object], notes: Counter[str]) -> Example:
     if more.strip():
         example["prompt"] += f"\n\n{more}"
     system = _system(cells, notes)
-    return {"system": system, **example} if system else example
+    also: Example = {"answers": several} if len(several) > 1 else {}
+    return {**({"system": system} if system else {}), **example, **also}
+
+
+def _answers(cell: object) -> list[str]:
+    """The different answers in a list of them, in their order."""
+    several = cell.get("text") if isinstance(cell, Mapping) else cell
+    if not isinstance(several, (list, tuple)):
+        return []
+    return list(dict.fromkeys(one for one in several if isinstance(one, str)))
 
 
 def _answer(cell: object, notes: Counter[str]) -> object:

@@ -27,6 +27,7 @@ from .writer import Writer
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 WHOLE = ("chosen_ids", "rejected_ids")
+SAME = "its two answers come out the same as the chat template writes them"
 PairRow = dict[str, list[int]]
 
 
@@ -49,6 +50,9 @@ class _Tally:
             self.dropped.append((number, reason))
 
     def add(self, number: int, row: PairRow) -> None:
+        if row["chosen_ids"] == row["rejected_ids"]:
+            self.drop(number, SAME)
+            return
         prompt, answers = len(row["prompt_ids"]), [len(row["chosen_ids"]), len(row["rejected_ids"])]
         if prompt >= self.max_length:
             self.drop(number, f"its answers begin beyond max_length {self.max_length} ({prompt} tokens)")
@@ -65,6 +69,9 @@ class _Whole(_Tally):
     """The same for conversations that are scored from their beginning to their end."""
 
     def add(self, number: int, row: PairRow) -> None:
+        if row["chosen_ids"] == row["rejected_ids"]:
+            self.drop(number, SAME)
+            return
         whole = {name: row["prompt_ids"] + row[name] for name in WHOLE}
         longest = max(map(len, whole.values()))
         if longest > self.max_length:  # TRL leaves them out, too: what is cut off may be what made the difference

@@ -64,6 +64,9 @@ class _Tally:
         if prompt >= self.max_length:
             self.drop(number, f"its answer begins beyond max_length {self.max_length} ({prompt} tokens)")
             return
+        if not answer:
+            self.drop(number, "the chat template leaves its answer out")
+            return
         kept = min(answer, self.max_length - prompt)
         self.rows.append(row)
         self.numbers.append(number)

@@ -78,6 +78,8 @@ def _diverging_span(turns: list[Turn], at: int, text: str, writer: Writer) -> tu
     """From where the text parts from what chat would write, as TRL does it, if the answer alone lies beyond."""
     asked = writer.write(turns[:at], answer_next=False)
     answer = text.find(turns[at]["content"].strip(), len(asked))
+    if turns[at]["content"].strip() not in text:
+        raise LayoutError("the chat template leaves the answer, or part of it, out")
     in_chat = writer.write(turns[:at], answer_next=True)
     parting = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(in_chat, text, strict=False)))
     start = min(parting, answer)  # an answer may open with the very words that chat would write before it

@@ -135,7 +135,8 @@ def _adapter(model: Any) -> dict[str, Any]:
     config = model.peft_config[model.active_adapter]
     if not isinstance(config, LoraConfig):
         raise Refused(f"attach: adapters of the kind {config.peft_type} are not supported; LoRA is")
-    return {"kind": "lora", "r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
+    kind = "dora" if config.use_dora else "rslora" if config.use_rslora else "lora"
+    return {"kind": kind, "r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
 
 
 class AttachedPort(Port):

@@ -27,6 +27,7 @@ from ..messages import (
     Crashed,
     DataReady,
     ForTrainer,
+    Logged,
     Pause,
     Progress,
     Refused,
@@ -37,17 +38,20 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import METHODS, loss_head
+from ..methods import METHODS, loss_head, optimizer
 from ..methods.packing import pack
 from ..models import POOL, Base
+from ..quantization import SAID
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
 from ..sampling.judge import Judging
+from ..sampling.metrics import Metrics
+from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, labels_in, plain_name, read_weights
+from ..weights import alpha_in, described, labels_in, plain_name, put_weights, read_weights
 from .running import Freed, Running, one_line
 
 
@@ -67,6 +71,8 @@ class Job:
     resume: str | None = None
     room: int | None = None
     _labels: tuple[str, ...] = ()  # of a classifier
+    _probes: Probes | None = None
+    _metrics: Metrics | None = None
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -95,9 +101,7 @@ class Job:
 
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
-        base = POOL.get(
-            self.recipe.model, revision=self.recipe.revision, dtype=self.recipe.dtype, report=self._progress
-        )
+        base = base_of(self.recipe, self._progress)
         method = METHODS[self.recipe.method]
         if not base.speaks and not method.scores:
             kind = type(base.model).__name__
@@ -117,14 +121,26 @@ class Job:
                 held_out=held_out,
                 start=self.folder.start if self.folder.start.is_dir() else None,
             )
+        self._say_what_is_trained(base, trainer)
         running = Running(
             trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
-        running.behind, running.setters = behind, method.live
+        running.behind, running.setters, running.probes = behind, method.live, self._probes
+        running.metrics = self._metrics
         try:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
+            optimizer.forget(trainer)
+
+    def _say_what_is_trained(self, base: Base, trainer: Any) -> None:
+        if self.resume is not None:
+            return
+        self.log.append(Logged(level="info", text=f"it trains {described(self.recipe, base)}"))
+        asked, used = self.recipe.trainer.get("optim"), str(getattr(trainer.args.optim, "value", trainer.args.optim))
+        if asked is not None and used != asked:
+            text = f"optim: on {trainer.args.device.type} there is nothing to page {asked} to; {used} takes its place"
+            self.log.append(Logged(level="info", text=text))
 
     def _choose_voices(self, base: Base) -> Voices:
         """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.
@@ -166,6 +182,9 @@ class Job:
             said = f"{said}; {packed}"
         if apart is not None:
             said = f"{said}; {apart.said}"
+        self._find_probes(apart)
+        if apart is not None and recipe.metrics:
+            self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
         self.log.append(
             DataReady(
                 said=said,
@@ -182,6 +201,19 @@ class Job:
             return found
 
         return rows, held_out.rows if held_out else None, behind
+
+    def _find_probes(self, apart: Examples | None) -> None:
+        wanted, recipe = self.recipe.probes, self.recipe
+        if wanted is not None and not isinstance(wanted, str) and self._probes is None:
+            found = probes_of(wanted, apart, recipe.method)
+            self._probes = Probes(
+                found,
+                self.folder.path / "probes",
+                log=self.log,
+                chat=self.chat,
+                nudge=self.inbox.nudge,
+                system=recipe.system,
+            )
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
         file = self.folder.rows.with_name(name)
@@ -277,14 +309,25 @@ class _StoppedEarly(Exception):
     """A stop that came before the first step."""
 
 
-def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
-    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
+def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
+    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
     base = POOL.get(
         recipe.model,
         revision=recipe.revision,
         dtype=recipe.dtype,
-        report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
+        report=report,
+        quantization=recipe.quantization,
     )
+    if base.quantization != "none" and recipe.adapter.kind == "full":
+        raise ModelError(
+            f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
+        )
+    return base
+
+
+def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
+    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
+    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
     checkpoint = folder.visit(step)
     labels = labels_in(checkpoint) if trained_on == "labelled" else ()
     twin = _twin(base, recipe, trained_on, folder, labels=labels)
@@ -293,6 +336,7 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
         twin.retire()
     else:
         stored = read_weights(checkpoint)
+        put_weights(twin.live, stored)  # refuses what is of another base
         tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
     return twin

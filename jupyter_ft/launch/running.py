@@ -19,11 +19,25 @@ from ..control.memory import Halted
 from ..control.port import Hooks, Port
 from ..errors import CheckpointError
 from ..event_log import EventLog
-from ..messages import Applied, CheckpointSaved, Logged, Resumed, RunState, SaveFailed, StateChanged
+from ..messages import (
+    Applied,
+    CheckpointSaved,
+    ForTrainer,
+    Logged,
+    Progress,
+    Resumed,
+    RunState,
+    SaveFailed,
+    StateChanged,
+    Stop,
+)
 from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
+from ..sampling.at_boundary import idle
 from ..sampling.chat import Chat
+from ..sampling.metrics import Metrics
+from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
 from .snapshots import MOST, Snapshots
@@ -55,7 +69,10 @@ class Running:
         self.trainer, self.twin, self.recipe = trainer, twin, recipe
         self.folder, self.log, self.inbox, self.chat = folder, log, inbox, chat
         self.snapshots = Snapshots(folder, log, recipe.disk_budget)
+        self._begun = False
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
+        self.probes: Probes | None = None
+        self.metrics: Metrics | None = None
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
 
     def run(self, resume: str | None) -> StateChanged | Freed:
@@ -77,10 +94,15 @@ class Running:
         hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
         hooks.rewind = lambda step: self._rewind(port, step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
+        hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
+        hooks.measure = self._measure
+        hooks.held = lambda: self.probes is not None and self.probes.hold
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        port.edits.probes = self.probes is not None
+        port.evaluation.decide_by(self.recipe.best_metric)
         turn.take()
         try:
             with suppress(Halted):  # stopped in the middle of a step that memory was too short for
@@ -101,9 +123,44 @@ class Running:
             return Freed(freeing.id, port.step, int(self.trainer.state.max_steps))
         end = self._finish(port)
         self.twin.retire()
+        if end.state == "finished":
+            self._wait_for_probes(port)
         port.obedience.refuse_rest("the run is over")
         port.detach()
         return end
+
+    def _measure(self) -> dict[str, float]:
+        if self.metrics is None:
+            return {}
+        with idle(self.trainer.model):
+            return self.metrics.measure(self.trainer.model)
+
+    # --- the probes ---
+
+    def _probe(self, port: Port, step: int, at_end: bool) -> None:
+        if self.probes is None:
+            return
+        every = self.probes.every(port.edits.now.probe_steps, int(self.trainer.state.max_steps))
+        if not self._begun:
+            self._begun = True
+            self.probes.begin(self.twin, step)
+        if at_end or (step % every == 0 and (step > 0 or self.folder.start.is_dir())):
+            self.probes.at(step, self.twin, self.trainer.model)
+
+    def _wait_for_probes(self, port: Port) -> None:
+        """The run is over when its probes are answered, or when it is told to stop waiting for them."""
+        others: list[ForTrainer] = []
+        asked, told = self.probes.left if self.probes is not None else 0, 0.0
+        while self.probes is not None and self.probes.left and not any(isinstance(c, Stop) for c in others):
+            if time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                done = asked - self.probes.left
+                self.log.append(Progress(what="answering the probes", done=done, total=asked))
+            others += self.inbox.take(wait=True)
+        for command in others:
+            if isinstance(command, Stop):
+                self.log.append(Applied(command=command.id, verb="stop", step=port.step))
+        self.inbox.put_back([command for command in others if not isinstance(command, Stop)])
 
     def _restore(self, port: Port, resume: str) -> None:
         step = 0
@@ -156,7 +213,8 @@ class Running:
         note, total = "", int(port.trainer.state.max_steps)
         if port.evaluation.exhausted:
             patience, best = port.edits.now.early_stopping_patience, port.evaluation.best_step
-            note = f"stopped early: no lower eval_loss in {patience} evaluations; the best is step {best}"
+            better = "lower eval_loss" if port.evaluation.metric == "eval_loss" else f"better {port.evaluation.metric}"
+            note = f"stopped early: no {better} in {patience} evaluations; the best is step {best}"
         try:
             self._save(port, port.step)
             self._write_result(port.trainer.model)
@@ -165,7 +223,7 @@ class Running:
         return StateChanged(state=state, step=port.step, total_steps=total, note=note)
 
     def _write_result(self, model: Any) -> None:
-        if self.recipe.adapter.kind == "lora":
+        if self.recipe.adapter.kind != "full":
             write_weights(model, self.folder.adapter)
             return
         write_weights(model, self.folder.model, next(self.twin.base.parameters()).dtype)

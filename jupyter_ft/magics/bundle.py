@@ -29,6 +29,7 @@ from jupyter_ft.messages import (
     Health,
     Logged,
     MemoryShort,
+    Probed,
     Refused,
     ReplyDone,
     Resumed,
@@ -129,7 +130,8 @@ class Private:
     @classmethod
     def of(cls, folder: RunFolder, asked: dict[str, Any], about: dict[str, Any], events: list[Event]) -> Private:
         """What is private in one run."""
-        said = [text for event in events if isinstance(event, ReplyDone) for text in (event.prompt, event.text)]
+        spoken = [event for event in events if isinstance(event, ReplyDone | Probed)]
+        said = [text for event in spoken for text in (event.prompt, event.text)]
         said += [text for key in _TEXTS for text in _strings(asked.get(key))]
         try:
             if not _at_hand(folder, about):

@@ -22,7 +22,7 @@ from jupyter_ft.ui.watched import shown
 
 from .body import Body, read_body
 from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_help
-from .notebook import Place, bind, check_free, data_of, model_of, one_line, say, show_html, variable_of
+from .notebook import Place, bind, check_free, data_of, metrics_of, model_of, one_line, say, show_html, variable_of
 
 GRAMMAR = Grammar(
     usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace] [--dry-run]"
@@ -73,6 +73,8 @@ def run(shell: Any, first_line: str, text: str) -> None:
     model = line.options.get("--model", asked.pop("model", None))
     model = None if model is None else model_of(shell, model)
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
+    if "metrics" in asked:
+        asked["metrics"] = metrics_of(shell, asked["metrics"])
     if not isinstance(model, str | None):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
     place = Place.of(shell)

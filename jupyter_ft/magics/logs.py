@@ -81,7 +81,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
     Resumed: lambda e: ("info", f"{'taken back to' if e.rewound else 'goes on from'} the checkpoint of step {e.step}"),
     Applied: lambda e: ("info", f"{e.verb} applied at step {e.step}{': ' * bool(e.changes)}{change_text(e)}"),
     Refused: lambda e: ("warning", f"{e.verb} refused: {e.reason}"),
-    EvalDone: lambda e: ("info", f"step {e.step}: held-out loss {_eval_loss(e)}; best is step {e.best_step}"),
+    EvalDone: lambda e: ("info", f"step {e.step}: {_measured(e)}; best is step {e.best_step}"),
     CheckpointSaved: lambda e: ("info", f"checkpoint of step {e.step} saved"),
     SaveFailed: lambda e: ("error", f"no checkpoint of step {e.step}: {e.reason}"),
     StepRefused: lambda e: (
@@ -93,8 +93,13 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
 }
 
 
-def _eval_loss(event: EvalDone) -> str:
-    return shown(event.metrics.get("eval_loss"))
+def _measured(event: EvalDone) -> str:
+    more = (
+        ""
+        if event.best_metric == "eval_loss"
+        else f", {event.best_metric} {shown(event.metrics.get(event.best_metric))}"
+    )
+    return f"held-out loss {shown(event.metrics.get('eval_loss'))}{more}"
 
 
 def harmless(text: str) -> str:

@@ -138,6 +138,14 @@ def data_of(shell: Any, named: object) -> object:
     return held
 
 
+def metrics_of(shell: Any, named: object) -> object:
+    """What `metrics:` names: the notebook's functions of these names, and words, which stay as they are."""
+    if isinstance(named, list | tuple):
+        return [metrics_of(shell, one) for one in named]
+    held = shell.user_ns.get(named) if isinstance(named, str) else None
+    return held if callable(held) else named
+
+
 def model_of(shell: Any, named: object) -> object:
     """What `--model` names: `demo`, a folder, a hub id, or a notebook variable that holds one of these."""
     if not isinstance(named, str) or named == "demo" or not named.isidentifier() or Path(named).exists():

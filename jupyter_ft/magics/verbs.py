@@ -100,7 +100,8 @@ def _status(shell: Any, line: Line) -> None:
     say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
     if session.health.level != "green":
         say(f"  {session.health.level}: {one_line(session.health.said)}")
-    say(f"  model {session.recipe.model} · data {one_line(session.recipe.data)} · {session.folder}")
+    recipe = session.recipe
+    say(f"  model {recipe.model} · {recipe.trains} · data {one_line(recipe.data)} · {session.folder}")
     say(f"  {live}")
     say(f"  checkpoints at steps: {', '.join(map(str, session.steps)) or 'none yet'}")
 

@@ -19,6 +19,7 @@ from ..data import Rendered
 from ..errors import RecipeError
 from ..hyperparameters import HF_SCHEDULES
 from ..recipe import Recipe
+from .optimizer import on_device
 
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
@@ -73,8 +74,11 @@ def arguments(config: type, recipe: Recipe, folder: Path, model: Any, **own: Any
         "dataloader_num_workers": 0,
         _CHECKPOINTING: False,
     }
+    passed = dict(recipe.trainer)
+    if "optim" in passed:
+        passed["optim"] = on_device(str(passed["optim"]), weight.device)
     try:
-        made = config(**(shared | own | recipe.trainer))
+        made = config(**(shared | own | passed))
     except (TypeError, ValueError) as error:  # a key that it does not have, or values that it does not take together
         raise RecipeError(f"trainer: {str(error).strip().splitlines()[0]}") from error
     if made.n_gpu > 1:  # TRL refuses several devices in one process; the first is used

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..data import render
@@ -13,6 +15,18 @@ from ..weights import to_train
 from . import loss_head
 from .method import Method, arguments, dataset, hush, no_telemetry
 from .packing import PackedCollator, check_blocks, is_packed
+
+
+class Perplexity(TrainerCallback):  # type: ignore[misc]
+    """Adds `eval_perplexity`, exp(`eval_loss`), to what an evaluation gives."""
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """`metrics` is what `evaluate` returns."""
+        if metrics is not None and "eval_loss" in metrics:
+            loss = metrics["eval_loss"]
+            metrics["eval_perplexity"] = math.exp(loss) if loss < 700 else math.inf  # beyond, it is no float
 
 
 def build(
@@ -42,6 +56,7 @@ def build(
             processing_class=tokenizer,
         )
     hush(trainer)
+    trainer.add_callback(Perplexity())
     if recipe.loss_head == "auto":
         loss_head.install(trainer)
     if is_packed(rows):

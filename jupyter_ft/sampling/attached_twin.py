@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from .. import quantized
 from ..data import Format
 from ..errors import Refused
 from ..weights import set_alpha
@@ -153,7 +154,7 @@ def _tensors(model: Any) -> list[torch.Tensor]:
 
 
 def _shell(model: Any, shared: list[torch.Tensor]) -> Any:
-    shell = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    shell = copy.deepcopy(model, {id(tensor): tensor for tensor in shared} | quantized.shared(model))
     inner = shell.get_base_model() if isinstance(shell, PeftModel) else shell
     for part in (shell, inner):
         for name in PATCHED_METHODS:

@@ -32,6 +32,13 @@ class Voices(Protocol):
     def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None: ...  # noqa: D102
 
 
+class Idle(Protocol):
+    """What the chat thread does when nobody asks; False: it was broken off (`should_stop`), and is done again."""
+
+    def __call__(self, voices: Any, should_stop: Callable[[], bool]) -> bool: ...  # noqa: D102
+    def over(self, failed: str = "") -> None: ...  # noqa: D102
+
+
 class Chat:
     """A queue of questions and the thread that answers them. Questions may come before there is a voice.
 
@@ -47,6 +54,7 @@ class Chat:
         self._beside = beside
         self._last = ("user", "assistant") if rewards else ("user",)
         self._queue: deque[tuple[Ask, float]] = deque()
+        self._idle: deque[Idle] = deque()
         self._changed = threading.Condition()
         self._voices: Voices | None = None
         self._current: str | None = None
@@ -88,6 +96,19 @@ class Chat:
                 self._queue.append((command, time.perf_counter()))
                 self._changed.notify_all()
 
+    def afterwards(self, task: Idle) -> None:
+        """Queue what is done when no question waits; a question that comes breaks it off."""
+        with self._changed:
+            if not self._closed:
+                self._idle.append(task)
+                self._changed.notify_all()
+
+    @property
+    def idle(self) -> list[Idle]:
+        """What waits to be done when nobody asks, and what is being done."""
+        with self._changed:
+            return list(self._idle)
+
     def fail(self, reason: str) -> None:
         """Refuse what waits: there is no voice to answer with, and for now none will come."""
         with self._changed:
@@ -113,6 +134,7 @@ class Chat:
         """
         with self._changed:
             self._closed, self._hushed = reason, True
+            self._idle.clear()
             self.fail(reason)
             self._changed.notify_all()
         if patience and self._thread is not None:
@@ -141,16 +163,35 @@ class Chat:
             with self._changed:
                 self._current = None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: bool((self._queue and self._voices is not None) or self._closed))
+                self._changed.wait_for(lambda: self._has_work() or bool(self._closed))
                 if self._closed:
                     self._voices = None
                     return
-                command, asked = self._queue.popleft()
-                self._current, self._hushed = command.id, False
+                command, asked = self._queue.popleft() if self._queue else (None, 0.0)
+                task = self._idle[0] if command is None else None
+                self._current, self._hushed = (command.id if command is not None else ""), False
                 voices = self._voices
             if voices is not None:
                 with captured(lambda level, line: self._log.append(Logged(level=level, text=line[:4000]))):
-                    self._answer(command, asked, voices)
+                    if command is not None:
+                        self._answer(command, asked, voices)
+                    elif task is not None:
+                        self._do(task, voices)
+
+    def _has_work(self) -> bool:
+        return bool((self._queue or self._idle) and self._voices is not None)
+
+    def _do(self, task: Idle, voices: Voices) -> None:
+        failed = ""
+        try:
+            if not task(voices, lambda: self._hushed or bool(self._queue)):
+                return
+        except Exception as error:  # noqa: BLE001 - the thread must go on
+            failed = str(error) or type(error).__name__
+        with self._changed:
+            if task in self._idle:  # else the chat was closed meanwhile
+                self._idle.remove(task)
+        task.over(failed)
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
         def speak(model: Any, step: int, between: bool) -> None:

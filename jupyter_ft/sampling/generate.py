@@ -133,6 +133,26 @@ def speak(
     return Spoken(stream.text(), len(stream.ids), now - began, (stream.first or now) - began, ended)
 
 
+def answer_all(model: Any, tokenizer: Any, prompts: list[list[int]], most: int) -> list[str]:
+    """The greedy answers to some prompts (token ids) of at most `most` tokens, together; long prompts lose their start.
+
+    Draws from no generator. Raises what torch does where memory is short.
+    """
+    room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - most
+    prompts = [prompt[-room:] if room > 0 else prompt for prompt in prompts]
+    ends, longest = _end_tokens(model, tokenizer), max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    settings = GenerationConfig(
+        max_new_tokens=most, do_sample=False, use_cache=True, eos_token_id=ends, pad_token_id=pad
+    )
+    with torch.no_grad():
+        written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, longest:].tolist()
+    whole = [next((row[:at] for at, token in enumerate(row) if token in ends), row) for row in written]
+    return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in whole]
+
+
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     declared = model.generation_config.eos_token_id
     ends = set(declared if isinstance(declared, list) else [declared]) | {tokenizer.eos_token_id}

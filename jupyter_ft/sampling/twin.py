@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .. import quantized
 from ..data import Format
 from ..errors import Refused
 from ..heads import scoring_model
@@ -37,6 +38,7 @@ class Voices:
     """
 
     judging: Judging | None = None
+    recalls = False  # whether weights of a step can be put into `live` for a while
     waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
     def __init__(
@@ -76,6 +78,13 @@ class Voices:
     def retire(self) -> None:
         """No publication will come any more."""
 
+    def recall(self, folder: Path) -> Any:
+        """The live model with the weights in `folder`, until the next call of `live_voice` (chat thread).
+
+        Only where it `recalls`: of an adapter.
+        """
+        raise NotImplementedError
+
     # --- the models ---
 
     def shell(self) -> Any:
@@ -114,6 +123,8 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage."""
 
+    recalls = True
+
     def __init__(
         self,
         base: Base,
@@ -141,6 +152,13 @@ class Twin(Voices):
             torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
             self._published, self._alpha, self._fresh = step, alpha, True
 
+    def recall(self, folder: Path) -> Any:
+        """As `Voices.recall`; what is published stays in the spare meanwhile."""
+        load(self.live, folder)
+        with self._lock:
+            self._fresh = True
+        return self.live
+
     @property
     def trained(self) -> list[str]:
         """The names of the tensors that a publication carries."""
@@ -159,7 +177,7 @@ class Twin(Voices):
         """A copy of the twin with an adapter of its own."""
         shared = [p for name, p in self.live.named_parameters() if name not in self._own]
         memo: dict[int, Any] = {id(t): t for t in [*shared, *self.live.buffers()]}
-        return copy.deepcopy(self.live, memo)
+        return copy.deepcopy(self.live, memo | quantized.shared(self.live))
 
 
 class FullTwin(Voices):

@@ -72,12 +72,14 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
     from ..control.served import Served, ServingInbox
     from ..launch.attached import AttachedRun, check, recipe_of
     from ..launch.job import chat_waits
+    from ..quantized import keep_unpacked
     from ..sampling.attached_twin import voices_for, why_silent
 
     wanted = check_name(name)
     check(trainer)
     recipe = recipe_of(trainer)
     refuse_live(wanted, replace=False)
+    keep_unpacked(trainer.model)
     silent = why_silent(trainer.model, trainer.processing_class)
     session = _go_on(wanted, recipe) if resume else _create(wanted, recipe)
     inbox, command, voices = ServingInbox(), Resume(), None

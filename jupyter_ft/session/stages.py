@@ -18,7 +18,7 @@ from ..runs import RunFolder
 from .address import parse_address
 from .registry import sessions
 
-INHERITED = ("model", "revision", "dtype", "system", "max_length")
+INHERITED = ("model", "revision", "dtype", "quantization", "system", "max_length")
 """What a run has of its parent's recipe, where nothing else is asked; and the adapter with its alpha."""
 
 
@@ -47,7 +47,7 @@ class Parent:
             inherited.pop("system", None)  # a text is classified as it is
         if not any(key.partition(".")[0] == "adapter" for key in given):
             inherited["adapter"] = mine.adapter.model_dump()
-        if mine.adapter.kind == "lora" and "alpha" not in given:
+        if mine.adapter.kind != "full" and "alpha" not in given:
             inherited["alpha"] = self._alpha()  # it may have been changed since the start
         whole = {**inherited, **asked}
         wanted = parse_recipe(whole)

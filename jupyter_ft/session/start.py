@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,12 @@ from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..messages import OVER, Logged, StateChanged
-from ..recipe import ALIASES, Recipe, parse_recipe
+from ..optimizers import BITSANDBYTES
+from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
+from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
+from .functions import named_functions
 from .handle import Session
 from .registry import sessions
 from .stages import Parent, find_parent, known_parent
@@ -47,22 +51,29 @@ def plan(
     of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads nothing, and leaves nothing
     behind where it is interrupted, but a checkpoint of a live parent.
     """
+    recipe, functions = named_functions(recipe)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    checked = parse_recipe({**recipe, "data": named if data is not None else ""})
+    checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(functions)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None and examples is None:
         raise RecipeError("no data: give --data FILE, a variable, or demo:support")
+    if isinstance(checked.probes, str):
+        prompts = data_package.prompts_in(checked.probes, MOST_PROBES)
+        checked = checked.model_copy(update={"probes": prompts})  # the file may change: the run keeps what it asked
     check_trainer_fields(checked.method, checked.trainer)
+    check_bitsandbytes(checked)
     check_model(checked.model)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
+    if checked.metrics and apart is not None:
+        check_answered(apart)
     return Plan(checked, examples, parent)
 
 
@@ -78,6 +89,15 @@ def _beneath(
     known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
     parent = known or find_parent(str(address), save=to_start)
     return parent, parent.beneath(asked)
+
+
+def check_bitsandbytes(recipe: Recipe) -> None:
+    """`RecipeError` where a recipe needs bitsandbytes and it is not installed (an install without dependencies)."""
+    needing = {f"quantization: {recipe.quantization}": recipe.quantization != "none"}
+    needing |= {f"optim: {recipe.trainer.get('optim')}": recipe.trainer.get("optim") in BITSANDBYTES}
+    for what, needed in needing.items():
+        if needed and find_spec("bitsandbytes") is None:
+            raise RecipeError(f"{what} needs bitsandbytes, which is not installed: pip install bitsandbytes")
 
 
 def check_model(model: str) -> None:
@@ -239,6 +259,7 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
             if not was_open:
                 session.close()
             raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
+        session.recipe = session.recipe.with_functions(recipe.functions)
         receipt = session.resume()
         if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
             receipt.wait()

@@ -12,11 +12,14 @@ from ..launch.thread import start
 from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
 from ..recipe import first_complaint
 from ..runs import listed
+from ..sampling.probes import probed
 from .address import parse_address
 from .answers import Receipt, Reply
 from .compare import Comparison, as_prompts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..event_log import EventLog
     from ..messages import RunState
     from ..recipe import Recipe
@@ -114,6 +117,21 @@ class Talking:
         """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
         last = self.log.newest(EvalDone)
         return last.best_step if last is not None else None
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """The answers to the probes: a row a prompt, a column a step, `base` first."""
+        import pandas as pd
+
+        answers: dict[str | int, dict[int, str]] = {}
+        prompts: dict[int, str] = {}
+        for event in probed(self.log.history()):
+            prompts[event.number] = event.prompt
+            answers.setdefault("base" if event.at == "base" else event.step, {})[event.number] = event.text
+        columns = sorted(answers, key=lambda at: -1 if at == "base" else int(at))
+        table = pd.DataFrame({at: pd.Series(answers[at], dtype=object) for at in columns}, index=sorted(prompts))
+        table.index = pd.Index([prompts[number] for number in table.index], name="prompt")
+        return table
 
     def _ensure_voices(self) -> None:
         if self._chat.ready or self._finding_voices or self.state not in OVER:

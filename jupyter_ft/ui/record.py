@@ -32,7 +32,7 @@ color:var(--jp-ui-font-color1,var(--vscode-foreground,currentColor))}
 .jft-record table :is(th,td){text-align:left!important;padding:2px 10px 2px 0;border-bottom:1px solid #8884}
 .jft-record .said{border-left:3px solid #3b82d6;padding:0 0 0 10px;margin:.3em 0 .8em;overflow-wrap:anywhere}
 .jft-record .dim{opacity:.65}.jft-record .bad{color:#d64545}.jft-record .amber{color:#b7791f}
-.jft-record pre{white-space:pre-wrap}
+.jft-record pre{white-space:pre-wrap}.jft-record .probes td{vertical-align:top;overflow-wrap:anywhere}
 """
 
 
@@ -78,7 +78,7 @@ def _body(session: Watched, past: Past) -> str:
         curve_image(past),
         _held_out(past),
         _changes_table(past),
-        chats(past, CHATS_SHOWN) if session.recipe.record_chats else "",
+        *([probes_table(past), chats(past, CHATS_SHOWN)] if session.recipe.record_chats else []),
     ]
     return "".join(parts)
 
@@ -96,6 +96,9 @@ def record_text(session: Watched) -> str:
         lines.append(f"  not finite at {_step_list(past.bad_steps)}")
     lines += [f"  step {change.step}: {change_text(change)}" for change in past.changes[-CHANGES_SHOWN:]]
     if session.recipe.record_chats:
+        names, *probes = _strip(past) or [[]]
+        for prompt, *spoken in probes:
+            lines += [f"  > {prompt}", *(f"  {at.lower()}: {text}" for at, text in zip(names[1:], spoken, strict=True))]
         for reply in past.replies[-CHATS_SHOWN:]:
             lines += [f"  > {reply.prompt}", f"  {_speaker(reply)}: {reply.text}"]
     return printable("\n".join(lines))
@@ -118,6 +121,12 @@ def best_text(past: Past) -> str:
     best = past.evals[-1].best_step
     lowest = dict(zip(steps, losses, strict=True)).get(best)
     moved = shown(losses[0]) if len(losses) == 1 else f"{shown(losses[0])} → {shown(losses[-1])}"
+    metric = past.evals[-1].best_metric
+    if metric != "eval_loss":
+        worth = next(
+            (event.metrics[metric] for event in past.evals if event.step == best and metric in event.metrics), 0
+        )
+        return f"held-out loss {moved}, best {metric.removeprefix('eval_')} {shown(float(worth))} at step {best}"
     return f"held-out loss {moved}" + (f", lowest {shown(lowest)} at step {best}" if lowest is not None else "")
 
 
@@ -176,6 +185,30 @@ def _changes_table(past: Past) -> str:
     if not rows:
         return said
     return f"{said}<table><thead><tr><th>Step</th><th>Change</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _strip(past: Past) -> list[list[str]]:
+    """The probes as they are now: a line of names, then each prompt with what the base and the last step answered."""
+    base = {answer.number: answer.text for answer in past.probes if answer.at == "base"}
+    spoken = [answer for answer in past.probes if answer.at == "live"]
+    last = max((answer.step for answer in spoken), default=0)
+    now = sorted((answer.number, answer) for answer in spoken if answer.step == last)
+    rows = [[answer.prompt, *([base.get(number, "")] if base else []), answer.text] for number, answer in now]
+    return [["Probe", *(["Base"] if base else []), f"Step {last}"], *rows] if rows else []
+
+
+def probes_table(past: Past) -> str:
+    """The probes, base against now; everything escaped."""
+    names, *rows = _strip(past) or [[]]
+    if not rows:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(text)}</td>' for text in row)}</tr>" for row in rows)
+    return f"<table class='probes'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    return escape(printable(text)).replace("\n", "<br>")
 
 
 def chats(past: Past, most: int) -> str:

@@ -1,7 +1,7 @@
 """`report.html`: a run on one page that needs nothing else, to open without a kernel and without a network.
 
-No row of the data is in it. What models, files and people said is escaped or sanitised; the page's own policy lets no
-script run but the two that are written here, and no request leave it.
+No row of the data is in it, but for the prompts of probes. What models, files and people said is escaped or sanitised;
+the page's own policy lets no script run but the two that are written here, and no request leave it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_ft.errors import RunFolderError
 from jupyter_ft.runs import RunFolder
 from jupyter_ft.ui.curve import curve_image
 from jupyter_ft.ui.figure import figure
-from jupyter_ft.ui.record import STYLE, best_text, chats, headline, level_of
+from jupyter_ft.ui.record import STYLE, best_text, chats, headline, level_of, probes_table
 from jupyter_ft.ui.watched import Past, Watched, past_of, printable, shown
 
 ROWS_SHOWN = 500  # of each table, the newest
@@ -104,11 +104,12 @@ def _sections(session: Watched, past: Past) -> str:
     written = time.strftime("%Y-%m-%d %H:%M:%S")
     parts = [
         _table("Changes", ("step", "field", "old", "new"), _changes(past)),
-        _table("Held-out rows", ("step", "eval_loss", "", "rows", "seconds"), _evaluations(past)),
+        _table("Held-out rows", ("step", "eval_loss", "", "rows", "seconds", "besides"), _evaluations(past)),
         _confusion(past),
         _table("Notices", ("step", "level", "what"), [(n.step, level_of(n), n.said) for n in past.notices]),
         _table("Refused steps", ("step", "loss", "grad_norm", "rows of the data"), _refused(past)),
         _table("Checkpoints", ("step", "MB", "seconds", "folder"), _checkpoints(past)),
+        f"<h2>Probes</h2>{probes}" if recorded and (probes := probes_table(past)) else "",
         f"<h2>Chats</h2>{chats(past, CHATS_SHOWN)}" if recorded and past.replies else "",
         f"<h2>Recipe</h2><pre class='recipe'>{_clean(_yaml(without_secrets(asked)))}</pre>",
         _table("Versions", ("package", "version"), [(name, versions[name]) for name in sorted(versions)]),
@@ -134,9 +135,17 @@ def _evaluations(past: Past) -> list[tuple[object, ...]]:
             "best" if event.step == best else "",
             event.rows,
             f"{event.seconds:.1f}",
+            ", ".join(
+                f"{name.removeprefix('eval_')} {shown(v)}" for name, v in event.metrics.items() if _besides(name)
+            ),
         )
         for event in past.evals
     ]
+
+
+def _besides(name: str) -> bool:
+    """Whether a metric is told in a word beside the loss: a classifier's recalls have a table of their own."""
+    return name != "eval_loss" and not name.startswith("eval_recall_")
 
 
 def _confusion(past: Past) -> str:

@@ -20,6 +20,7 @@ from jupyter_ft.messages import (
     Event,
     Health,
     MemoryShort,
+    Probed,
     ReplyDone,
     Resumed,
     StepRefused,
@@ -79,6 +80,7 @@ class Past:
     notices: list[Health | MemoryShort] = field(default_factory=list)
     data: str = ""
     replies: list[ReplyDone] = field(default_factory=list)
+    probes: list[Probed] = field(default_factory=list)
     crash: Crashed | None = None
 
     def keep(self, event: Event) -> None:
@@ -97,6 +99,8 @@ class Past:
             self.data = event.said
         elif isinstance(event, ReplyDone):
             self.replies.append(event)
+        elif isinstance(event, Probed):
+            self.probes.append(event)
         elif isinstance(event, Crashed):
             self.crash = event
         elif isinstance(event, Resumed):
@@ -106,6 +110,7 @@ class Past:
         self.changes = [change for change in self.changes if change.step <= last or change.command in ahead]
         self.checkpoints = [saved for saved in self.checkpoints if saved.step <= last]
         self.refused = [refusal for refusal in self.refused if refusal.step <= last]
+        self.probes = [answer for answer in self.probes if answer.step <= last]
         self.evals = [scored for scored in self.evals if scored.step <= last]
         self.notices = [notice for notice in self.notices if notice.step <= last]
         self.crash = None

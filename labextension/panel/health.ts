@@ -20,6 +20,7 @@ export class HealthLine {
   constructor(
     private readonly store: Store,
     private readonly send: (command: Command) => void,
+    private readonly chatWith: (step: number) => void,
   ) {
     this.element = h("div", { class: "jft-health", "data-testid": "health", role: "status", hidden: true }, [
       this.word,
@@ -56,7 +57,7 @@ export class HealthLine {
 
   private drawButton(button: HTMLButtonElement, advice: Advice, live: boolean): void {
     const state = this.wish(advice)?.state;
-    button.disabled = !live || state === "requested" || state === "applied";
+    button.disabled = (!live && advice.chat == null) || state === "requested" || state === "applied";
   }
 
   private wish(advice: Advice): Taken | undefined {
@@ -64,6 +65,7 @@ export class HealthLine {
   }
 
   private take(advice: Advice): void {
+    if (advice.chat != null) return this.chatWith(advice.chat);
     const command = { ...advice.command, id: newId() } as Command; // the kernel checks it as it checks every command
     this.taken.set(advice, command.id);
     this.store.sent(command, advice);

@@ -62,12 +62,13 @@ class Panel {
       this.later(); // what is requested shows everywhere at once
     };
     this.header = new Header(this.store, send);
-    this.healthLine = new HealthLine(this.store, send);
-    this.curves = new Curves(this.store, this.memory.curves, (step) => {
+    const chatWith = (step: number) => {
       this.chat.add(String(step));
       this.show("Chat");
       this.chat.focus();
-    });
+    };
+    this.healthLine = new HealthLine(this.store, send, chatWith);
+    this.curves = new Curves(this.store, this.memory.curves, chatWith);
     this.chat = new Chat(this.store, send, this.memory.chat);
     this.controls = new Controls(this.store, send);
     this.log = new Log(this.store, this.memory.log);

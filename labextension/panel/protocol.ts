@@ -54,6 +54,7 @@ export type Event = { time: number } & (
   | { kind: "crashed"; step: number; error: string; traceback: string }
   | { kind: "reply-started"; command: string; turn: string; thread: string; at: string; step: number; prompt: string; between_steps: boolean }
   | { kind: "reply-part"; command: string; text: string }
+  | { kind: "probe"; step: number; at: "base" | "live"; number: number; prompt: string; text: string; tokens: number; ended: string }
   | ReplyDone
 );
 export interface Confusion {
@@ -64,6 +65,7 @@ export interface Advice {
   label: string;
   command: Record<string, Json>;
   cell: string;
+  chat?: number | null; // in the place of a command: the step to open the chat with
 }
 export interface ReplyDone {
   kind: "reply";

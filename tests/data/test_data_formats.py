@@ -161,13 +161,17 @@ def test_a_context_precedes_the_question_and_the_first_of_several_answers_is_tak
     ]
     examples = load(rows, {})
     assert list(examples.rows) == [
-        {"prompt": "Paris is in France.\n\nWhere is Paris?", "completion": "France"},
+        {
+            "prompt": "Paris is in France.\n\nWhere is Paris?",
+            "completion": "France",
+            "answers": ["France", "in France"],
+        },
         {"prompt": "Where is Paris?", "completion": "France"},
     ]
     assert "(prompt = 'context' + 'question', completion = 'answers')" in examples.said
     assert examples.notes == ("1 row: of several answers the first is taken",)
     listed = load([{"question": "a", "Passage": "p", "answer": ["b", "c"]}], {})
-    assert list(listed.rows) == [{"prompt": "p\n\na", "completion": "b"}]
+    assert list(listed.rows) == [{"prompt": "p\n\na", "completion": "b", "answers": ["b", "c"]}]
     mapped = load([{"q": "a", "about": "p", "a": "b"}], {"prompt": "q", "completion": "a", "context": "about"})
     assert list(mapped.rows) == [{"prompt": "p\n\na", "completion": "b"}]
     none = refusal([{**SQUAD, "answers": {"text": [], "answer_start": []}}])

@@ -62,6 +62,18 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
         return method.build(made, base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
 
 
+def spoken(model: Any, question: str, tokens: int) -> str:
+    """What `model` says by transformers' own greedy generation, its tokenizer found by its path."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    out = model.generate(**prompt, max_new_tokens=tokens, do_sample=False)
+    return str(tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
 # --- of an attached trainer ---
 
 TIMES = ("runtime", "per_second")

@@ -14,7 +14,7 @@ from jupyter_ft.event_log import EventLog
 from jupyter_ft.magics import doctor
 from jupyter_ft.magics.bundle import Private, write_bundle
 from jupyter_ft.magics.doctor import Finding, as_text, floors
-from jupyter_ft.messages import Confusion, Crashed, DataReady, EvalDone, Logged, ReplyDone
+from jupyter_ft.messages import Confusion, Crashed, DataReady, EvalDone, Logged, Probed, ReplyDone
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder
 
@@ -94,6 +94,8 @@ def past(runs: Path) -> RunFolder:
     asked = {"command": "c", "turn": "t", "thread": "panel", "at": "live", "step": 4, "prompt": "Hi CANARYQUESTION"}
     told = {"text": "CANARYANSWER", "tokens": 1, "tokens_per_second": 1.0, "first_token_seconds": 0.1, "ended": "eos"}
     log.append(ReplyDone(**asked, **told))
+    log.append(Probed(step=4, at="live", number=0, prompt="PROBECANARY", text="MURMURCANARY", tokens=1, ended="eos"))
+    log.append(Logged(level="warning", text="the probe MURMURCANARY"))
     log.append(Logged(level="warning", text="slow was the reply to CANARYQUESTION"))
     log.close()
     return folder
@@ -123,6 +125,7 @@ def test_the_bundle_holds_nothing_of_the_data(past: RunFolder, tmp_path: Path) -
     assert '"eval_loss": 0.25' in events
     assert "[[17, 1], [0, 2]]" in events
     assert '"kind": "reply"' not in events
+    assert '"kind": "probe"' not in events
     assert "max_steps: 4" in told["runs/support/recipe.yaml"]
     with pytest.raises(RunFolderError, match="is there already"):
         write_bundle(tmp_path / "help.zip", "")

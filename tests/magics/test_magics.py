@@ -42,6 +42,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START} learning_rate=nan\n", "learning_rate"),
         (f"{START}\nlearning_rate: -1", "learning_rate = -1: should be greater than 0"),
         (f"{START}\nbatch_size: 0", "batch_size = 0"),
+        (f"{START}\nheld_out: 1\nmetrics: token_f2", "'token_f2' is no function here; did you mean 'token_f1'?"),
+        (f"{START}\nprobes: cases.csv", "there is no file 'cases.csv'; write prompts as a list: probes: ['cases.csv']"),
         (f"{START}\nbatch_size: many", "batch_size = 'many'"),
         ("%%finetune ../evil --data tickets.csv\n", "'../evil' cannot name a run"),
         ("%%finetune a/b --data tickets.csv\n", "cannot name a run"),
@@ -364,3 +366,14 @@ def test_a_chat_of_something_else_gets_its_cells_as_they_are(shell: Any) -> None
 def test_help_of_the_cell_form(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell.run_cell("%%ft -h\n").success
     assert "%ft lists the sessions" in capsys.readouterr().out
+
+
+def test_metrics_may_name_a_function_of_the_notebook(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_cell("def right(prompts, predictions, references): return 1.0")
+    cell = (
+        "%%finetune support --data tickets.csv --dry-run\nheld_out: 1\nmetrics: [token_f1, right]\nprobes: ['Where?']"
+    )
+    shell.run_cell(cell).raise_error()
+    said = capsys.readouterr().out
+    assert "metrics: ('token_f1', 'right')" in said
+    assert "probes: ('Where?',)" in said

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 from small_run import XSS, SmallRun
 
-from jupyter_ft.messages import Crashed, EvalDone, Health, MemoryShort, Resumed, StepRefused
+from jupyter_ft.messages import Crashed, EvalDone, Health, MemoryShort, Probed, Resumed, StepRefused
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.ui.figure import figure
 from jupyter_ft.ui.record import record_html, record_text
@@ -40,6 +40,7 @@ def test_nothing_from_a_model_or_a_person_is_alive_in_the_record(run: SmallRun) 
     for number, payload in enumerate(XSS):
         run.log.read()
         run.reply(f"c{number}", payload, payload, turn=f"t.{number}")
+        run.log.append(Probed(step=5, at="live", number=number, prompt=payload, text=payload, tokens=1, ended="eos"))
         page = record_html(run)
         for tag, attributes in Tags(page).found:
             assert tag not in ALIVE
@@ -105,9 +106,23 @@ def test_what_was_held_out_and_the_last_notice_are_told(run: SmallRun) -> None:
     assert "short" not in record_html(run)
 
 
+def test_the_probes_are_the_base_against_the_last_step_that_counts(run: SmallRun) -> None:
+    run.take(4)
+    for step, at, text in ((0, "base", "Who knows."), (2, "live", "On it."), (4, "live", "On its way.")):
+        run.log.append(Probed(step=step, at=at, number=0, prompt="Where?", text=text, tokens=1, ended="eos"))
+    head = "<thead><tr><th>Probe</th><th>Base</th><th>Step 4</th></tr></thead>"
+    cells = "<td>Where?</td><td>Who knows.</td><td>On its way.</td>"
+    assert f"{head}<tbody><tr>{cells}</tr></tbody>" in record_html(run)
+    assert "  > Where?\n  base: Who knows.\n  step 4: On its way." in record_text(run)
+    run.log.append(Resumed(step=3))
+    assert "On its way." not in record_html(run)
+    assert "<td>Who knows.</td><td>On it.</td>" in record_html(run)
+
+
 def test_private_chats_stay_out() -> None:
     run = SmallRun(recipe=parse_recipe({"record_chats": False}))
     run.take(2)
+    run.log.append(Probed(step=2, at="live", number=0, prompt="my secret", text="is safe", tokens=1, ended="eos"))
     run.reply("c", "my secret", "is safe")
     assert "secret" not in record_html(run) + record_text(run)
     assert "safe" not in record_html(run) + record_text(run)

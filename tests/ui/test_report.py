@@ -9,7 +9,7 @@ import pytest
 from small_run import XSS, SmallRun
 
 from jupyter_ft.errors import RunFolderError
-from jupyter_ft.messages import CheckpointSaved, Confusion, Crashed, EvalDone, Health, MemoryShort, StepRefused
+from jupyter_ft.messages import CheckpointSaved, Confusion, Crashed, EvalDone, Health, MemoryShort, Probed, StepRefused
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.ui.report import report_html, without_secrets, write_report
 
@@ -22,13 +22,16 @@ def eventful(run: SmallRun) -> SmallRun:
     run.take(20, bad=(25,))
     run.log.append(StepRefused(step=30, loss=float("nan"), grad_norm=float("inf"), rows=[7, 9]))
     for step, loss, best in ((10, 2.5, 10), (20, 2.0, 20), (40, 2.25, 20)):
-        run.log.append(EvalDone(step=step, metrics={"eval_loss": loss}, best_step=best, rows=12, seconds=0.25))
+        metrics = {"eval_loss": loss, "eval_token_f1": loss / 4}
+        run.log.append(EvalDone(step=step, metrics=metrics, best_step=best, rows=12, seconds=0.25))
     run.log.append(Health(step=33, level="amber", said="the held-out loss rises"))
     run.log.append(MemoryShort(step=35, micro_batch=2, said="memory ran out"))
     run.log.append(
         CheckpointSaved(step=40, path="/home/me/runs/support/checkpoints/step-000040", bytes=10**6, seconds=1)
     )
     run.reply("c", "Where is it?", "On its **way**.")
+    for step, at, text in ((0, "base", "Who knows <b>."), (40, "live", "By post.")):
+        run.log.append(Probed(step=step, at=at, number=0, prompt="How?", text=text, tokens=1, ended="eos"))
     return run
 
 
@@ -47,13 +50,14 @@ def test_the_page_tells_everything(eventful: SmallRun) -> None:
         "25 s of training",
         "|21|learning_rate|2e-4|5e-5|",
         "|21|batch_size|8|4|",
-        "|20|2|best|12|0.2|",
+        "|20|2|best|12|0.2|token_f1 0.5|",
         "|33|amber|the held-out loss rises|",
         "|35|amber|memory ran out|",
         "|25|not finite|",
         "|30|nan|inf|7, 9|",
         "|40|1.0|1.0|step-000040|",
         "|On its |way|.|",
+        "|Probes|Probe|Base|Step 40|How?|Who knows &lt;b&gt;.|By post.|",
         "learning_rate: 0.0002",
     ):
         assert line in said, line
@@ -96,6 +100,7 @@ def test_private_chats_stay_out_of_the_page() -> None:
     run = SmallRun(recipe=parse_recipe({"record_chats": False}))
     run.take(2)
     run.reply("c", "my secret", "is safe")
+    run.log.append(Probed(step=2, at="live", number=0, prompt="my secret", text="is safe", tokens=1, ended="eos"))
     said = text_of(report_html(run))
     assert "secret" not in said
     assert "safe" not in said
