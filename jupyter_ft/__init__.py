@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .errors import FineTuneError
+from .feedback import feedback
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .session.race import Race, race
 from .ui import views as _views
+from .ui.fit import fits
 from .ui.preview import preview
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ __all__ = [
     "Session",
     "__version__",
     "attach",
+    "feedback",
     "finetune",
+    "fits",
     "open",
     "preview",
     "race",

@@ -8,6 +8,7 @@
     ├── RunFolderError (OSError)      a run folder that is locked, taken or unreadable
     │   └── CheckpointError           a checkpoint with a file missing or altered
     ├── Refused (RuntimeError)        a command that was not obeyed, with the reason
+    ├── RewardFailed (RuntimeError)   a reward that could not be had: the function raised, hung, or gave no numbers
     └── TrainingFailed (RuntimeError) the run crashed; the traceback is in the log
 
 Each message is one line: what is wrong, where, and the fix. A magic shows it as one red line.
@@ -50,6 +51,10 @@ class CheckpointError(RunFolderError):
 
 class Refused(FineTuneError, RuntimeError):
     """A command was not obeyed; the message is the reason."""
+
+
+class RewardFailed(FineTuneError, RuntimeError):
+    """A reward could not be had: the function raised, hung, or gave no numbers."""
 
 
 class TrainingFailed(FineTuneError, RuntimeError):

@@ -1,16 +1,19 @@
-"""A head that scores on a base: transformers' sequence-classification class over the base's own storage."""
+"""A head on a base's own storage: transformers' class that scores a text, or that guesses masked tokens."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from safetensors import safe_open
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from .errors import ModelError
-from .models import Base
+from .models import Base, shards
 from .quantized import is_quantised, shared
 
 Tensors = Mapping[str, torch.Tensor]
@@ -56,7 +59,7 @@ def scoring_model(base: Base, labels: Sequence[str]) -> Any:
         _fill(module, f"{path}." if path else "", theirs, backbone, model)
     head = {name.rpartition(".")[0] if name.startswith(backbone) else name.partition(".")[0] for name in fresh}
     head |= {name.partition(".")[0] for name, _ in model.named_parameters() if not name.startswith(backbone)}
-    model.head_modules = sorted(head)
+    model.head_modules, model.peft_task = sorted(head), "SEQ_CLS"
     return model.requires_grad_(False).eval().to(base.model.device)
 
 
@@ -66,6 +69,75 @@ def _share_quantised(model: Any, theirs: Any, backbone: str) -> None:
     for path, module in theirs.named_modules():
         if path.startswith(backbone) and is_quantised(module):
             model.set_submodule(path, copy.deepcopy(module, memo))
+
+
+def check_masks(base: Base) -> None:
+    """Raises `ModelError` where the base is none that guesses masked tokens."""
+    kind = base.model.config.model_type
+    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{base.path} neither speaks nor guesses masked tokens (a {type(base.model).__name__}); "
+            "method: classification or reward trains it"
+        )
+    if base.tokenizer.mask_token is None:
+        raise ModelError(f"{base.path}: its tokenizer has no mask token, so there is nothing to guess; add one")
+
+
+def masked_model(base: Base) -> Any:
+    """A model that guesses masked tokens, over the base's own storage, in eval mode, frozen. Its head is its folder's.
+
+    `fresh_head`: the folder holds none, and it is new, from the global generator.
+    """
+    with torch.device("meta"):
+        model = AutoModelForMaskedLM.from_config(copy.deepcopy(base.model.config), dtype=torch.get_default_dtype())
+    model.tie_weights()
+    model.config.architectures, model.config.dtype = [type(model).__name__], base.model.config.dtype
+    backbone = f"{model.base_model_prefix}."
+    theirs: dict[str, torch.Tensor] = {
+        name: tensor
+        for held in (base.model.named_parameters, base.model.named_buffers)
+        for name, tensor in held(remove_duplicate=False)
+        if name not in base.missing and name.startswith(backbone)
+    }
+    _share_tied(model, theirs)
+    wanted = [name for name, _ in model.named_parameters() if name not in theirs]
+    like = next(base.model.parameters())
+    for name, tensor in _read_head(Path(base.path), wanted).items():
+        theirs[name] = torch.nn.Parameter(tensor.to(like.device, like.dtype))
+    _share_tied(model, theirs)
+    model.fresh_head = any(name not in theirs for name in wanted)
+    _share_quantised(model, base.model, backbone)
+    for path, module in model.named_modules():
+        if is_quantised(module):
+            continue
+        _fill(module, f"{path}." if path else "", theirs, "", model)
+    model.tie_weights()
+    model.peft_task = None
+    return model.requires_grad_(False).eval().to(base.model.device)
+
+
+def _share_tied(model: Any, theirs: dict[str, torch.Tensor]) -> None:
+    """Have the parameters that are one in `model` be one in `theirs`."""
+    names = {id(p): name for name, p in model.named_parameters(remove_duplicate=False) if name in theirs}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in names:
+            theirs.setdefault(name, theirs[names[id(parameter)]])
+
+
+def _read_head(path: Path, wanted: Sequence[str]) -> Tensors:
+    """The tensors of these names in a model folder; under other names (of old files), as transformers finds them."""
+    found: dict[str, torch.Tensor] = {}
+    for file in shards(path):
+        with safe_open(file, framework="pt") as tensors:
+            found |= {name: tensors.get_tensor(name) for name in set(wanted) & set(tensors.keys())}
+    if len(found) == len(wanted):
+        return found
+    with torch.random.fork_rng(devices=[]):  # what it draws for what is missing, nobody uses
+        loaded, told = AutoModelForMaskedLM.from_pretrained(
+            path, dtype=torch.get_default_dtype(), output_loading_info=True
+        )
+    missing = set(told["missing_keys"])
+    return {name: p.detach() for name, p in loaded.named_parameters() if name in wanted and name not in missing}
 
 
 def _config(base: Base, labels: Sequence[str]) -> Any:

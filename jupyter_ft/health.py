@@ -10,6 +10,7 @@ It reads the log as any other reader does, so that after a resumption it is rebu
     overfitting    eval_loss up three evaluations running, or the train loss runs away from it: amber
     skipped steps  an fp16 scaler skips some; amber from 5 % of the steps on
     checkpoints    one could not be written: amber until one is
+    memory         an estimate above what is free, told before the first step: amber until two steps have fitted
 
 Red is for the run to be paused, by whoever asks here; nothing is ever rolled back or changed by itself.
 """
@@ -43,6 +44,7 @@ EVAL_RISES, EVAL_RISE = 3, 0.01  # evaluations running, and by what share in all
 _COUNTS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 GAP_SHARE = 0.5  # of eval_loss; a smaller gap between it and the train loss is no overfitting
 SKIPPED_SHARE, SKIPPED_AT_LEAST = 0.05, 4
+FITTED_STEPS = 2  # from the second on the optimizer has its state
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ class _Seen:
 
 
 class Watch:
-    """The watch over one run. Not thread-safe: it belongs to the training thread."""
+    """The watch over one run. Not thread-safe: it belongs to the training thread.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Without `by_loss` the loss has no level of its own (a policy's is about 0 whatever it learns): it has to be finite.
+    """
+
+    def __init__(self, name: str, *, by_loss: bool = True) -> None:
+        self._name, self._by_loss = name, by_loss
         self._cursor = Cursor()
         self._seen = _Seen()
         self._step, self._rate = 0, math.nan
@@ -124,7 +129,7 @@ class Watch:
 
     def _take(self, news: News, events: list[Event], rows: tuple[int, ...]) -> None:
         refused = {e.step: e for e in events if isinstance(e, StepRefused)}
-        others = deque([e for e in events if isinstance(e, EvalDone | SaveFailed | CheckpointSaved)])
+        others = deque([e for e in events if isinstance(e, EvalDone | SaveFailed | CheckpointSaved | Health)])
         columns = (news.steps[name].tolist() for name in ("step", "loss", "grad_norm", "learning_rate"))
         for number, loss, norm, rate in zip(*columns, strict=True):
             step = int(number)
@@ -145,6 +150,8 @@ class Watch:
         if not math.isfinite(norm):  # and nobody refused it: the scaler's to skip
             seen.skipped += 1
         self._scaler(step)
+        if not self._by_loss:
+            return
         self._diverging(step, loss, norm, rows)
         self._spike(step, loss, rows)
         self._risen(step, loss)
@@ -218,7 +225,7 @@ class Watch:
 
     def _other(self, event: Event) -> None:
         concerns = self._seen.concerns
-        if isinstance(event, EvalDone) and "eval_loss" in event.metrics:
+        if isinstance(event, EvalDone) and "eval_loss" in event.metrics and self._by_loss:
             self._evaluated(event.step, event.metrics["eval_loss"], event.best_step)
         elif isinstance(event, SaveFailed):
             last = f"the last good one is of step {self._seen.saved}" if self._seen.saved else "there is none yet"
@@ -227,6 +234,8 @@ class Watch:
         elif isinstance(event, CheckpointSaved):
             self._seen.saved = event.step
             concerns.pop("checkpoint", None)
+        elif isinstance(event, Health) and event.step == 0 and event.level == "amber":  # by whoever starts the run
+            concerns["memory"] = _Concern("amber", 0, event.said, until=FITTED_STEPS)
 
     def _evaluated(self, step: int, loss: float, best: int) -> None:
         seen = self._seen
@@ -272,6 +281,8 @@ class Watch:
             return [*halve, self._verb("resume", "go on"), self._verb("stop", "stop here")]
         if key == "checkpoint":
             return [self._verb("save", "save again")]
+        if key == "memory":
+            return [self._verb("pause", "pause")]
         if key in ("eval", "gap"):
             return [*self._talk(of.best), self._verb("stop", "stop here"), *halve]
         return [*halve, self._verb("pause", "pause")] if key else []

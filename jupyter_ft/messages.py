@@ -22,6 +22,8 @@ RunState = Literal["queued", "loading", "running", "paused", "stopping", "finish
 OVER: frozenset[str] = frozenset({"finished", "stopped", "failed"})
 Message = dict[str, str]
 """One turn of a conversation: `role` and `content`."""
+REVIEW = "review"
+"""The `thread` of answers that are prepared for a review: what people ask goes before them, and no chat shows them."""
 
 
 def _new_id() -> str:
@@ -172,7 +174,7 @@ class StepRefused(_Event):
 class EvalDone(_Event):
     """The held-out rows were scored with the weights of `step`: `eval_loss` and the method's own metrics.
 
-    `best_step` has been the best so far by `best_metric`.
+    `best_step` has been the best so far by `best_metric` (of a policy, unless another is asked for, `eval_reward`).
     """
 
     kind: Literal["eval"] = "eval"

@@ -116,6 +116,11 @@ class Pool:
                 base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
             return base
 
+    def holds(self, folder: Path) -> bool:
+        """Whether the base in `folder` is loaded, in whatever dtype."""
+        with self._lock:
+            return any(base.path == str(folder.resolve()) for base in self._bases.values())
+
 
 POOL = Pool()
 
@@ -201,10 +206,8 @@ def _load(
         quantized.quantise(model, quantization, dtype, device, keep=missing, report=report)
         quantized.as_ours(model, dtype)
     model.requires_grad_(False).eval().to(device)
-    longest = None if speaks else _longest(model, tokenizer)
-    return Base(
-        key, str(path), model, tokenizer, speaks, missing, longest, quantization if stored == "none" else stored
-    )
+    most = None if speaks else longest(model, tokenizer)
+    return Base(key, str(path), model, tokenizer, speaks, missing, most, quantization if stored == "none" else stored)
 
 
 def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
@@ -215,6 +218,16 @@ def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:
             return _tokenizer(path)
     except Exception as error:  # whatever a stranger's folder makes transformers raise
         raise ModelError(f"the tokenizer in {path} cannot be loaded: {_reason(error)}") from error
+
+
+def does_speak(model: str, revision: str | None, report: Report) -> bool:
+    """Whether `model` is a causal language model, by its config alone. Raises `ModelError` as `load_tokenizer` does."""
+    path = locate(model, revision, report)
+    try:
+        with quiet_transformers():
+            return _speaks(AutoConfig.from_pretrained(path))
+    except Exception as error:  # whatever a stranger's folder makes transformers raise
+        raise ModelError(f"the config in {path} cannot be read: {_reason(error)}") from error
 
 
 def _tokenizer(path: Path) -> Any:
@@ -241,8 +254,8 @@ def _speaks(config: Any) -> bool:
     return not named or any(name in known or name.endswith(spoken) for name in named)
 
 
-def _longest(model: Any, tokenizer: Any) -> int | None:
-    """The most tokens that a table of positions has room for."""
+def longest(model: Any, tokenizer: Any) -> int | None:
+    """The most tokens that a table of positions has room for; None where nothing says."""
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -250,7 +263,8 @@ def _longest(model: Any, tokenizer: Any) -> int | None:
     return min(limits) if min(limits) < 10**9 else None
 
 
-def _shards(path: Path) -> list[Path]:
+def shards(path: Path) -> list[Path]:
+    """The safetensors files of a model folder; none where it has others."""
     index = path / "model.safetensors.index.json"
     if index.exists():
         return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
@@ -269,16 +283,16 @@ def _build_from_meta(path: Path, config: Any, dtype: torch.dtype | None, speaks:
     A model that does not speak may have a new head, and what the file has beside its backbone is passed over.
     `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
     """
-    shards = _shards(path)
-    if not shards or getattr(config, "quantization_config", None) is not None:
+    files = shards(path)
+    if not files or getattr(config, "quantization_config", None) is not None:
         return None
     auto = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
     with torch.device("meta"):
         model = auto.from_config(config, dtype=torch.get_default_dtype())
     weights = {
         name: tensor if dtype is None else tensor.to(dtype)
-        for shard in shards
-        for name, tensor in load_file(shard).items()
+        for file in files
+        for name, tensor in load_file(file).items()
     }
     backbone = "" if speaks else f"{model.base_model_prefix}."
     if not any(name.startswith(backbone) for name in weights):
@@ -338,7 +352,7 @@ def _build_by_transformers(
 def with_adapter(model: Any, recipe: Recipe) -> Any:
     """`model` wrapped by PEFT with a fresh adapter in float32 (its weights come from the global generator).
 
-    A head that scores (see `heads.scoring_model`) is trained beside the adapter, and kept in its files.
+    A new head (see `heads`) is trained beside the adapter, and kept in its files.
     """
     adapter, live = recipe.adapter, recipe.hyperparameters
     head = getattr(model, "head_modules", None)
@@ -350,7 +364,7 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
         target_modules=targets,
         use_rslora=adapter.kind == "rslora",
         use_dora=adapter.kind == "dora",
-        task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
+        task_type=getattr(model, "peft_task", "CAUSAL_LM"),
         modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
     )
     with quantized.told_to_peft(model, quantized.kind_of(model)):

@@ -11,9 +11,19 @@ from pydantic import Field, JsonValue, PrivateAttr, ValidationError, field_valid
 
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
-from .hyperparameters import ANSWERED, METHOD_WORDS, METHODS, PACKED, Hyperparameters, Part, SftHyperparameters
+from .hyperparameters import (
+    METHOD_WORDS,
+    METHODS,
+    REWARDED,
+    Hyperparameters,
+    Part,
+    SftHyperparameters,
+)
+from .names import ALIASES as ALIASES  # noqa: PLC0414 - who reads a recipe resolves them
+from .names import check_trainer_keys
 from .optimizers import optimizer
 from .quantization import OTHERS, SAID, WORDS, Quantization, quantization_word, without_qlora
+from .together import check_together
 
 
 class Adapter(Part):
@@ -38,11 +48,12 @@ MOST_PROBES = 20
 class Recipe(Part):
     """Everything that a run is asked to be. `hyperparameters` are the values at the start."""
 
-    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "attached"] = Field(
+    method: Literal["sft", "dpo", "kto", "cpt", "reward", "classification", "grpo", "rloo", "attached"] = Field(
         "sft",
         description="How it learns: sft (or: supervised) from answers, dpo (or: preference) from choices between two, "
         "kto from answers rated one by one, cpt (or: self-supervised) from raw text, reward to score answers from "
-        "choices between two, classification (or: sentiment) from texts with labels; "
+        "choices between two, classification (or: sentiment) from texts with labels, grpo or rloo from rewards for "
+        "answers of its own; "
         "attached: a trainer that the user built",
     )
     model: str = Field("demo", min_length=1, description="demo, a local folder, or a hub id")
@@ -59,6 +70,9 @@ class Recipe(Part):
     metrics: tuple[str, ...] = Field((), description="Of answers to held-out rows: exact_match, token_f1, functions")
     metric_rows: int = Field(32, ge=1, le=10**5, description="Held-out rows that are answered for metrics")
     best_metric: str = Field("eval_loss", description="What best is told by; max or min may precede its name")
+    rewards: tuple[str, ...] = Field(
+        (), description="What answers are rewarded by: functions of the notebook, or reward runs (RUN, RUN@best)"
+    )
     system: str | None = Field(None, description="Precedes every row and chat that has none")
     adapter: Adapter = Field(
         default_factory=Adapter,
@@ -156,63 +170,17 @@ class Recipe(Part):
             raise ValueError("a metric's name, like eval_token_f1 or: min eval_wer")
         return " ".join([*way, name if name.startswith("eval_") else f"eval_{name}"])
 
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _one_reward(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("adapter", mode="before")
     @classmethod
     def _adapter_word(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
 
 
-ALIASES = {
-    "lr": "learning_rate",
-    "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "accumulation",
-    "num_train_epochs": "epochs",
-    "lr_scheduler_type": "schedule",
-    "save_steps": "checkpoint_steps",
-    "model_name_or_path": "model",
-    "from": "start_from",
-    "max_seq_length": "max_length",
-    "r": "adapter.r",
-    "lora_r": "adapter.r",
-    "adapter.rank": "adapter.r",
-    "adapter.alpha": "alpha",
-    "lora_alpha": "alpha",
-    "adapter.dropout": "dropout",
-    "lora_dropout": "dropout",
-    "target_modules": "adapter.targets",
-    "optim": "trainer.optim",
-}
-TRAINER_KEYS_TAKEN = {
-    **{theirs: ours for theirs, ours in ALIASES.items() if "." not in theirs + ours},
-    **{name: name for name in ("learning_rate", "weight_decay", "max_grad_norm", "max_steps", "warmup_steps")},
-    **{name: name for name in ("max_length", "seed", "eval_steps", "packing")},
-    "eval_strategy": "eval_steps",
-    "data_seed": "seed",
-    **{name: name for name in ("beta", "label_smoothing", "desirable_weight", "undesirable_weight")},
-    "center_rewards_coefficient": "center_rewards_coefficient",
-    "warmup_ratio": "warmup_steps",
-    "bf16": "dtype",
-    "fp16": "dtype",
-    "save_strategy": "checkpoint_steps",
-    "metric_for_best_model": "best_metric",
-}
-"""What may not be passed through `trainer:`, and our key for it."""
-_SESSIONS_OWN = {
-    "output_dir",
-    "logging_steps",
-    "logging_strategy",
-    "resume_from_checkpoint",
-    "remove_unused_columns",
-    "dataloader_drop_last",
-    "dataloader_num_workers",
-    "dataset_kwargs",
-    "disable_tqdm",
-    "load_best_model_at_end",
-    "auto_find_batch_size",
-    "sync_ref_model",
-    "precompute_ref_log_probs",
-    "lr_scheduler_kwargs",
-}
 _FIXED = [name for name in Recipe.model_fields if name != "hyperparameters"]
 FIXED_NAMES = frozenset(_FIXED)
 SHAPE = frozenset({"adapter", "model", "revision", "dtype", "quantization"})
@@ -228,6 +196,7 @@ _MAPPINGS = {
     "adapter": "lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}",
     "metrics": "a list of names like [exact_match, token_f1]",
     "trainer": "a mapping of TRL's own settings, like {optim: adamw_torch}",
+    "rewards": "a name, a list of names, or a mapping of names to weights like {brevity: 0.5, judge@best: 1}",
 }
 
 
@@ -250,8 +219,8 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
             if key in OTHERS:
                 raise RecipeError(f"unknown key '{key}'; write {OTHERS[key]}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*known, *ALIASES], known)}")
-    _check_trainer_keys(fixed.get("trainer"))
-    live = {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
+    check_trainer_keys(fixed.get("trainer"))
+    live = _weighted(fixed) | {key: fixed.pop(key) for key in list(fixed) if key in live_model.model_fields}
     if live_model.FULL_RATE is not None and _kind(fixed.get("adapter")) == "full":
         live = {"learning_rate": live_model.FULL_RATE} | live
     try:
@@ -259,7 +228,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
         recipe = Recipe.model_validate({**fixed, "hyperparameters": hyperparameters})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
-    _check_together(recipe)
+    check_together(recipe)
     return recipe
 
 
@@ -276,42 +245,21 @@ def lift(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "adapter": {k: v for k, v in adapter.items() if f"adapter.{k}" not in lifted}, **lifted}
 
 
+def _weighted(fixed: dict[str, Any]) -> dict[str, Any]:
+    """The weights that `rewards` gives, as a mapping or by its length; only the names stay in it."""
+    rewards = fixed.get("rewards")
+    if fixed["method"] not in REWARDED or not isinstance(rewards, str | list | tuple | Mapping):
+        return {}
+    names = [rewards] if isinstance(rewards, str) else list(rewards)
+    weights = list(rewards.values()) if isinstance(rewards, Mapping) else [1.0] * len(names)
+    if isinstance(rewards, Mapping) and fixed.get("reward_weights"):
+        raise RecipeError("reward_weights: rewards has weights already; keep one of the two")
+    fixed["rewards"] = names
+    return {"reward_weights": weights}
+
+
 def _kind(adapter: Any) -> Any:
     return adapter.get("kind") if isinstance(adapter, Mapping) else adapter
-
-
-def _check_together(recipe: Recipe) -> None:
-    live, plain = recipe.hyperparameters, type(recipe.hyperparameters)()
-    if recipe.packing and recipe.method not in PACKED:
-        raise RecipeError(f"packing: rows of the method {recipe.method} are not packed; leave packing out")
-    if recipe.method == "classification" and recipe.system is not None:
-        raise RecipeError("system: a text is classified as it is; leave system out")
-    if recipe.method == "classification" and "label_smoothing_factor" in recipe.trainer:
-        raise RecipeError("trainer.label_smoothing_factor: write it as label_smoothing, at the top level")
-    if recipe.held_out is None:
-        for name in ("eval_steps", "early_stopping_patience"):
-            if getattr(live, name) is not None:
-                raise RecipeError(f"{name} needs rows to evaluate on; add held_out: 10%")
-        if isinstance(recipe.probes, int):
-            raise RecipeError("probes: a number takes the prompts of held-out rows; add held_out: 10%, or list prompts")
-        if recipe.metrics or recipe.best_metric != "eval_loss":
-            name = "metrics" if recipe.metrics else "best_metric"
-            raise RecipeError(f"{name}: needs rows to evaluate on; add held_out: 10%")
-    if recipe.metrics and recipe.method not in ANSWERED:
-        raise RecipeError(f"metrics: they measure answers, and {recipe.method} has none to compare with; leave it out")
-    if recipe.probes is None and live.probe_steps is not None:
-        raise RecipeError("probe_steps needs prompts to answer; add probes: 3, or a list of prompts")
-    if recipe.adapter.kind == "full" and (live.alpha, live.dropout) != (plain.alpha, plain.dropout):
-        raise RecipeError("alpha and dropout belong to a LoRA adapter; leave them out with full weights")
-    if recipe.adapter.kind == "full" and recipe.quantization != "none":
-        raise RecipeError(
-            f"quantization: {recipe.quantization}: full weights are trained in float32; take adapter: lora over a "
-            "quantised base"
-        )
-    if recipe.adapter.kind == "dora" and recipe.quantization == "int8":
-        raise RecipeError("adapter: dora over an 8-bit base would lose the scales of its rows; take quantization: nf4")
-    if recipe.packing and recipe.trainer.get("train_sampling_strategy", "random") != "random":
-        raise RecipeError("packing already makes rows of one length; leave out trainer.train_sampling_strategy")
 
 
 def _refuse_twice(asked: Mapping[str, Any]) -> None:
@@ -326,16 +274,6 @@ def _refuse_twice(asked: Mapping[str, Any]) -> None:
 def as_plain(value: Any) -> Any:
     """A number of numpy or torch as Python's own; anything else as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-
-
-def _check_trainer_keys(passed: Any) -> None:
-    for key in passed if isinstance(passed, Mapping) else ():
-        if key in TRAINER_KEYS_TAKEN:
-            raise RecipeError(f"trainer.{key}: write it as {TRAINER_KEYS_TAKEN[key]}, at the top level")
-        if key in _SESSIONS_OWN:
-            raise RecipeError(f"trainer.{key}: that is the session's own to set")
-    if isinstance(passed, Mapping) and "optim" in passed:
-        optimizer(passed["optim"])
 
 
 def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
@@ -376,9 +314,13 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)
     try:
-        return type(now).model_validate({**now.model_dump(), **resolved})
+        new = type(now).model_validate({**now.model_dump(), **resolved})
     except ValidationError as error:
         raise RecipeError(first_complaint(error)) from None
+    for name in resolved:
+        if reason := now.forbids(name, getattr(new, name)):
+            raise RecipeError(reason)
+    return new
 
 
 def first_complaint(error: ValidationError) -> str:
@@ -406,10 +348,13 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
     values = hyperparameters.model_dump()
     fields: list[dict[str, JsonValue]] = []
     for name, entry in schema.items():
-        if name in absent:
+        if name in absent or not entry.get("live", True):
             continue
         kinds = [entry, *entry.get("anyOf", [])]
         kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "string")
+        value = values[name]
+        if kind == "array":  # weights, which are typed in as a text
+            kind, value = "string", ", ".join(f"{one:g}" for one in value)
         bounds = {k: v for one in kinds for k, v in one.items() if k in ("minimum", "exclusiveMinimum", "maximum")}
         field: dict[str, Any] = {
             "name": name,
@@ -421,7 +366,7 @@ def controls(hyperparameters: Hyperparameters, recipe: Recipe | None = None) -> 
             "scale": entry.get("scale", "linear"),
             "min": entry.get("low", bounds.get("minimum", bounds.get("exclusiveMinimum"))),
             "max": entry.get("high", bounds.get("maximum")),
-            "value": values[name],
+            "value": value,
         }
         fields.append(cast(dict[str, JsonValue], field))
     return fields

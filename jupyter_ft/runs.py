@@ -3,6 +3,7 @@
     runs/<name>/recipe.yaml  data/rows.jsonl  events.jsonl  steps/0001.f64  lock
                 checkpoints/step-000120/{manifest.json, adapter…, optimizer.safetensors, training.json}
                 snapshots/step-000044/   the adapter alone, to be visited again
+                feedback.sqlite   what people judged of it
                 start/        the weights that it began with, where those are of another run
                 adapter/      the result, in PEFT's own format; with full weights model/, in transformers'
 
@@ -120,6 +121,11 @@ class RunFolder:
             return dict(found["recipe"]), dict(found["about"])
         except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"{self.path / 'recipe.yaml'} cannot be read: {type(error).__name__}") from None
+
+    def judge(self, name: str) -> tuple[Path, dict[str, Any]] | None:
+        """Where the weights of the reward run `name` are kept, and what is recorded of it; None for a function."""
+        found = (self.read_recipe()[1].get("rewards") or {}).get(name, {})
+        return (self.path / found["folder"], dict(found)) if "folder" in found else None
 
     # --- the lock ---
 

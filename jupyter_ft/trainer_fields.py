@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, did_you_mean
-from .recipe import TRAINER_KEYS_TAKEN
+from .names import TRAINER_KEYS_TAKEN
 
 _CONFIGS = {
     "sft": ("trl/trainer/sft_config.py", "SFTConfig"),
@@ -23,6 +23,8 @@ _CONFIGS = {
     "classification": ("transformers/training_args.py", "TrainingArguments"),
     "kto": ("trl/trainer/kto_config.py", "KTOConfig"),
     "cpt": ("trl/trainer/sft_config.py", "SFTConfig"),
+    "grpo": ("trl/trainer/grpo_config.py", "GRPOConfig"),
+    "rloo": ("trl/trainer/rloo_config.py", "RLOOConfig"),
 }
 _BASES = {"_BaseConfig": "trl/trainer/base_config.py", "TrainingArguments": "transformers/training_args.py"}
 

@@ -63,7 +63,9 @@ def begin_with(model: Any, folder: Path) -> None:
     same = all(own.get(name) == stored[name].shape for name in head)
     if same and head and hasattr(inner, "head_modules"):
         same = (folder / "config.json").is_file() and labels_in(folder) == tuple(inner.config.id2label.values())
-    put_weights(model, {name: tensor for name, tensor in stored.items() if same or name not in head})
+    head = set() if same else head
+    gone = {name for name in stored if ".pooler." in name and name not in own}  # one that guesses has none
+    put_weights(model, {name: tensor for name, tensor in stored.items() if name not in head | gone})
 
 
 def plain_name(name: str) -> str:

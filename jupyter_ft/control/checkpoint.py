@@ -20,11 +20,12 @@ from ..errors import CheckpointError
 from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
-from .cursor import RowCursor
+from .ahead import masks_of
 from .lease import Streams
 from .port import Port
 
 WARMUP = 5  # steps, where the optimizer starts fresh in the middle of a run
+_MASKS = "masks"
 
 
 def write_checkpoint(port: Port, folder: Path) -> None:
@@ -35,7 +36,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     streams = port.turn.streams
     try:
         save_file(tensors, folder / OPTIMIZER)
-        save_file(_stream_tensors(streams), folder / STREAMS)
+        save_file(_stream_tensors(streams) | _masks(port.trainer), folder / STREAMS)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     scaler = getattr(port.trainer.accelerator, "scaler", None)
@@ -63,6 +64,7 @@ def place_of(port: Port) -> dict[str, Any]:
         "evaluation": port.evaluation.state(),
         "cursor": port.cursor.state() | {"order": None},
         "dtype": str(next(port.trainer.model.parameters()).dtype),
+        "batches": port.batching.state(),
         "ahead": [],
         "scheduled": [],
     }
@@ -106,6 +108,9 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     """Put a verified checkpoint into a trainer that is about to begin."""
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     trainer = port.trainer
+    joined = port.hooks.joined(state["cursor"]["rows"] - port.cursor.rows)
+    if joined:
+        port.extend(joined)
     if state["cursor"]["rows"] != port.cursor.rows:
         raise CheckpointError(f"the run had {state['cursor']['rows']} rows, now there are {port.cursor.rows}")
     if state["dtype"] != str(next(trainer.model.parameters()).dtype):
@@ -116,7 +121,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     put_weights(trainer.model, read_weights(folder, device))
     if "optimizer" in state:
         _restore_optimizer(trainer, state, load_file(folder / OPTIMIZER))
-    fresh = RowCursor.from_state(state["cursor"])
+    fresh = type(port.cursor).from_state(state["cursor"])
     port.cursor.__dict__.update(fresh.__dict__)
     trainer.state.global_step, trainer.state.max_steps = state["step"], state["max_steps"]
     trainer.state.epoch = fresh.progress
@@ -124,12 +129,18 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
     port.edits.restore(state["edits"])
     port.evaluation.restore(state.get("evaluation"))
     port.restore_own(state.get("own") or {})
+    if state.get("batches"):
+        port.batching.restore(state["batches"])
     port.obedience.ahead = list(state["ahead"])
     edits = [Set.model_validate(edit) for edit in state["scheduled"]]
     gone = _taken_back(port) | {edit.id for edit in edits if isinstance(port.log.answer(edit.id), Refused)}
     schedule_again(port, [edit for edit in edits if edit.id not in gone])
     if "optimizer" in state:
-        port.turn.restore(_streams_from(load_file(folder / STREAMS), state["python"]))
+        tensors = load_file(folder / STREAMS)
+        port.turn.restore(_streams_from(tensors, state["python"]))
+        if _MASKS in tensors:
+            trainer.data_collator.generator = torch.Generator()
+            trainer.data_collator.generator.set_state(tensors[_MASKS])
     else:
         port.edits.warm_up(WARMUP)
 
@@ -143,6 +154,12 @@ def _restore_optimizer(trainer: Any, state: dict[str, Any], tensors: dict[str, t
     trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _masks(trainer: Any) -> dict[str, torch.Tensor]:
+    """The state of the generator from which a collator masks tokens, where it has one of its own."""
+    generator = masks_of(trainer)
+    return {} if generator is None else {_MASKS: generator.get_state()}
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:

@@ -32,9 +32,19 @@ class RowCursor:
         return self.batch_size * self.accumulation
 
     @property
+    def length(self) -> int:
+        """What an epoch counts to, in the unit of `position`."""
+        return self.rows
+
+    @property
+    def per_step(self) -> int:
+        """What an optimizer step counts, in the unit of `position`."""
+        return self.rows_per_step
+
+    @property
     def progress(self) -> float:
         """Epochs done, as a fraction."""
-        return self.epoch + self.position / self.rows
+        return self.epoch + self.position / self.length
 
     def begin_epoch(self, sampler: Any) -> None:
         """Take the order of this epoch from the trainer's sampler."""
@@ -56,27 +66,31 @@ class RowCursor:
             batches += [batch[start : start + size] for start in range(0, len(batch), size)]
         return batches
 
+    def peek(self) -> list[int]:
+        """The row numbers of the micro-batch that comes next in this epoch; empty at its end."""
+        return [] if self.order is None else self.order[self.position : self.position + self.batch_size]
+
     def give_back(self, batches: list[list[int]]) -> None:
         """Take back what `take` gave last: those rows come next again."""
         self.position -= sum(map(len, batches))
 
     def end_epoch_if_done(self) -> bool:
         """Turn to the next epoch where this one is used up."""
-        if self.position < self.rows:
+        if self.position < self.length:
             return False
         self.epoch, self.position, self.order = self.epoch + 1, 0, None
         return True
 
     def steps_left(self, epochs: float) -> int:
         """Optimizer steps until `epochs` passes are done, with today's batch geometry."""
-        an_epoch = math.ceil(self.rows / self.rows_per_step)
+        an_epoch = math.ceil(self.length / self.per_step)
         whole, part = int(epochs), epochs - int(epochs)
         last = math.ceil(round(part * an_epoch, 9))
         if self.epoch > whole:
             return 0
         if self.epoch == whole:
-            return max(0, last - math.ceil(self.position / self.rows_per_step))
-        this = math.ceil((self.rows - self.position) / self.rows_per_step)
+            return max(0, last - math.ceil(self.position / self.per_step))
+        this = math.ceil((self.length - self.position) / self.per_step)
         return this + (whole - self.epoch - 1) * an_epoch + last
 
     def state(self) -> dict[str, Any]:

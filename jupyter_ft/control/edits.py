@@ -55,6 +55,13 @@ class LiveEdits:
         of = of or self.now
         return of.max_steps or self._trainer.state.global_step + self._cursor.steps_left(of.epochs)
 
+    def longer(self) -> None:
+        """The cursor has more rows: the run is longer and so is its schedule, unless `max_steps` decides."""
+        total = self.total_steps()
+        if total != self._trainer.state.max_steps:
+            self._reschedule(["epochs"], total)
+            self._trainer.state.max_steps = total
+
     # --- changing ---
 
     def apply(self, changes: Mapping[str, Any]) -> Changes:
@@ -87,7 +94,8 @@ class LiveEdits:
             self._trainer.optimizer.param_groups[0]["weight_decay"] = new.weight_decay  # the others are exempt: 0
         self._reschedule(names, total)
         self._trainer.state.max_steps = total
-        return {name: (old[name], getattr(new, name)) for name in names}
+        made = new.model_dump(mode="json")
+        return {name: (old[name], made[name]) for name in names}
 
     def _check_warmup(self, names: list[str]) -> None:
         if "warmup_steps" in names and (
@@ -102,6 +110,10 @@ class LiveEdits:
             raise RecipeError("alpha and dropout belong to a LoRA adapter; this run trains every weight")
         if "probe_steps" in names and not self.probes:
             raise RecipeError("there are no prompts to answer; start a run with probes: [a prompt, another]")
+        if "mask_share" in names and "mask_share" not in self._setters:
+            raise RecipeError(
+                "mask_share belongs to encoders, which guess masked tokens; this model predicts the next one"
+            )
         if {"eval_steps", "early_stopping_patience"} & set(names) and self._trainer.eval_dataset is None:
             raise RecipeError("there are no rows to evaluate on; start a run with held_out: 10%")
 

@@ -9,6 +9,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RewardFailed
 from ..messages import Confusion, EvalDone, Logged, Progress
 from .lease import Streams
 
@@ -63,11 +64,24 @@ class Evaluation:
         port, began = self._port, time.perf_counter()
         self._batches, before = 0, Streams.now()
         try:
+            Streams.seeded(port.trainer.args.seed).put()  # what it draws, it draws alike each time
             measured = port.trainer.evaluate()
             measured = {**measured, **port.hooks.measure()}
+        except RewardFailed as error:
+            return self._failed(str(error))
         finally:
             before.put()
         return self.note(measured, time.perf_counter() - began)
+
+    def _failed(self, reason: str) -> bool:
+        """Wait for a person where a reward cannot be had; this evaluation is left out."""
+        port = self._port
+        self.last = port.step
+        port.trainer._metrics["eval"].clear()  # what TRL has noted of it
+        said = f"no evaluation at step {port.step}: {reason}"
+        port.log.append(Logged(level="error", text=said))
+        port.obedience.pause_itself(said)
+        return False
 
     def note(self, measured: dict[str, Any], seconds: float = 0.0) -> bool:
         """Tell of an evaluation that took `seconds`; whether these are the best weights so far."""

@@ -53,6 +53,11 @@ class Inbox:
             self._waiting = [command for command in self._waiting if not isinstance(command, kind)]
             return taken
 
+    def holds(self, kind: type[ForTrainer]) -> bool:
+        """Whether a command of that kind waits."""
+        with self._changed:
+            return any(isinstance(command, kind) for command in self._waiting)
+
     def close(self) -> list[ForTrainer]:
         """Take nothing more; what was left unread is returned, to be refused."""
         with self._changed:

@@ -1,5 +1,7 @@
 """Memory that runs out in the middle of a step: the same rows again, half as many at a time.
 
+Where that cannot be, and where a reward cannot be had, the run waits before the step for a person.
+
 What is kept of the failure is text. An exception holds the frames that it went through, and with them the activations
 that have to be freed first; so the `except` block is left before anything is done.
 """
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from ..messages import MemoryShort
+from ..errors import RewardFailed
+from ..messages import Logged, MemoryShort
 from .lease import Streams
 
 if TYPE_CHECKING:
@@ -58,26 +61,32 @@ class Patience:
         port = self._port
         draws = Streams.now() if port.turn.draws else None
         metrics = {name: len(values) for name, values in _noted(port.trainer).items()}
+        mark = port.batching.mark()
         while True:
             loss, failure = self._attempt(parts, items, do)
             if loss is not None:
                 return loss
             _forget(port.trainer, metrics)
-            free_memory()
+            port.batching.back_to(mark)
+            if not isinstance(failure, RewardFailed):
+                free_memory()
             if draws is not None:
                 draws.put()
-            if self._halved(items):
-                parts = port.again()
+            if not isinstance(failure, RewardFailed) and self._halved(items):
+                parts, items = port.again()
             else:
                 self._wait(failure)
                 parts, items = port.anew()
+                mark = port.batching.mark()
                 draws = Streams.now() if port.turn.draws else None
 
     def _attempt(
         self, parts: Parts, items: Any, do: Callable[[Parts, Any], torch.Tensor]
-    ) -> tuple[torch.Tensor | None, str]:
+    ) -> tuple[torch.Tensor | None, str | RewardFailed]:
         try:
             return do(parts, items), ""
+        except RewardFailed as error:
+            return None, RewardFailed(str(error))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -101,14 +110,18 @@ class Patience:
         self._port.log.append(MemoryShort(step=step, micro_batch=cursor.at_most, said=said))
         return True
 
-    def _wait(self, failure: str) -> None:
+    def _wait(self, failure: str | RewardFailed) -> None:
         """Pause at the boundary before this step, its rows given back."""
         port = self._port
         port.cursor.give_back(port.batches)
         step, most = port.step + 1, max(map(len, port.batches))
-        why = "a single row" if most <= 1 else f"{most} rows whose loss cannot be split"
-        said = f"memory ran out at step {step} with {why} ({failure}); {ADVICE}, then resume"
-        port.log.append(MemoryShort(step=step, micro_batch=0, said=said))
+        if isinstance(failure, RewardFailed):
+            said = f"step {step} has no reward: {failure}"
+            port.log.append(Logged(level="error", text=said))
+        else:
+            why = "a single row" if most <= 1 else f"{most} rows whose loss cannot be split"
+            said = f"memory ran out at step {step} with {why} ({failure}); {ADVICE}, then resume"
+            port.log.append(MemoryShort(step=step, micro_batch=0, said=said))
         port.obedience.pause_itself(said)
         port.turn.give()
         try:

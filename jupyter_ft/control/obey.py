@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..messages import Applied, ForTrainer, Pause, Refused, Resume, Rewind, Save, Set, StateChanged, Stop
+from ..recipe import ALIASES
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Obedience:
         self.scheduled: list[Set] = []  # edits for a later step
         self.ahead: list[str] = []  # edits in force for the coming step, which is not done yet
         self._taken: deque[ForTrainer] = deque()  # out of the inbox and not answered yet
+        self._later: list[ForTrainer] = []  # what waits for a boundary at which a checkpoint can be written
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Set: self._set,
             Pause: self._pause,
@@ -39,12 +41,13 @@ class Obedience:
         """Do what was asked; wait while paused. False where the run is to end here."""
         hooks = self._port.hooks
         hooks.speak(self._port.step)
-        self._do(self._inbox.take())
+        later, self._later = self._later, []
+        self._do([*later, *self._inbox.take()])
         while (self.paused or hooks.held()) and not self.stopping and self.freeing is None:
             hooks.publish(self._port.step)  # chat may have asked for it
             hooks.speak(self._port.step)  # before waiting: what came with a nudge that was taken already, too
             self._do(self._inbox.take(wait=True))
-        due = [edit for edit in self.scheduled if edit.step is not None and edit.step <= self._port.step + 1]
+        due = [edit for edit in self.scheduled if (edit.step or 0) <= self._port.step + 1 and not self._too_early(edit)]
         self.scheduled = [edit for edit in self.scheduled if edit not in due]
         if self.stopping or self.freeing is not None:
             self.scheduled = [*due, *self.scheduled]
@@ -56,7 +59,7 @@ class Obedience:
     def refuse_rest(self, reason: str) -> None:
         """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""
         freeing = [self.freeing] if self.freeing is not None else []
-        for command in [*freeing, *self._taken, *self.scheduled, *self._inbox.close()]:
+        for command in [*freeing, *self._taken, *self._later, *self.scheduled, *self._inbox.close()]:
             if self._port.log.answer(command.id) is None:
                 self._refuse(command, reason)
         self.scheduled = []
@@ -65,7 +68,9 @@ class Obedience:
         self._taken.extend(commands)
         while self._taken:
             command = self._taken[0]
-            if self.stopping and not isinstance(command, Save):
+            if self._waits(command):
+                self._later.append(command)
+            elif self.stopping and not isinstance(command, Save):
                 self._refuse(command, "it is stopping")
             else:
                 self._handlers[type(command)](command)
@@ -74,11 +79,29 @@ class Obedience:
                 self._inbox.put_back(self._taken)
                 self._taken.clear()
 
+    def _waits(self, command: ForTrainer) -> bool:
+        """Whether it waits for a boundary at which a checkpoint can be written; what it would overtake waits behind it.
+
+        A run that has paused by itself before that obeys a `Stop` where it is: its last checkpoint is behind it.
+        """
+        if self._port.batching.whole or isinstance(command, Set):
+            return False
+        if self.paused:
+            return isinstance(command, Save) or (isinstance(command, Pause) and command.free_memory)
+        return isinstance(command, Save | Pause | Stop) or bool(self._later)
+
+    def _too_early(self, edit: Set) -> bool:
+        """Whether it changes what completions are made with, and those that are there are not used up."""
+        own = self._port.edits.now.AT_GENERATION
+        return not self._port.batching.whole and any(ALIASES.get(name, name) in own for name in edit.changes)
+
     # --- one handler a command ---
 
     def _set(self, command: Set) -> None:
         coming = self._port.step + 1
-        if command.step is None or command.step == coming:
+        if command.step in (None, coming) and self._too_early(command):
+            self.scheduled.append(command)
+        elif command.step is None or command.step == coming:
             self._edit(command)
         elif command.step < coming:
             self._refuse(command, f"step {command.step} has passed; the next is {coming}")

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from datasets import Dataset, concatenate_datasets
 from transformers import TrainerCallback
 
 from ..event_log import EventLog
 from ..health import Watch
 from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
-from .cursor import RowCursor
+from .batches import Batches, Parts, count_tokens
 from .edits import LiveEdits
 from .evaluation import Evaluation
 from .inbox import Inbox
@@ -37,7 +38,7 @@ _OURS = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "step"}
 class MicroBatches(dict[str, Any]):
     """What the trainer's loop carries as one batch: the collated micro-batches of an optimizer step."""
 
-    parts: list[dict[str, Any]]
+    parts: Parts
 
 
 @dataclass
@@ -47,8 +48,9 @@ class Hooks:
     `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
     given up meanwhile. `probe(step, at_end)` has the weights of the step answer the fixed prompts where it is time, and
     the run waits while `held()`; `measure()` adds to what an evaluation tells. `name` is the run's, for advice;
-    `behind(row)` are the rows as the user counts them (from 1) that are in a row of the trainer (from 0); `live` says
-    what a change of a method's own field means to its trainer.
+    `batches` says where those of a step come from; `behind(row)` are the rows as the user counts them (from 1) that are
+    in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
+    `join(epoch, step)` gives rows that join at the beginning of an epoch, `joined(count)` the first of those that have.
     """
 
     publish: Callable[[int], None]
@@ -60,8 +62,11 @@ class Hooks:
     held: Callable[[], bool] = lambda: False
     measure: Callable[[], dict[str, float]] = dict
     name: str = "run"
+    batches: type[Batches] = Batches
     behind: Callable[[int], list[int]] = lambda row: [row + 1]
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
+    join: Callable[[int, int], list[dict[str, Any]]] = lambda epoch, step: []
+    joined: Callable[[int], list[dict[str, Any]]] = lambda count: []
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -79,21 +84,24 @@ class Port(TrainerCallback):  # type: ignore[misc]
             raise RuntimeError("this trainer already has a session")
         self.trainer, self.log, self.turn, self.hooks = trainer, log, turn, hooks
         args = trainer.args
-        self.cursor = RowCursor(len(trainer.train_dataset), asked.batch_size, asked.accumulation)
+        self.batching = hooks.batches(trainer, asked)
+        self.cursor = self.batching.cursor
         args.gradient_accumulation_steps = 1
         args.logging_nan_inf_filter = False  # the loss is measured here, and a bad one is kept from the weights
         self.edits = LiveEdits(trainer, self.cursor, asked, turn, hooks.live)
         self.evaluation = Evaluation(self)
         self.obedience = Obedience(self, inbox)
-        self.watch = Watch(hooks.name)
+        self.watch = self._new_watch()
         self.last_save = (0, time.monotonic())
         self.patience = Patience(self)
         self.batches: list[list[int]] = []  # the rows of the step that was begun last, in its micro-batches
         self._rows: list[int] = []  # of the step that was begun last, from 1
         self._loader: Any = None
+        self._own_rows = self.cursor.rows
+        self._rows_now: Any = None  # where others have joined
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
-        self._norm, self._rate, self._tokens, self._began = math.nan, math.nan, 0, 0.0
+        self._norm, self._rate, self._began = math.nan, math.nan, 0.0
         self._patch()
 
     def _patch(self) -> None:
@@ -140,9 +148,12 @@ class Port(TrainerCallback):  # type: ignore[misc]
             self._tell(self.watch.go_on() or changed)  # a person has seen the red, and wants it to go on
         self._said_running()
 
+    def _new_watch(self) -> Watch:
+        return Watch(self.hooks.name, by_loss=self.hooks.batches is Batches)  # the loss of a policy has no level
+
     def begin_again(self) -> None:
         """Forget what was seen of the steps that are taken back."""
-        self.watch = Watch(self.hooks.name)
+        self.watch = self._new_watch()
         self.last_save = (self.step, time.monotonic())
 
     def _said_running(self) -> None:
@@ -157,8 +168,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._look()
         self.hooks.publish(self.step)
         self.hooks.probe(self.step, False)
-        better = self.evaluation.if_due()  # the best weights so far are kept at once
-        if (better or self._checkpoint_due()) and not self.watch.suspicious:
+        whole = self.batching.whole
+        better = whole and self.evaluation.if_due()  # the best weights so far are kept at once
+        if whole and (better or self._checkpoint_due()) and not self.watch.suspicious:
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
         self._look()
@@ -178,9 +190,11 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if self.cursor.order is None:
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
+            self._join()
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
-        self._rows = [number for batch in self.batches for row in batch for number in self.hooks.behind(row)]
+        rows = dict.fromkeys(row for batch in self.batches for row in batch)
+        self._rows = [number for row in rows for number in self._behind(row)]
         parts = self._collate()
         parts, items = self._get_batch_samples(iter(parts), len(parts), device)
         step = MicroBatches()
@@ -189,20 +203,48 @@ class Port(TrainerCallback):  # type: ignore[misc]
         step[name] = torch.empty(sum(part[name].numel() for part in parts if name in part), device="meta")  # for flos
         return [step], items
 
-    def _collate(self) -> list[dict[str, Any]]:
-        dataset, collate = self._loader.dataset, self._loader.collate_fn
-        batches = [[dataset[row] for row in batch] for batch in self.batches]
-        parts = [collate(batch) for batch in batches]
-        self._tokens = sum(map(_count_tokens, parts, batches))
-        return parts
+    def _behind(self, row: int) -> list[int]:
+        return self.hooks.behind(row) if row < self._own_rows else []  # what has joined is in no file of the user's
 
-    def again(self) -> list[dict[str, Any]]:
-        """The rows of this step once more, in micro-batches of what memory holds."""
+    def _join(self) -> None:
+        """At the beginning of an epoch but the first: rows that came meanwhile are among those of it."""
+        rows = self.hooks.join(self.cursor.epoch, self.step) if self.cursor.epoch else []
+        if rows:
+            self.extend(rows)
+            self.edits.longer()
+            total = int(self.trainer.state.max_steps)
+            self.log.append(StateChanged(state="running", step=self.step, total_steps=total))
+
+    def extend(self, rows: list[dict[str, Any]]) -> None:
+        """Put `rows` behind those of the trainer, whose sampler must take them from `data_source`."""
+        now = self._dataset
+        more = Dataset.from_list(rows).select_columns(now.column_names).cast(now.features)
+        self._rows_now = concatenate_datasets([now, more])
+        self._loader.batch_sampler.sampler.data_source = self._rows_now
+        self.cursor.rows = len(self._rows_now)
+
+    @property
+    def _dataset(self) -> Any:
+        return self._loader.dataset if self._rows_now is None else self._rows_now
+
+    def _collate(self) -> Parts:
+        return self.batching.collate(self._loader, self.batches, self.part_of)
+
+    def part_of(self, batch: list[int]) -> tuple[Any, int]:
+        """The rows of these numbers, collated, and their tokens."""
+        rows = [self._dataset[row] for row in batch]
+        part = self._loader.collate_fn(rows)
+        return part, count_tokens(part, rows)
+
+    def again(self) -> tuple[Parts, Any]:
+        """The rows of this step once more, in micro-batches of what memory holds, and their items: masks may differ."""
         self.cursor.give_back(self.batches)
         self.batches = self.cursor.take()
-        return self._collate()
+        parts = self._collate()
+        got: tuple[Parts, Any] = self._get_batch_samples(iter(parts), len(parts), self.trainer.args.device)
+        return got
 
-    def anew(self) -> tuple[list[dict[str, Any]], Any]:
+    def anew(self) -> tuple[Parts, Any]:
         """The next step fetched once more after a pause in the middle of it, in which it may have been changed."""
         self._began = time.perf_counter()
         steps, items = self._fetch(self.trainer.args.device)
@@ -232,18 +274,25 @@ class Port(TrainerCallback):  # type: ignore[misc]
     # --- the step ---
 
     def _step_in_micro_batches(self, model: Any, inputs: MicroBatches, items: Any = None) -> torch.Tensor:
-        def do(parts: list[dict[str, Any]], items: Any) -> torch.Tensor:
+        args = self.trainer.args
+
+        def do(parts: Parts, items: Any) -> torch.Tensor:
             self.trainer.current_gradient_accumulation_steps = len(parts)
             total: torch.Tensor | None = None
             for part in parts:
                 loss = self._training_step(model, part, items)
+                self.batching.done(part)
                 total = loss if total is None else total + loss
             if total is None:
                 raise RuntimeError("a step without rows")
             return total
 
         parts, inputs.parts = inputs.parts, []
-        self._loss = self.patience.step(parts, items, do)
+        args.gradient_accumulation_steps = self.cursor.accumulation  # what a trainer that asks in a step should see
+        try:
+            self._loss = self.patience.step(parts, items, do)
+        finally:
+            args.gradient_accumulation_steps = 1
         return self._loss
 
     def _clip_and_note(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
@@ -273,7 +322,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
             loss=loss,
             learning_rate=self._rate,
             grad_norm=self._norm,
-            tokens=self._tokens,
+            tokens=self.batching.tokens,
             seconds=time.perf_counter() - self._began,
             epoch=progress,
         )
@@ -315,11 +364,3 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of the progress of an evaluation."""
         self.evaluation.count(len(kwargs.get("eval_dataloader") or ()))
-
-
-def _count_tokens(part: dict[str, Any], rows: list[Any]) -> int:
-    if "attention_mask" in part:
-        return int(part["attention_mask"].sum())
-    if all(isinstance(row, dict) and "seq_lengths" in row for row in rows):  # packed: what fills up is not counted
-        return sum(len(row["input_ids"]) for row in rows)
-    return int(part["input_ids"].numel()) if "input_ids" in part else 0

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..messages import ForTrainer
@@ -18,12 +19,13 @@ from .lease import LEASE
 
 
 class ServingInbox(Inbox):
-    """An inbox that also takes calls; whoever reads the commands at a boundary does the calls first."""
+    """An inbox that also takes calls; whoever reads the commands at a boundary does the calls first, `around` each."""
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._server: int | None = None
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve_here(self) -> None:
         """This thread trains: what it calls itself is done directly."""
@@ -74,7 +76,7 @@ class ServingInbox(Inbox):
                 future, do = self._calls.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
-            with LEASE:
+            with LEASE, self.around():
                 try:
                     future.set_result(do())
                 except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the cell that called

@@ -13,15 +13,18 @@ from .asked import answers, asked, prompts_in, spread
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
+from .judged import held_out_of, is_feedback
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
+from .prompts import render_prompts
+from .questions import question_of, questions_in
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
 from .saved import load_rows, save_rows
 from .spool import Spool
-from .windows import render_windows
+from .windows import render_framed_windows, render_windows
 
 __all__ = [
     "Example",
@@ -30,12 +33,15 @@ __all__ = [
     "Rendered",
     "Report",
     "Source",
+    "Spool",
     "TokenRow",
     "answers",
     "asked",
     "chat_ids",
     "chat_text",
+    "held_out_of",
     "hold_out",
+    "is_feedback",
     "judged_ids",
     "labels_of",
     "load",
@@ -43,10 +49,14 @@ __all__ = [
     "normalise",
     "preview",
     "prompts_in",
+    "question_of",
+    "questions_in",
     "read",
     "render",
+    "render_framed_windows",
     "render_labelled",
     "render_pairs",
+    "render_prompts",
     "render_rated",
     "render_whole_pairs",
     "render_windows",
@@ -68,7 +78,7 @@ def load(
     Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress` is told
     now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
     """
-    source = read(data, progress)
+    source = read(data, progress, method)
     with source.rows if isinstance(source.rows, Spool) and source is not data else nullcontext():
         return _with_held_out(source, columns, held_out, progress, method)
 

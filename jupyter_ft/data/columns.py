@@ -12,7 +12,15 @@ from .checks import shown
 from .read import Source
 
 Format = Literal[
-    "messages", "prompt-completion", "text", "preference", "unpaired-preference", "unpaired-messages", "labelled"
+    "messages",
+    "prompt-completion",
+    "text",
+    "preference",
+    "unpaired-preference",
+    "unpaired-messages",
+    "labelled",
+    "prompts",
+    "prompt-messages",
 ]
 
 FORMATS: dict[str, tuple[Format, ...]] = {
@@ -22,6 +30,8 @@ FORMATS: dict[str, tuple[Format, ...]] = {
     "classification": ("labelled",),
     "kto": ("unpaired-preference", "unpaired-messages", "preference"),
     "cpt": ("text",),
+    "grpo": ("prompt-messages", "prompts"),
+    "rloo": ("prompt-messages", "prompts"),
 }
 """The formats of rows that each method learns from."""
 
@@ -29,6 +39,12 @@ INPUT = "input"
 """What follows the instruction in the prompt, after a blank line, in rows that are laid out as Alpaca's."""
 PART = "part"
 """Which passage of a document it is, in rows of raw text."""
+PASSED_ON = "passed on: "
+"""Before the name of a column that is neither read nor trained, but passed on to reward functions."""
+_GENERATED = ("completion", "completions", "completion_ids")
+"""Columns of prompts that are left away: reward functions get what is generated under these names."""
+_REWARDS_OWN = ("prompts", "trainer_state", "log_extra", "log_metric", "image", "images", "environment")
+"""Names of columns that TRL gives a meaning of its own."""
 OURS = ("prompt", "completion", "context", "messages", "text", "chosen", "rejected", "label", "system")
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
@@ -62,6 +78,8 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
     "unpaired-preference": ("prompt", "completion", "label"),
     "unpaired-messages": ("messages", "label"),
     "labelled": ("text", "label"),
+    "prompt-messages": ("messages",),
+    "prompts": ("prompt",),
 }
 _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "messages": ("system",),
@@ -69,6 +87,8 @@ _OPTIONAL: dict[Format, tuple[str, ...]] = {
     "preference": ("prompt", "system"),  # the prompt may be inside of both conversations
     "unpaired-preference": ("system",),
     "unpaired-messages": ("system",),
+    "prompt-messages": ("system",),
+    "prompts": ("system", "context"),
 }
 _MAP_LINES: dict[Format, str] = {
     "prompt-completion": "columns: {prompt: …, completion: …} or {text: …}",
@@ -76,6 +96,7 @@ _MAP_LINES: dict[Format, str] = {
     "unpaired-preference": "columns: {prompt: …, completion: …, label: …}",
     "text": "columns: {text: …}",
     "labelled": "columns: {text: …, label: …}",
+    "prompts": "columns: {prompt: …}",
 }
 _FOR: dict[Format, str] = {
     "unpaired-preference": "rated answers; method: kto learns from them",
@@ -84,6 +105,7 @@ _FOR: dict[Format, str] = {
     "messages": "conversations; method: supervised learns from them",
     "prompt-completion": "prompts with answers; method: supervised learns from them",
     "text": "texts; method: self-supervised learns from them",
+    "prompts": "prompts without answers; method: grpo learns from rewards for its own",
 }
 """What rows hold that another method learns from."""
 
@@ -115,7 +137,11 @@ def choose_columns(source: Source, asked: Mapping[str, str], method: str = "sft"
             raise DataError(f"{source.name}: {several} could each be the {ours}; write {_line(kind, ours, found)}")
         if found[ours]:
             taken[ours] = found[ours][0]
-    return kind, taken | ({INPUT: context} if context and kind == "prompt-completion" else {})
+    taken |= {INPUT: context} if context and kind in ("prompt-completion", "prompts") else {}
+    if kind in FORMATS["grpo"]:
+        kept = [column for column in theirs if column not in (*taken.values(), *_GENERATED, *_REWARDS_OWN)]
+        taken |= {f"{PASSED_ON}{column}": column for column in kept}
+    return kind, taken
 
 
 def _check_raw(name: str, method: str) -> None:
@@ -198,6 +224,17 @@ def passed_over(source: Source, taken: Mapping[str, str], kind: Format) -> str:
     names, method = (_CLASSES, "classification") if kind == "text" else (_NAMES["label"], "kto")
     found = _candidates("label", free, {}, names)
     return f"the column {shown(found[0])} is not used; method: {method} learns from it" if found else ""
+
+
+def left_away(source: Source, kind: Format) -> list[str]:
+    """What is said of columns beside prompts that are not passed on."""
+    if kind not in FORMATS["grpo"]:
+        return []
+    said = [
+        (_GENERATED, "is left away: the answers are generated"),
+        (_REWARDS_OWN, "is left away: TRL has a meaning of its own for that name; rename it to pass it on"),
+    ]
+    return [f"the column {shown(name)} {why}" for names, why in said for name in source.columns if name in names]
 
 
 def _line(kind: Format, unsure: str, found: dict[str, list[str]]) -> str:

@@ -59,7 +59,7 @@ def two_answers(prompt: object, answers: Mapping[str, object]) -> tuple[list[Tur
     Each may be a text or a list of turns; without a `prompt`, it is what both conversations begin with. Raises
     `RowError` as `conversation` does, and where the two have nothing to answer, or more than an answer besides.
     """
-    before = _asked(prompt)
+    before = asked_turns(prompt)
     told = [_answer(answers.get(name), name) for name in ("chosen", "rejected")]
     if not before:
         one, other = told
@@ -82,7 +82,11 @@ def rated_answer(prompt: object, completion: object, messages: object = None) ->
     Prompt and completion may each be a text or a list of turns. Raises `RowError` as `conversation` does, and where
     nothing was asked or the answer is not one turn by the assistant.
     """
-    turns = conversation(messages)[0] if messages is not None else [*_asked(prompt), *_answer(completion, "completion")]
+    turns = (
+        conversation(messages)[0]
+        if messages is not None
+        else [*asked_turns(prompt), *_answer(completion, "completion")]
+    )
     before, last = turns[:-1], turns[-1]
     if last["role"] != "assistant":
         raise RowError("a last turn that is no answer", "end it with the answer that is rated")
@@ -91,7 +95,21 @@ def rated_answer(prompt: object, completion: object, messages: object = None) ->
     return before, last["content"]
 
 
-def _asked(prompt: object) -> list[Turn]:
+def to_answer(prompt: object, messages: object = None) -> tuple[list[Turn], bool]:
+    """The turns to answer, `prompt` (a text or turns) or `messages`, without an answer at their end; whether one was.
+
+    Raises `RowError` where nothing is asked.
+    """
+    turns = asked_turns(messages if messages is not None else prompt)
+    answered = bool(turns) and turns[-1]["role"] == "assistant"
+    turns = turns[:-1] if answered else turns
+    if not any(turn["role"] != "system" and turn["content"].strip() for turn in turns):
+        raise RowError("no prompt", "fill it in or delete the row")
+    return turns, answered
+
+
+def asked_turns(prompt: object) -> list[Turn]:
+    """The turns of a prompt, which may be a text or a list of turns; none where there is none. Raises `RowError`."""
     if prompt is None or prompt in ([], (), ""):
         return []
     if isinstance(prompt, str):

@@ -74,6 +74,8 @@ def _of_batch(batch: Any, max_length: int) -> tuple[NDArray[np.int64], Keys, Key
         longest = np.maximum(longest, kept)
         tokens += int(kept.sum())
         trained += int((kept - used).clip(0).sum())
+    if not of.answers:  # prompts whose answers are to be generated
+        tokens = int(used.sum())
     keys = _hashed(lists, (*of.given, *of.answers), None)
     given = lists["labels"][0] == UNTRAINED if "labels" in lists and "input_ids" in lists else None
     if given is not None:

@@ -15,8 +15,8 @@ from jupyter_ft.errors import DataError
 
 from .arrow import HELD_OUT_SPLITS
 from .checks import kind_of, shown
-from .columns import INPUT, PART, Format, choose_columns, passed_over
-from .conversations import RowError, conversation, other_roles, rated_answer, two_answers
+from .columns import INPUT, PART, PASSED_ON, Format, choose_columns, left_away, passed_over
+from .conversations import RowError, conversation, other_roles, rated_answer, to_answer, two_answers
 from .ratings import is_good
 from .read import REPORT_EVERY, Report, Source
 from .spool import Spool
@@ -24,7 +24,8 @@ from .spool import Spool
 Example = dict[str, Any]
 """`{"messages": [...]}`, `{"prompt", "completion"}` (with `"system"`, and `"answers"` where there are several),
 `{"text"}`, `{"text", "label"}`, `{"prompt": [...], "chosen", "rejected"}`, the prompt being the turns that both answers
-follow, or `{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it."""
+follow, `{"prompt": [...], "completion", "label"}`, a rated answer to the turns before it, or `{"prompt": [...],
+"plain", "columns": {...}}`, turns to answer (`plain`: written as text) and what reward functions are given besides."""
 
 _WORDS = {
     "messages": ("conversation", "conversations"),
@@ -34,6 +35,8 @@ _WORDS = {
     "unpaired-preference": ("rated answer", "rated answers"),
     "unpaired-messages": ("rated conversation", "rated conversations"),
     "labelled": ("text with its label", "texts with their labels"),
+    "prompts": ("prompt", "prompts"),
+    "prompt-messages": ("conversation to answer", "conversations to answer"),
 }
 _FILL = "fill it in or delete the row"
 SAME = "the same as an earlier row (kept)"
@@ -77,13 +80,16 @@ def normalise(
     named = ", ".join(
         f"{ours} = {prompt if ours == 'prompt' else repr(theirs)}"
         for ours, theirs in taken.items()
-        if ours not in ("context", INPUT)
+        if ours not in ("context", INPUT) and not ours.startswith(PASSED_ON)
     )
+    if passed := [repr(theirs) for ours, theirs in taken.items() if ours.startswith(PASSED_ON)]:
+        named += f"; passed on to the rewards: {', '.join(passed)}"
     said = f"{len(rows):,} {_WORDS[kind][len(rows) != 1]} from {source.name} ({named})"
     if source.raw:
-        said, noted = _documents(source), noted + ((source.note,) if source.note else ())
+        said = _documents(source)
+    noted += (source.note,) if source.note else ()
     unused = passed_over(source, taken, kind) if method == "sft" else ""
-    noted += (unused,) if unused else ()
+    noted += (*((unused,) if unused else ()), *left_away(source, kind))
     free = [split for split in HELD_OUT_SPLITS if split in source.splits]
     if free:
         noted += (f"the data set has a split '{free[0]}', which is not used; held_out: {free[0]} evaluates on it",)
@@ -197,6 +203,21 @@ def _rated(cells: dict[str, object], notes: Counter[str]) -> Example:
     return {"prompt": prompt, "completion": answer, "label": is_good(cells["label"])}
 
 
+def _to_answer(cells: dict[str, object], notes: Counter[str]) -> Example:
+    system = _system(cells, notes)
+    prompt, answered = to_answer(cells.get("prompt"), cells.get("messages"))
+    notes["the last turn is an answer, which is left away: answers are generated"] += answered
+    for more in ("context", INPUT):
+        text = "" if cells.get(more) is None else _text(cells[more], more, notes)
+        if text.strip():
+            parts = [text, prompt[-1]["content"]] if more == "context" else [prompt[-1]["content"], text]
+            prompt = [*prompt[:-1], {**prompt[-1], "content": "\n\n".join(parts)}]
+    if system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": system}, *prompt]
+    columns = {ours.removeprefix(PASSED_ON): cell for ours, cell in cells.items() if ours.startswith(PASSED_ON)}
+    return {"prompt": prompt, "plain": isinstance(cells.get("prompt"), str), "columns": columns}
+
+
 def _text_row(cells: dict[str, object], notes: Counter[str]) -> Example:
     text = {"text": _filled(cells["text"], "text", notes)}
     return text | {PART: cells[PART]} if cells.get(PART) else text
@@ -249,4 +270,6 @@ _BUILD: dict[Format, Callable[[dict[str, object], Counter[str]], Example]] = {
     "unpaired-preference": _rated,
     "unpaired-messages": _rated,
     "labelled": _labelled,
+    "prompts": _to_answer,
+    "prompt-messages": _to_answer,
 }

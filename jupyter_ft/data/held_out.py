@@ -77,7 +77,7 @@ def elsewhere(
 ) -> Examples:
     """The rows of other data that are held out. Raises `DataError` as `read` does, or where their format is another."""
     try:
-        found = normalise(read(name, progress), columns, progress, method)
+        found = normalise(read(name, progress, method), columns, progress, method)
     except DataError as error:
         raise DataError(f"held_out: {error}") from None
     return of_same_format(found, examples, name)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from jupyter_ft.errors import DataError
 
 from .checks import shown
 from .formats import Example, Examples
 from .layout import Tokenizer
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
-from .tokens import TokenFile
+from .render import Rendered, Tally, in_groups, numbered, rows_in_words, token_rows
 
 UNEVEN = 3  # times as many rows of one label as of another, from which on it is said
 MOST_COUNTED = 12  # labels that the sentence counts one by one
@@ -76,33 +71,21 @@ def render_labelled(
     A text is tokenised as it is, without a chat template and without `system`. Other arguments and errors as for
     `render`.
     """
-    total, number_of = len(examples.rows), {label: number for number, label in enumerate(labels)}
-    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
-    counts, dropped, left_out, truncated, tokens = Counter[str](), list[tuple[int, str]](), 0, 0, 0
-    kept, found, done = array("I"), numbered(examples), 0
-    with nullcontext(list[Any]()) if file is None else TokenFile(file, ("input_ids",), numbers=("labels",)) as rows:
-        while some := list(islice(found, TOGETHER)):
+    number_of, counts = {label: number for number, label in enumerate(labels)}, Counter[str]()
+    with token_rows(file, ("input_ids",), numbers=("labels",)) as rows:
+        tally, total = Tally(rows, max_length), len(examples.rows)
+        for some in in_groups(numbered(examples), total, progress):
             for (number, example), ids, cut in zip(some, *_ids(some, tokenizer, max_length), strict=True):
                 if not ids:
-                    left_out += 1
-                    dropped += [(number, "no token is left of its text")][: MOST_REASONS - len(dropped)]
+                    tally.drop(number, "no token is left of its text")
                     continue
-                rows.append({"input_ids": ids, "labels": number_of[example["label"]]})
-                kept.append(number)
+                tally.put(number, {"input_ids": ids, "labels": number_of[example["label"]]})
                 counts[example["label"]] += 1
-                truncated, tokens = truncated + cut, tokens + len(ids)
-            done += len(some)
-            if progress and (done % every == 0 or done == total):
-                progress(done, total)
-        if not len(rows):
-            raise DataError(
-                f"{examples.name}: no row of {total:,} can be trained (row {dropped[0][0]}: {dropped[0][1]})"
-            )
-    said = [f"{rows_in_words(len(rows))}, {tokens:,} tokens; {_counted(counts, labels)}"]
-    said += [f"{rows_in_words(truncated)} cut at max_length {max_length}"] * bool(truncated)
-    said += [f"{rows_in_words(left_out)} left out (no token is left of the text)"] * bool(left_out)
-    ready = rows if isinstance(rows, list) else rows.dataset()
-    return Rendered(ready, kept, dropped, left_out, truncated, tokens, tokens, "; ".join(said))
+                tally.truncated, tally.tokens = tally.truncated + cut, tally.tokens + len(ids)
+        tally.check(examples.name, total)
+    tally.trained = tally.tokens
+    counted = f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens; {_counted(counts, labels)}"
+    return tally.rendered(counted, *tally.losses())
 
 
 def _ids(some: list[tuple[int, Example]], tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], list[bool]]:

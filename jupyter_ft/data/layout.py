@@ -69,6 +69,15 @@ def write(tokenizer: Tokenizer, messages: Sequence[Turn], *, answer_next: bool) 
     raise LayoutError(f"the chat template refuses it ({' '.join(str(refusal).split())})")
 
 
+def folded(tokenizer: Tokenizer, messages: Sequence[Turn]) -> list[Turn]:
+    """`messages` as a template takes them that has no place for a system turn; as they are where it has."""
+    try:
+        tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    except Exception:  # noqa: BLE001 - whatever it is, `write` says it
+        return _system_folded(messages)
+    return list(messages)
+
+
 def _system_folded(messages: Sequence[Turn]) -> list[Turn]:
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
         return list(messages)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jupyter_ft.errors import DataError
 
+from .again import about_tokens
 from .figures import Figures, Numbers, TokenRows, answered_otherwise, measure, repeats
 from .formats import SAME, Examples
 from .pieces import Column, Reader, facts, plain_pieces
@@ -271,8 +272,13 @@ def _named(numbers: Sequence[int], total: int) -> str:
     return f"row{'s' if total > 1 else ''} {listed}{', …' if total > _NAMED else ''}"
 
 
-def keep_about(file: Path, rendered: Rendered, said: Sequence[str] = ()) -> None:
-    """Write beside the token rows in `file` what a look at them wants to know and they do not tell."""
+def keep_about(file: Path, rendered: Rendered, said: Sequence[str] = (), key: str = "") -> None:
+    """Write beside the token rows in `file` what a look at them wants to know and they do not tell.
+
+    With `key` a later run finds them by it, see `again`.
+    """
+    file.with_suffix(".json").unlink(missing_ok=True)  # first: what it says is of the file that was there before
     np.save(file.with_suffix(".npy"), np.array(rendered.numbers, np.int64))
     about = {"said": [*said, rendered.said], "dropped": rendered.dropped, "left_out": rendered.left_out}
-    file.with_suffix(".json").write_text(json.dumps(about | {"truncated": rendered.truncated}), encoding="utf-8")
+    about |= {"truncated": rendered.truncated} | about_tokens(file, rendered, key)
+    file.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")

@@ -6,14 +6,9 @@ are written as one text, and the answers begin where their ids part from those o
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from jupyter_ft.errors import DataError
 
@@ -21,8 +16,7 @@ from .conversations import Turn
 from .edges import common_beginning
 from .formats import Example, Examples
 from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, write
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
-from .tokens import TokenFile
+from .render import Rendered, Tally, in_groups, numbered, token_rows
 from .writer import Writer
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -31,23 +25,8 @@ SAME = "its two answers come out the same as the chat template writes them"
 PairRow = dict[str, list[int]]
 
 
-@dataclass
-class _Tally:
+class _Tally(Tally):
     """What has been rendered so far."""
-
-    rows: list[PairRow] | TokenFile
-    max_length: int
-    numbers: array[int] = field(default_factory=lambda: array("I"))
-    dropped: list[tuple[int, str]] = field(default_factory=list)
-    left_out: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    trained: int = 0
-
-    def drop(self, number: int, reason: str) -> None:
-        self.left_out += 1
-        if len(self.dropped) < MOST_REASONS:
-            self.dropped.append((number, reason))
 
     def add(self, number: int, row: PairRow) -> None:
         if row["chosen_ids"] == row["rejected_ids"]:
@@ -58,8 +37,7 @@ class _Tally:
             self.drop(number, f"its answers begin beyond max_length {self.max_length} ({prompt} tokens)")
             return
         kept = [min(answer, self.max_length - prompt) for answer in answers]
-        self.rows.append(row)
-        self.numbers.append(number)
+        self.put(number, row)
         self.truncated += kept != answers
         self.trained += sum(kept)
         self.tokens += 2 * prompt + sum(kept)
@@ -77,8 +55,7 @@ class _Whole(_Tally):
         if longest > self.max_length:  # TRL leaves them out, too: what is cut off may be what made the difference
             self.drop(number, f"longer than max_length {self.max_length} ({longest} tokens)")
             return
-        self.rows.append(whole)
-        self.numbers.append(number)
+        self.put(number, whole)
         self.tokens += sum(map(len, whole.values()))
         self.trained = self.tokens
 
@@ -98,22 +75,15 @@ def render_pairs(
     Rows are not cut: TRL's collator cuts prompt and answer together to `max_length` tokens, which are what is counted.
     With `whole`, `chosen_ids` and `rejected_ids` are those of the whole conversations, and longer ones are left out.
     """
-    total, done = len(examples.rows), 0
-    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening = [] if tokenizer.chat_template else first_ids(tokenizer)
     columns, kind = (WHOLE, _Whole) if whole else (COLUMNS, _Tally)
-    with nullcontext(list[PairRow]()) if file is None else TokenFile(file, columns) as rows:
-        tally, writer, found = kind(rows, max_length), Writer(tokenizer), numbered(examples)
-        while some := list(islice(found, TOGETHER)):
+    with token_rows(file, columns) as rows:
+        tally, writer, total = kind(rows, max_length), Writer(tokenizer), len(examples.rows)
+        for some in in_groups(numbered(examples), total, progress):
             for number, row in _tokenised(some, tally, writer, system):
                 tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
-            done += len(some)
-            if progress and (done % every == 0 or done == total):
-                progress(done, total)
-        if not len(rows):
-            number, reason = tally.dropped[0]
-            raise DataError(f"{examples.name}: no row of {total:,} can be trained (row {number}: {reason})")
-    return _concluded(tally, rows if isinstance(rows, list) else rows.dataset())
+        tally.check(examples.name, total)
+    return _concluded(tally)
 
 
 render_whole_pairs = partial(render_pairs, whole=True)
@@ -170,14 +140,8 @@ def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
     ]
 
 
-def _concluded(tally: _Tally, rows: Sequence[Any]) -> Rendered:
-    pairs = f"{len(rows):,} {'pair' if len(rows) == 1 else 'pairs'}"
+def _concluded(tally: _Tally) -> Rendered:
+    count = len(tally.rows)
     what = "scored whole" if isinstance(tally, _Whole) else f"{tally.trained:,} of them trained (the answers alone)"
-    said = [f"{pairs}, {tally.tokens:,} tokens, {what}"]
-    if tally.truncated:
-        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
-    if tally.left_out:
-        number, reason = tally.dropped[0]
-        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
-    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
-    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))
+    pairs = f"{count:,} {'pair' if count == 1 else 'pairs'}, {tally.tokens:,} tokens, {what}"
+    return tally.rendered(pairs, *tally.losses())

@@ -66,8 +66,8 @@ def parts(names: Sequence[str]) -> Parts:
 
 
 def facts(row: Mapping[str, Any]) -> str:
-    """The single values of a row: `label 1`."""
-    return ", ".join(f"{name} {value}" for name, value in row.items() if isinstance(value, (int, float, str)))
+    """The single numbers of a row: `label 1`."""
+    return ", ".join(f"{name} {value}" for name, value in row.items() if isinstance(value, (int, float)))
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:

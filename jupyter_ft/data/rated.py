@@ -7,22 +7,16 @@ bad and answer different prompts; TRL takes rows in their order.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from jupyter_ft.errors import DataError
 
 from .conversations import Turn
 from .edges import common_beginning
 from .formats import Examples
 from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
-from .tokens import TokenFile
+from .render import Rendered, Tally, in_groups, numbered, rows_in_words, token_rows
 from .writer import Writer
 
 RatedRow = dict[str, Any]
@@ -39,25 +33,12 @@ class _Rated(NamedTuple):
 
 
 @dataclass
-class _Tally:
-    """What has been rendered so far."""
+class _Tally(Tally):
+    """With what the advice about good and bad rows needs."""
 
-    rows: list[RatedRow] | TokenFile
-    max_length: int
-    numbers: array[int] = field(default_factory=lambda: array("I"))
-    dropped: list[tuple[int, str]] = field(default_factory=list)
-    left_out: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    trained: int = 0
     good: int = 0
     changes: int = 0  # from a good row to a bad one, or back
     last: bool | None = None
-
-    def drop(self, number: int, reason: str) -> None:
-        self.left_out += 1
-        if len(self.dropped) < MOST_REASONS:
-            self.dropped.append((number, reason))
 
     def add(self, number: int, row: RatedRow) -> None:
         prompt, answer = len(row["prompt_ids"]), len(row["completion_ids"])
@@ -68,8 +49,7 @@ class _Tally:
             self.drop(number, "the chat template leaves its answer out")
             return
         kept = min(answer, self.max_length - prompt)
-        self.rows.append(row)
-        self.numbers.append(number)
+        self.put(number, row)
         self.truncated += kept < answer
         self.trained += kept
         self.tokens += prompt + kept
@@ -93,22 +73,14 @@ def render_rated(
     """
     paired = examples.format == "preference"
     total = len(examples.rows) * (2 if paired else 1)
-    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening = [] if tokenizer.chat_template else first_ids(tokenizer)
-    columns = ("prompt_ids", "completion_ids")
-    with nullcontext(list[RatedRow]()) if file is None else TokenFile(file, columns, ("label",)) as rows:
-        tally, writer, done = _Tally(rows, max_length), Writer(tokenizer), 0
-        answers = _unpaired(examples) if paired else _rated(examples)
-        while some := list(islice(answers, TOGETHER)):
+    with token_rows(file, ("prompt_ids", "completion_ids"), flags=("label",)) as rows:
+        tally, writer = _Tally(rows, max_length), Writer(tokenizer)
+        for some in in_groups(_unpaired(examples) if paired else _rated(examples), total, progress):
             for number, row in _tokenised(some, tally, writer, system):
                 tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
-            done += len(some)
-            if progress and (done % every == 0 or done == total):
-                progress(done, total)
-        if not len(rows):
-            number, reason = tally.dropped[0]
-            raise DataError(f"{examples.name}: no row of {total:,} can be trained (row {number}: {reason})")
-    return _concluded(tally, rows if isinstance(rows, list) else rows.dataset(), paired)
+        tally.check(examples.name, total)
+    return _concluded(tally, paired)
 
 
 def _rated(examples: Examples) -> Iterator[_Rated]:
@@ -154,28 +126,14 @@ def _texts(rated: _Rated, writer: Writer, system: str | None) -> tuple[str, str]
     return writer.write(asked, answer_next=True), writer.write(answered, answer_next=False)
 
 
-def _concluded(tally: _Tally, rows: Sequence[Any], paired: bool) -> Rendered:
-    good, bad = tally.good, len(rows) - tally.good
+def _concluded(tally: _Tally, paired: bool) -> Rendered:
+    good, bad = tally.good, len(tally.rows) - tally.good
     made = "each choice made into two rated answers: " if paired else ""
-    said = [
-        f"{made}{rows_in_words(len(rows))}, {good:,} good and {bad:,} bad, {tally.tokens:,} tokens, "
-        f"{tally.trained:,} of them trained (the answers alone)"
-    ]
-    said += [advice for advice in (balance(good, bad), _order(good, bad, tally.changes)) if advice]
-    if tally.truncated:
-        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
-    if tally.left_out:
-        number, reason = tally.dropped[0]
-        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
-    return Rendered(
-        rows=rows,
-        dropped=tally.dropped,
-        left_out=tally.left_out,
-        truncated=tally.truncated,
-        tokens=tally.tokens,
-        trained_tokens=tally.trained,
-        said="; ".join(said),
-        numbers=tally.numbers,
+    return tally.rendered(
+        f"{made}{rows_in_words(len(tally.rows))}, {good:,} good and {bad:,} bad, {tally.tokens:,} tokens, "
+        f"{tally.trained:,} of them trained (the answers alone)",
+        *filter(None, (balance(good, bad), _order(good, bad, tally.changes))),
+        *tally.losses(),
     )
 
 

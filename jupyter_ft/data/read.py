@@ -16,6 +16,7 @@ from typing import Any
 
 from jupyter_ft.errors import DataError, did_you_mean
 
+from . import judged
 from .arrow import from_hub, is_dataset, is_dataset_dict, pick_split, rows_of_dataset, rows_of_parquet
 from .checks import Row, canonical, check_row, place, shown
 from .documents import MANY, PASSAGE, TEXT_SUFFIXES, WHOLE, is_text, rows_of_text, text_files
@@ -68,19 +69,20 @@ class Source:
         return f"{name}, line {self.lines[index]}" if self.lines else f"{name}, row {index - first + 1}"
 
 
-def read(data: object, progress: Report | None = None) -> Source:
+def read(data: object, progress: Report | None = None, method: str = "sft") -> Source:
     """The rows of `data`.
 
     That is a path (.csv .tsv .jsonl .ndjson .json .txt .md, each also .gz, or .parquet), several (a list, a glob, or
     with commas between; of the same columns), a folder of text (.txt and .md files in it and below), a hub id
-    (`OWNER/NAME` or `OWNER/NAME:SPLIT`), `demo:support`, a `datasets.Dataset` or `DatasetDict`, a list of dicts or a
+    (`OWNER/NAME` or `OWNER/NAME:SPLIT`), `demo:support`, the judgements of a run as `method` learns from them
+    (`feedback:RUN`), a `datasets.Dataset` or `DatasetDict`, a list of dicts or a
     pandas DataFrame. Files and data sets are read row by row onto the disk, in memory that does not grow with them, but
     for .json. Raises `DataError`, one line with the file, the line or row (from 1) and the fix.
     """
     if isinstance(data, Source):
         return data
     if isinstance(data, (str, Path)):
-        return _read_named(str(data).strip(), progress)
+        return _read_named(str(data).strip(), progress, method)
     if isinstance(data, (list, tuple)):
         names = [item for item in data if isinstance(item, (str, Path))]
         return _read_files(names, progress) if names and len(names) == len(data) else _in_memory(data, "a list")
@@ -166,15 +168,13 @@ def _check_same_columns(
     raise DataError(f"{name} {what}, unlike {files[0][1]}; give files of the same columns")
 
 
-def _read_named(name: str, progress: Report | None) -> Source:
+def _read_named(name: str, progress: Report | None, method: str) -> Source:
     if not name:
         raise DataError(f"no data is named; {_READABLE}")
     kind, colon, rest = name.partition(":")
-    if colon and kind == "demo":
-        return _read_demo(rest)
-    if colon and kind == "hub":
-        return _read_hub(rest, progress)
-    if colon and kind in {"feedback", "http", "https", "hf", "s3", "gs"}:
+    if colon and kind in _PREFIXES:
+        return _read_prefixed(kind, rest, progress, method)
+    if colon and kind in {"http", "https", "hf", "s3", "gs"}:
         raise DataError(f"not readable yet: {name}; {_READABLE}")
     path = Path(name).expanduser()
     if path.exists():
@@ -189,6 +189,19 @@ def _read_named(name: str, progress: Report | None) -> Source:
     if _is_hub_id(name):
         return _read_hub(name, progress)
     raise DataError(_missing(name, path))
+
+
+_PREFIXES = ("demo", "hub", "feedback")
+
+
+def _read_prefixed(kind: str, rest: str, progress: Report | None, method: str) -> Source:
+    if kind == "demo":
+        return _read_demo(rest)
+    if kind == "hub":
+        return _read_hub(rest, progress)
+    found = judged.sides(rest, method)
+    apart = {judged.HELD_OUT: found.held_out} if found.held_out else {}
+    return replace(_in_memory(found.train, found.name), splits=apart, note=found.note)
 
 
 def _is_hub_id(name: str) -> bool:

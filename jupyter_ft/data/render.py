@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -40,6 +40,7 @@ TOGETHER = 50  # rows that the tokenizer gets at once
 _MOST_CHARACTERS = 2**20  # of rows together
 MOST_REASONS = 1000
 _LONGEST_TOKEN = 128  # characters; runs of spaces are the longest in common vocabularies
+Item = TypeVar("Item")
 
 
 class TokenRow(TypedDict):
@@ -69,24 +70,58 @@ class Rendered:
 
 
 @dataclass
-class _Tally:
-    """What has been rendered so far."""
+class Tally:
+    """What has been rendered so far, whatever its rows are made of."""
 
+    rows: list[Any] | TokenFile
     max_length: int
-    rows: list[TokenRow] | TokenFile
     numbers: array[int] = field(default_factory=lambda: array("I"))
     dropped: list[tuple[int, str]] = field(default_factory=list)
     left_out: int = 0
-    lengths: array[int] = field(default_factory=lambda: array("Q"))  # of all that could be written, before cutting
     truncated: int = 0
     tokens: int = 0
     trained: int = 0
-    notes: Counter[str] = field(default_factory=Counter)
+
+    def put(self, number: int, row: Mapping[str, Any]) -> None:
+        """Keep a row, whose number as the user counts is `number`."""
+        self.rows.append(row)
+        self.numbers.append(number)
 
     def drop(self, number: int, reason: str) -> None:
+        """Leave a row out."""
         self.left_out += 1
         if len(self.dropped) < MOST_REASONS:
             self.dropped.append((number, reason))
+
+    def check(self, name: str, total: int) -> None:
+        """Raises `DataError` where nothing is kept of `total` rows of `name`."""
+        if not len(self.rows):
+            number, reason = self.dropped[0]
+            raise DataError(f"{name}: no row of {total:,} can be trained (row {number}: {reason})")
+
+    def losses(self) -> list[str]:
+        """What is cut and left out, in words."""
+        said = []
+        if self.truncated:
+            said.append(f"{rows_in_words(self.truncated)} cut at max_length {self.max_length}")
+        if self.left_out:
+            number, reason = self.dropped[0]
+            said.append(f"{rows_in_words(self.left_out)} left out (row {number}: {reason})")
+        return said
+
+    def rendered(self, *said: str) -> Rendered:
+        """All of it, with the parts of the sentence about it."""
+        rows = self.rows if isinstance(self.rows, list) else self.rows.dataset()
+        counts = self.left_out, self.truncated, self.tokens, self.trained
+        return Rendered(rows, self.numbers, self.dropped, *counts, said="; ".join(said))
+
+
+@dataclass
+class _Tally(Tally):
+    """With what the sentence about answers and texts needs."""
+
+    lengths: array[int] = field(default_factory=lambda: array("Q"))  # of all that could be written, before cutting
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, number: int, row: TokenRow, length: int, note: str) -> None:
         self.lengths.append(length)
@@ -95,8 +130,7 @@ class _Tally:
         if not trained:
             self.drop(number, f"its answer begins beyond max_length {self.max_length} ({length} tokens)")
             return
-        self.rows.append(cut)
-        self.numbers.append(number)
+        self.put(number, cut)
         self.tokens += len(cut["input_ids"])
         self.trained += trained
         self.truncated += length > self.max_length
@@ -118,21 +152,32 @@ def render(
     every hundredth of them. With `file` the rows go to that Arrow file, in memory that does not grow with them. Raises
     `DataError` where no row has anything left to train, and what `progress` raises.
     """
-    total = len(examples.rows)
-    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     finder, opening = EdgeFinder(tokenizer), first_ids(tokenizer)
     written = partial(lay_out, writer=Writer(tokenizer), system=system)
-    with nullcontext(list[TokenRow]()) if file is None else TokenFile(file) as rows:
-        tally = _Tally(max_length, rows)
-        found, done = numbered(examples), 0
-        while some := list(islice(found, TOGETHER)):
+    with token_rows(file) as rows:
+        tally = _Tally(rows, max_length)
+        for some in in_groups(numbered(examples), len(examples.rows), progress):
             _add_all(some, tally, written, finder, opening)
-            done += len(some)
-            if progress and (done % every == 0 or done == total):
-                progress(done, total)
         if not len(rows):
             raise DataError(_nothing_left(tally, examples))
-    return _concluded(tally, rows if isinstance(rows, list) else rows.dataset(), examples, tokenizer)
+    return _concluded(tally, examples, tokenizer)
+
+
+def token_rows(
+    file: Path | None, columns: Sequence[str] = ("input_ids", "labels"), **more: Sequence[str]
+) -> AbstractContextManager[list[Any] | TokenFile]:
+    """Where rows are put: a list, or with `file` a `TokenFile` of these columns (`more`: flags, numbers)."""
+    return nullcontext(list[Any]()) if file is None else TokenFile(file, columns, **more)
+
+
+def in_groups(found: Iterator[Item], total: int, progress: Callable[[int, int], None] | None) -> Iterator[list[Item]]:
+    """What is `found`, in groups to be tokenised together; after each `progress(done, total)` is called where due."""
+    every, done = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER), 0
+    while some := list(islice(found, TOGETHER)):
+        yield some
+        done += len(some)
+        if progress and (done % every == 0 or done == total):
+            progress(done, total)
 
 
 def numbered(examples: Examples) -> Iterator[tuple[int, Example]]:
@@ -210,18 +255,14 @@ def _token_row(cut: _Cut, ids: list[int], token_at: dict[int, int], opening: lis
     return TokenRow(input_ids=ids, labels=labels), len(ids) * cut.whole // max(len(cut.text), 1)
 
 
-def _concluded(tally: _Tally, rows: Sequence[TokenRow], examples: Examples, tokenizer: Tokenizer) -> Rendered:
+def _concluded(tally: _Tally, examples: Examples, tokenizer: Tokenizer) -> Rendered:
     what = "every token" if examples.format == "text" else "the answers alone"
-    said = [f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})"]
-    if tally.truncated:
-        said.append(f"{rows_in_words(tally.truncated)} cut at max_length {tally.max_length}")
-    if tally.left_out:
-        number, reason = tally.dropped[0]
-        said.append(f"{rows_in_words(tally.left_out)} left out (row {number}: {reason})")
-    said += [f"{rows_in_words(count)}: {note}" for note, count in tally.notes.items() if count]
-    said += _about_layout(examples, tokenizer)
-    counts = tally.left_out, tally.truncated, tally.tokens, tally.trained
-    return Rendered(rows, tally.numbers, tally.dropped, *counts, said="; ".join(said))
+    return tally.rendered(
+        f"{rows_in_words(len(tally.rows))}, {tally.tokens:,} tokens, {tally.trained:,} of them trained ({what})",
+        *tally.losses(),
+        *(f"{rows_in_words(count)}: {note}" for note, count in tally.notes.items() if count),
+        *_about_layout(examples, tokenizer),
+    )
 
 
 def _nothing_left(tally: _Tally, examples: Examples) -> str:

@@ -25,13 +25,14 @@ class TokenFile:
         columns: Sequence[str] = ("input_ids", "labels"),
         flags: Sequence[str] = (),
         numbers: Sequence[str] = (),
+        texts: Sequence[str] = (),
     ) -> None:
         import pyarrow
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
         ids = pyarrow.list_(pyarrow.int32())
-        kinds = ((columns, ids), (flags, pyarrow.bool_()), (numbers, pyarrow.int64()))
+        kinds = ((columns, ids), (flags, pyarrow.bool_()), (numbers, pyarrow.int64()), (texts, pyarrow.large_string()))
         self._schema = pyarrow.schema([(name, kind) for names, kind in kinds for name in names])
         self._file = pyarrow.OSFile(str(self._partial), "wb")
         self._writer = pyarrow.ipc.new_stream(self._file, self._schema)
@@ -39,7 +40,7 @@ class TokenFile:
         self._held_tokens, self._rows = 0, 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Put `row`, token ids (a truth value where it is a flag, else one number) by column, at the end."""
+        """Put `row`, token ids (a truth value where it is a flag, a text, else one number) by column, at the end."""
         for name, held in self._held.items():
             held.append(row[name])
         self._rows += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ..control.accelerated import States, give_back, own_state
+from ..control.ahead import Ahead, masks_of
 from ..control.edits import hf_lambda
 from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
@@ -25,9 +26,10 @@ from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
 from ..recipe import Recipe, parse_recipe
 from ..sampling.twin import Voices
-from ..weights import write_weights
+from ..weights import lora_layers, write_weights
 from .running import Running, one_line
 
+_AHEAD = "ahead"
 HISTORY = 100_000  # entries of `trainer.state.log_history` that are kept
 _SCHEDULES: dict[str, AnySchedule] = {  # the others are `trainer`: left alone
     "linear": "linear",
@@ -132,11 +134,15 @@ def _rows(trainer: Any) -> int:
 def _adapter(model: Any) -> dict[str, Any]:
     if not isinstance(model, PeftModel):
         return {"kind": "full"}
-    config = model.peft_config[model.active_adapter]
+    if "default" not in model.peft_config:
+        raise Refused(f"attach: name the adapter 'default' (it is '{model.active_adapter}'), as PEFT does by itself")
+    config = model.peft_config["default"]
     if not isinstance(config, LoraConfig):
         raise Refused(f"attach: adapters of the kind {config.peft_type} are not supported; LoRA is")
+    inside = [getattr(p, "p", 0.0) for layer in lora_layers(model) for p in layer.lora_dropout.values()]
+    dropout = max(inside, default=0.0)  # TRL may have switched off what the config says
     kind = "dora" if config.use_dora else "rslora" if config.use_rslora else "lora"
-    return {"kind": kind, "r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
+    return {"kind": kind, "r": config.r, "alpha": config.lora_alpha, "dropout": dropout}
 
 
 class AttachedPort(Port):
@@ -149,10 +155,20 @@ class AttachedPort(Port):
         accumulation = trainer.args.gradient_accumulation_steps
         super().__init__(trainer, *args, **more)
         trainer.args.gradient_accumulation_steps = accumulation  # batches by length are grouped over it
+        self._ahead = Ahead(trainer, super().part_of)
 
     def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:
         args.gradient_accumulation_steps = 1
         return super()._frame(args, dataloader)
+
+    def part_of(self, batch: list[int]) -> tuple[dict[str, Any], int]:
+        """As the port; what transformers collates one batch ahead is collated then."""
+        return self._ahead.take(batch)
+
+    def _fetch(self, device: Any) -> tuple[list[Any], Any]:
+        step = super()._fetch(device)
+        self._ahead.look(self.cursor.peek())
+        return step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **more: Any) -> None:
         """As the port; the history stays."""
@@ -165,12 +181,14 @@ class AttachedPort(Port):
         state = self.trainer.state
         kept = {name: getattr(state, name) for name in _KEPT}
         history = [entry for entry in state.log_history if "train_runtime" not in entry]
-        return kept | {"log_history": history, "total_flos": state.total_flos + self.trainer.current_flos}
+        flos = state.total_flos + self.trainer.current_flos
+        return kept | {"log_history": history, "total_flos": flos, _AHEAD: self._ahead.state()}
 
     def restore_own(self, state: dict[str, Any]) -> None:
         """The history goes on, as with `resume_from_checkpoint`."""
-        for name, value in state.items():
-            setattr(self.trainer.state, name, value)
+        self._ahead.restore(state.get(_AHEAD))
+        for name in state.keys() - {_AHEAD}:
+            setattr(self.trainer.state, name, state[name])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Tell of the user's own evaluation."""
@@ -201,6 +219,7 @@ class AttachedRun(Running):
     def live(self, resume: str | None) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event."""
         self.inbox.serve_here()
+        self.inbox.around = self._masks_kept
         try:
             with own_state(self._states):
                 end = self.run(resume)
@@ -264,6 +283,17 @@ class AttachedRun(Running):
             port.detach()
             args.gradient_accumulation_steps, args.logging_nan_inf_filter = before
             handler.callbacks = callbacks
+
+    @contextmanager
+    def _masks_kept(self) -> Iterator[None]:
+        """Put back the generator from which a collator masks tokens: an evaluation from a cell draws from it, too."""
+        generator = masks_of(self.trainer)
+        before = None if generator is None else generator.get_state()
+        try:
+            yield
+        finally:
+            if generator is not None and before is not None:
+                generator.set_state(before)
 
     def _write_result(self, model: Any) -> None:
         full = self.recipe.adapter.kind == "full"

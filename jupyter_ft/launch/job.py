@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..control.accelerated import own_state
+from ..control.batches import Batches
+from ..control.generations import Generations
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import ADVICE, free_memory, is_out_of_memory
-from ..data import Examples, Format, Rendered, hold_out, labels_of
+from ..data import Examples, Rendered, hold_out, labels_of
+from ..data.again import key_of, made_before
 from ..data.look import keep_about
 from ..data.tokens import PACKED_COLUMNS, save_tokens
 from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
-from ..heads import scoring_model
+from ..heads import check_masks
+from ..hyperparameters import PolicyHyperparameters
 from ..messages import (
     Applied,
     ChatWaits,
@@ -38,28 +42,32 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..methods import METHODS, loss_head, optimizer
+from ..methods import loss_head, method_of, optimizer
 from ..methods.packing import pack
-from ..models import POOL, Base
-from ..quantization import SAID
+from ..models import Base
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.judge import Judging
+from ..sampling.judge import shell_for
 from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
-from ..sampling.twin import FullTwin, Twin, Voices
-from ..weights import alpha_in, described, labels_in, plain_name, put_weights, read_weights
+from ..sampling.twin import Voices
+from ..weights import described
+from .meanwhile import Meanwhile
+from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
+from .short import fit_before, refuse_too_large, warning
+from .voices import base_of, chat_waits, judging_of, most_tokens, twin_of
 
 
 @dataclass
 class Job:
     """What a run needs. `resume` is the id of the command that asked to go on from the newest good checkpoint.
 
-    `room`: bytes that the weights and chat's copy of them may take (None: what is free).
+    `room`: bytes that the weights and chat's copy of them may take (None: what is free). `rewards` are the reward
+    functions by name; who holds the mapping may put another in the place of one.
     """
 
     recipe: Recipe
@@ -70,9 +78,11 @@ class Job:
     chat: Chat
     resume: str | None = None
     room: int | None = None
+    rewards: Functions = field(default_factory=dict)
     _labels: tuple[str, ...] = ()  # of a classifier
     _probes: Probes | None = None
     _metrics: Metrics | None = None
+    _made_by: str = ""  # the run that has tokenised the same rows before
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -101,25 +111,31 @@ class Job:
 
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
+        refuse_too_large(self.recipe)
         base = base_of(self.recipe, self._progress)
-        method = METHODS[self.recipe.method]
-        if not base.speaks and not method.scores:
+        method = method_of(self.recipe, base.speaks)
+        if method.masks:
+            check_masks(base)
+        elif not base.speaks and not method.scores:
             kind = type(base.model).__name__
-            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification or reward trains it")
+            raise ModelError(f"{base.path} does not speak (a {kind}); method: classification, reward or cpt trains it")
         rows, held_out, behind = self._render(base)
         self._stop_early()
+        self._warn(base, rows)
         twin = self._choose_voices(base)
         if twin.waits:
             self.log.append(ChatWaits(said=chat_waits(twin)))
+        more = {"rewards": rewards_of(self, base)} if method.generates else {}
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             trainer = method.build(
-                scoring_model(base, self._labels) if method.scores else base.shell(),
+                shell_for(base, judging_of(base, self.recipe, self._labels)),
                 base.new_tokenizer(),
                 self.recipe,
                 rows,
                 self.folder.path,
                 held_out=held_out,
                 start=self.folder.start if self.folder.start.is_dir() else None,
+                **more,
             )
         self._say_what_is_trained(base, trainer)
         running = Running(
@@ -127,11 +143,16 @@ class Job:
         )
         running.behind, running.setters, running.probes = behind, method.live, self._probes
         running.metrics = self._metrics
+        running.best_metric = self.recipe.best_metric if self.recipe.best_metric != "eval_loss" else method.judged_by
+        running.batches = Generations if method.generates else Batches
+        running.meanwhile = self._meanwhile(base)
         try:
             return running.run(self.resume)
         finally:
             loss_head.remove(trainer)
             optimizer.forget(trainer)
+            for reward in more.get("rewards", ()):
+                reward.rest()
 
     def _say_what_is_trained(self, base: Base, trainer: Any) -> None:
         if self.resume is not None:
@@ -153,9 +174,18 @@ class Job:
             copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
             why = no_room(copy, 16 * count, weights[0].device, self.room)
             if why:
-                judging = _judging(base, self.recipe, self._labels)
+                judging = judging_of(base, self.recipe, self._labels)
                 return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
-        return _twin(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
+        return twin_of(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
+
+    def _warn(self, base: Base, rows: Any) -> None:
+        try:
+            fit = fit_before(base, self.recipe, rows, self._labels, self.room)
+        except Exception as error:  # noqa: BLE001 - an estimate that fails must not cost the run
+            self.log.append(Logged(level="debug", text=f"no estimate of memory: {one_line(error)}"))
+            return
+        if fit is not None and not fit.fits:
+            self.log.append(warning(fit, self.folder.name))
 
     def _stop_early(self) -> None:
         stops = self.inbox.take_all(Stop)
@@ -180,11 +210,17 @@ class Job:
             rows, packed, inside = pack(rows, recipe.max_length)
             save_tokens(self.folder.rows.with_name("packed.arrow"), rows, PACKED_COLUMNS)
             said = f"{said}; {packed}"
+        if isinstance(live := recipe.hyperparameters, PolicyHyperparameters) and (
+            left := live.geometry.left_over(len(rows))
+        ):
+            said = f"{said}; {left}"
         if apart is not None:
             said = f"{said}; {apart.said}"
         self._find_probes(apart)
         if apart is not None and recipe.metrics:
             self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
+        if self._made_by:
+            said = f"{said}; tokens of {self._made_by}, made before"
         self.log.append(
             DataReady(
                 said=said,
@@ -216,18 +252,30 @@ class Job:
             )
 
     def _rendered(self, examples: Examples, base: Base, what: str, name: str) -> Rendered:
-        file = self.folder.rows.with_name(name)
-        rendered = METHODS[self.recipe.method].render(
-            examples,
-            base.tokenizer,
-            system=self.recipe.system,
-            max_length=_most_tokens(base, self.recipe),
-            progress=lambda done, total: self._progress(what, done, total),
-            file=file,
-            **({"labels": self._labels} if self._labels else {}),
-        )
-        keep_about(file, rendered, (examples.said, *examples.notes))
+        file, method = self.folder.rows.with_name(name), method_of(self.recipe, base.speaks)
+        settings: dict[str, Any] = {"system": self.recipe.system, "max_length": most_tokens(base, self.recipe)}
+        settings |= {"labels": self._labels} if self._labels else {}
+        key = key_of(examples, base.tokenizer, method=self.recipe.method, masks=method.masks, **settings)
+        found = made_before(key, file, self.folder.path.parent)
+        if found is None:
+            rendered = method.render(
+                examples,
+                base.tokenizer,
+                progress=lambda done, total: self._progress(what, done, total),
+                file=file,
+                **settings,
+            )
+        else:
+            rendered, self._made_by = found
+        keep_about(file, rendered, (examples.said, *examples.notes), key)
         return rendered
+
+    def _meanwhile(self, base: Base) -> Meanwhile | None:
+        def render(examples: Examples) -> Sequence[Any]:
+            longest, method = most_tokens(base, self.recipe), method_of(self.recipe, base.speaks)
+            return method.render(examples, base.tokenizer, system=self.recipe.system, max_length=longest).rows
+
+        return Meanwhile.of(self.recipe, self.examples, self.folder.path, self.log, render)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.log.append(Progress(what=what, done=done, total=total))
@@ -307,65 +355,3 @@ class Job:
 
 class _StoppedEarly(Exception):
     """A stop that came before the first step."""
-
-
-def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
-    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
-    base = POOL.get(
-        recipe.model,
-        revision=recipe.revision,
-        dtype=recipe.dtype,
-        report=report,
-        quantization=recipe.quantization,
-    )
-    if base.quantization != "none" and recipe.adapter.kind == "full":
-        raise ModelError(
-            f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
-        )
-    return base
-
-
-def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
-    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
-    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
-    checkpoint = folder.visit(step)
-    labels = labels_in(checkpoint) if trained_on == "labelled" else ()
-    twin = _twin(base, recipe, trained_on, folder, labels=labels)
-    if isinstance(twin, FullTwin):
-        twin.publish(step, {}, 0.0)
-        twin.retire()
-    else:
-        stored = read_weights(checkpoint)
-        put_weights(twin.live, stored)  # refuses what is of another base
-        tensors = {name: stored[plain_name(name)] for name in twin.trained}
-        twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
-    return twin
-
-
-def chat_waits(voices: Voices) -> str:
-    """The sentence for people where a run waits for its replies."""
-    return f"no copy of the weights for chat ({voices.waits}): the run waits, between two steps, while it answers"
-
-
-def _judging(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
-    return Judging(labels, _most_tokens(base, recipe)) if METHODS[recipe.method].scores else None
-
-
-def _most_tokens(base: Base, recipe: Recipe) -> int:
-    return min(recipe.max_length, base.longest or recipe.max_length)
-
-
-def _twin(
-    base: Base,
-    recipe: Recipe,
-    trained_on: Format,
-    folder: RunFolder,
-    nudge: Callable[[], None] = lambda: None,
-    *,
-    labels: tuple[str, ...],
-) -> Twin | FullTwin:
-    judging = _judging(base, recipe, labels)
-    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
-        if recipe.adapter.kind == "full":
-            return FullTwin(base, trained_on, folder.visit, nudge, judging)
-        return Twin(base, recipe, trained_on, folder.visit, judging)

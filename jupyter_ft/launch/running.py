@@ -12,7 +12,10 @@ from typing import Any
 
 from peft import PeftModel
 
+from ..completions import FILE, keep_some
+from ..control.batches import Batches
 from ..control.checkpoint import as_json, place_of, restore_checkpoint, schedule_again, write_checkpoint
+from ..control.generations import Generations
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
@@ -40,6 +43,7 @@ from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
+from .meanwhile import Meanwhile
 from .snapshots import MOST, Snapshots
 
 
@@ -73,7 +77,10 @@ class Running:
         self.setters: Mapping[str, Callable[[Any, Any], None]] = {}  # the method's own live fields, see `Method`
         self.probes: Probes | None = None
         self.metrics: Metrics | None = None
+        self.meanwhile: Meanwhile | None = None
         self.behind: Callable[[int], list[int]] = lambda row: [row + 1]  # the user's rows in one of the trainer's
+        self.batches: type[Batches] = Batches
+        self.best_metric = recipe.best_metric
 
     def run(self, resume: str | None) -> StateChanged | Freed:
         """Train to the end. `resume` is the id of the command that asked to go on from the newest good checkpoint.
@@ -84,7 +91,8 @@ class Running:
         trained = trained_tensors(self.trainer.model)
         args = self.trainer.args
         draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
-        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws or draws_randomness(self.trainer.model))
+        draws = draws or self.batches.draws or draws_randomness(self.trainer.model)
+        turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws)
 
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port.edits.now.alpha)
@@ -95,14 +103,18 @@ class Running:
         hooks.rewind = lambda step: self._rewind(port, step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
-        hooks.measure = self._measure
+        hooks.measure, hooks.batches = self._measure, self.batches
         hooks.held = lambda: self.probes is not None and self.probes.hold
+        if self.meanwhile is not None:
+            hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
         port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
         port.edits.probes = self.probes is not None
-        port.evaluation.decide_by(self.recipe.best_metric)
+        port.evaluation.decide_by(self.best_metric)
+        if isinstance(port.batching, Generations):
+            port.batching.keep = self._keep_some
         turn.take()
         try:
             with suppress(Halted):  # stopped in the middle of a step that memory was too short for
@@ -162,6 +174,10 @@ class Running:
                 self.log.append(Applied(command=command.id, verb="stop", step=port.step))
         self.inbox.put_back([command for command in others if not isinstance(command, Stop)])
 
+    def _keep_some(self, step: int, made: list[dict[str, Any]]) -> None:
+        with suppress(OSError):  # they are for people; a checkpoint that cannot be written is said
+            keep_some(self.folder.path / FILE, step, made, self.trainer.num_generations)
+
     def _restore(self, port: Port, resume: str) -> None:
         step = 0
         if self.folder.checkpoints():
@@ -190,7 +206,7 @@ class Running:
 
     def _snapshot(self, port: Port, step: int) -> None:
         model = self.trainer.model
-        if isinstance(model, PeftModel) and not port.watch.suspicious:
+        if isinstance(model, PeftModel) and port.batching.whole and not port.watch.suspicious:
             total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
             every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
             self.snapshots.if_due(step, every, model, pinned=pinned, place=lambda: as_json(place_of(port)))
@@ -216,7 +232,8 @@ class Running:
             better = "lower eval_loss" if port.evaluation.metric == "eval_loss" else f"better {port.evaluation.metric}"
             note = f"stopped early: no {better} in {patience} evaluations; the best is step {best}"
         try:
-            self._save(port, port.step)
+            if state == "finished" or port.batching.whole:
+                self._save(port, port.step)
             self._write_result(port.trainer.model)
         except OSError as error:
             state, note = "stopped", f"the result could not be written ({one_line(error)}); make room and resume"

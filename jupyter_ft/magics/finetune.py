@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jupyter_ft.errors import DataError, FineTuneError, RecipeError, TrainingFailed
-from jupyter_ft.hyperparameters import METHODS
+from jupyter_ft.errors import DataError, FineTuneError, ModelError, RecipeError, TrainingFailed
+from jupyter_ft.hyperparameters import METHODS, PolicyHyperparameters
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
+from jupyter_ft.session.fits import fit_of
 from jupyter_ft.session.race import Race, plans_of, start_race, variants_of
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.ui.fit import fit_text
 from jupyter_ft.ui.race import race_html, race_text, show_race
 from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
@@ -22,14 +24,27 @@ from jupyter_ft.ui.watched import shown
 
 from .body import Body, read_body
 from .line import Grammar, Line, Option, parse, refuse_token_in, split, wants_help
-from .notebook import Place, bind, check_free, data_of, metrics_of, model_of, one_line, say, show_html, variable_of
+from .notebook import (
+    Place,
+    bind,
+    check_free,
+    data_of,
+    metrics_of,
+    model_of,
+    one_line,
+    rewards_of,
+    say,
+    show_html,
+    variable_of,
+)
 
 GRAMMAR = Grammar(
-    usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace] [--dry-run]"
-    " [--wait | --no-wait] [--out VAR]",
+    usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace]"
+    " [--dry-run [--measure]] [--wait | --no-wait] [--out VAR]",
     about="Start a run in the background. The lines below are its recipe (YAML); what the first line says wins.\n"
-    "method: supervised (the default), self-supervised, classification, dpo, kto or reward. Other keys: adapter,\n"
-    "columns, held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
+    "method: supervised (the default), self-supervised, classification, dpo, kto, reward, grpo or rloo (with\n"
+    "rewards: a function of the notebook, or a reward run). Other keys: adapter, columns,\n"
+    " held_out, system, max_length, packing, learning_rate, batch_size, epochs, max_steps, …; a wrong one is\n"
     "answered with the nearest.",
     options=(
         Option("--model", "demo, a local folder, or a hub id; with --from left out", "M"),
@@ -42,7 +57,8 @@ GRAMMAR = Grammar(
         Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
         Option("--resume", "go on with the newest unfinished run of that name"),
         Option("--replace", "stop the live run of that name first"),
-        Option("--dry-run", "check everything and say what would run; start nothing"),
+        Option("--dry-run", "check everything and say what would run and what memory it takes; start nothing"),
+        Option("--measure", "with --dry-run: also two steps on the longest row, whose memory is counted"),
         Option("--wait", "wait in the cell until the run is over (what happens anyway where nobody looks)"),
         Option("--no-wait", "return at once, also where nobody looks; %ft wait NAME waits later"),
         Option("--out", "bind the session to this variable as well", "VAR"),
@@ -59,7 +75,9 @@ GRAMMAR = Grammar(
     example="%%finetune support --model demo --data tickets.csv\nlearning_rate: 2e-4",
 )
 NOT_FIRST = "%%{0} goes on the first line of its cell, nothing above it, not even a comment; the {1} goes below it"
-_SWITCHES = {word: f"--{word.replace('_', '-')}" for word in ("replace", "resume", "wait", "no_wait", "dry_run")}
+_SWITCHES = {
+    word: f"--{word.replace('_', '-')}" for word in ("replace", "resume", "wait", "no_wait", "dry_run", "measure")
+}
 
 
 def run(shell: Any, first_line: str, text: str) -> None:
@@ -75,6 +93,8 @@ def run(shell: Any, first_line: str, text: str) -> None:
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
     if "metrics" in asked:
         asked["metrics"] = metrics_of(shell, asked["metrics"])
+    if "rewards" in asked:
+        asked["rewards"] = rewards_of(shell, asked["rewards"])
     if not isinstance(model, str | None):
         raise RecipeError(f"model = {one_line(repr(model))[:80]}: should be demo, a folder or a hub id")
     place = Place.of(shell)
@@ -89,7 +109,7 @@ def run(shell: Any, first_line: str, text: str) -> None:
         with reading(place) as progress:
             planned = plan(model, data, asked, progress, to_start="--dry-run" not in line.switches, resume=resumed)
         if "--dry-run" in line.switches:
-            say(_told(planned, name))
+            say(f"{_told(planned, name)}\n{_memory(planned, measure='--measure' in line.switches)}")
             return
         replace, resume = (f"--{word}" in line.switches for word in ("replace", "resume"))
         session = begin(name, planned, replace=replace, resume=resume)
@@ -160,6 +180,8 @@ def _read(words: list[str], text: str) -> tuple[Line, dict[str, Any], Body]:
         raise RecipeError("--resume goes on with a run and --replace starts anew; give one of them")
     if {"--resume", "--dry-run"} <= line.switches:
         raise RecipeError("--dry-run says what a new run would be; leave --resume away")
+    if "--measure" in line.switches and "--dry-run" not in line.switches:
+        raise RecipeError("--measure counts the memory of a dry run; add --dry-run")
     body = read_body(text)
     for key in [*line.pairs, *body.values]:
         if (switch := _SWITCHES.get(key.replace("-", "_"))) is not None:
@@ -209,7 +231,7 @@ def _variables(shell: Any, name: str, out: str | None) -> list[str]:
 
 def _told(planned: Plan, name: str) -> str:
     """What a dry run says."""
-    recipe, examples, parent = planned
+    recipe, examples, parent, *_ = planned
     live = recipe.hyperparameters
     given = {**_differing(recipe), **_differing(live)}
     lines = [
@@ -224,9 +246,21 @@ def _told(planned: Plan, name: str) -> str:
     return "\n".join(lines)
 
 
+def _memory(planned: Plan, *, measure: bool) -> str:
+    try:
+        told = fit_text(fit_of(planned, measure=measure, light=True))
+    except (ModelError, RecipeError) as error:  # its files are not here yet, say; all the rest has been checked
+        told = str(error)
+    return "\n".join(f"  {'memory' if at == 0 else '':<8}{line}" for at, line in enumerate(told.splitlines()))
+
+
 def _steps(recipe: Recipe, examples: Any) -> str:
     live = recipe.hyperparameters
     each = f"{live.batch_size} × {live.accumulation}"
+    if isinstance(live, PolicyHyperparameters):
+        per_epoch = live.geometry.updates(len(examples.rows))
+        answers = f"{live.num_generations} answers to each of {live.geometry.prompts} prompts at once"
+        return f"{live.max_steps or math.ceil(per_epoch * live.epochs)} ({per_epoch} an epoch, {answers})"
     if recipe.method == "cpt":
         return f"{live.max_steps or 'known when the text is in tokens'} ({each} windows of {recipe.max_length} each)"
     two_each = recipe.method == "kto" and examples.format == "preference"

@@ -154,6 +154,18 @@ def model_of(shell: Any, named: object) -> object:
     return str(held) if isinstance(held, str | Path) else named
 
 
+def rewards_of(shell: Any, named: object) -> object:
+    """What `rewards:` names: functions of the notebook in the place of their names; a run's name or address stays."""
+    if isinstance(named, dict):
+        return {_reward(shell, name): weight for name, weight in named.items()}
+    return [_reward(shell, name) for name in named] if isinstance(named, list | tuple) else _reward(shell, named)
+
+
+def _reward(shell: Any, name: Any) -> Any:
+    held = shell.user_ns.get(name) if isinstance(name, str) else None
+    return held if callable(held) or isinstance(held, Session) else name
+
+
 def session_of(shell: Any, name: str | None) -> Session:
     """The open session meant by `name`; without one, the only open one.
 

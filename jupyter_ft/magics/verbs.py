@@ -19,11 +19,11 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, logs
+from . import data, doctor, fit, logs, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
-from .notebook import Place, bind, check_free, one_line, say, session_of, show_html, variable_of
+from .notebook import Place, bind, check_free, one_line, rewards_of, say, session_of, show_html, variable_of
 
 ANSWER_SECONDS = 2.0
 _STEP = Option("--step", "at this step rather than at once", "N")
@@ -192,6 +192,15 @@ def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]
     return do
 
 
+def _resume(shell: Any, line: Line) -> None:
+    session = _named(shell, line)
+    defined = [rewards_of(shell, name) for name in session.recipe.rewards]
+    receipt = session.resume([reward for reward in defined if callable(reward)])
+    _answer(
+        session, receipt, f"resume {session.name}", lambda answer: f"{session.name} goes on from step {answer.step}"
+    )
+
+
 def _wait(shell: Any, line: Line) -> None:
     if line.words and is_race(line.words[0]):
         wait_for_race(race_of(line.words[0]), Place.of(shell), line.whole_number("--step"))
@@ -244,9 +253,7 @@ VERBS: dict[str, Verb] = {
         _steer("pause", "is paused at step", free_memory="--free-memory"),
         options=(Option("--free-memory", "give the memory back until it is resumed; no chat meanwhile"),),
     ),
-    "resume": _verb(
-        "resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _steer("resume", "goes on from step")
-    ),
+    "resume": _verb("resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _resume),
     "stop": _verb("stop [NAME]", "End at the next step, with a checkpoint.", _steer("stop", "stops at step")),
     "save": _verb("save [NAME]", "Write a checkpoint at the next step.", _steer("save", "has a checkpoint of step")),
     "wait": _verb(
@@ -293,6 +300,20 @@ VERBS: dict[str, Verb] = {
         keys=("data", "model", *FINETUNE.keys),
         example="%ft data tickets.csv columns.prompt=Question system='Be brief.' max_length=512",
     ),
+    "fit": _verb(
+        "fit [MODEL] [key=value …] [--data D] [--memory SIZE] [--measure]",
+        "Whether a run fits into memory, part by part, and what would let it. Keys are those of a recipe.",
+        fit.run,
+        options=(
+            Option("--data", "as for %%finetune; else rows are taken to be of max_length", "D"),
+            Option("--memory", "of a card that is not here, like 24GB", "SIZE"),
+            Option("--measure", "also count the memory of two steps on the longest row"),
+        ),
+        pairs=True,
+        keys=("data", "model", *FINETUNE.keys),
+        example="%ft fit demo max_length=2048 batch_size=16 --memory 8GB",
+    ),
+    "review": Verb(review.GRAMMAR, review.run),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",
         "How this machine and environment stand, and what to do about each red line.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import classification, cpt, dpo, kto, reward, sft
+from ..recipe import Recipe
+from . import classification, cpt, dpo, grpo, kto, masked, reward, rloo, sft
 from .method import Method
 
 METHODS: dict[str, Method] = {
@@ -12,4 +13,11 @@ METHODS: dict[str, Method] = {
     "classification": classification.METHOD,
     "kto": kto.METHOD,
     "cpt": cpt.METHOD,
+    "grpo": grpo.METHOD,
+    "rloo": rloo.METHOD,
 }
+
+
+def method_of(recipe: Recipe, speaks: bool) -> Method:
+    """The method of a recipe on a base that speaks or does not: an encoder goes on pre-training by masked tokens."""
+    return masked.METHOD if recipe.method == "cpt" and not speaks else METHODS[recipe.method]

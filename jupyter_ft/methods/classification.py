@@ -7,30 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
 from ..data import render_labelled
 from ..hyperparameters import ClassificationHyperparameters
 from ..recipe import Recipe
-from ..weights import to_train
-from .method import Method, arguments, dataset, hush
+from .method import Method, arguments, mean_by_items, trainer_of
 
 TOLD_ONE_BY_ONE = 30
 """With more labels than this an evaluation tells neither the recall of each nor the confusion matrix."""
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> Trainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> Trainer:
     """A trainer of `model` (a score for each label) over `rows` (`input_ids`, `labels`) that has not begun.
 
     Raises `RecipeError` where transformers does not take what is under `trainer:`.
@@ -41,29 +30,22 @@ def build(
     names = list(model.config.id2label.values())
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        """The sum over rows by the rows of the step.
+        smoothed = trainer.label_smoother
+        return (mean_by_items if smoothed is None else smoothed)(outputs, labels, num_items_in_batch=num_items_in_batch)
 
-        The model's own is a mean, which transformers 5.23 takes for this one and so adds up where a step is
-        accumulated: of two micro-batches the gradient would be twice as large.
-        """
-        if trainer.label_smoother is not None:
-            return trainer.label_smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
-        logits = outputs["logits"].view(-1, len(names))
-        items = num_items_in_batch if num_items_in_batch is not None else len(labels)
-        return cross_entropy(logits, labels.view(-1), reduction="sum") / items
-
-    trainer = Trainer(
-        model=to_train(model, recipe, start),
-        args=config,
-        train_dataset=dataset(rows),
-        eval_dataset=dataset(held_out) if held_out is not None else None,
-        processing_class=tokenizer,
+    trainer = trainer_of(
+        Trainer,
+        config,
+        model,
+        tokenizer,
+        rows,
+        recipe=recipe,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=loss,
         compute_metrics=lambda seen: metrics(seen.label_ids, seen.predictions, names),
         preprocess_logits_for_metrics=lambda logits, _: (logits[0] if isinstance(logits, tuple) else logits).argmax(-1),
+        **more,
     )
-    hush(trainer)
     return trainer
 
 

@@ -14,22 +14,13 @@ from trl import DPOConfig, DPOTrainer
 from ..data import render_pairs
 from ..hyperparameters import DpoHyperparameters
 from ..recipe import Recipe
-from ..weights import begin_with, to_train
-from .method import Method, arguments, dataset, hush, no_telemetry
+from ..weights import begin_with
+from .method import Method, arguments, attribute, dataset, trainer_of
 
 _SAMPLE = {"prompt": "a", "chosen": "b", "rejected": "c"}  # TRL tokenises what it is built with
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> DPOTrainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> DPOTrainer:
     """A trainer over `rows` (`prompt_ids`, `chosen_ids`, `rejected_ids`) that has not begun.
 
     Raises `RecipeError` where TRL does not take what is under `trainer:`.
@@ -38,16 +29,29 @@ def build(
     assert isinstance(live, DpoHyperparameters)
     own = {"max_length": recipe.max_length, "beta": live.beta, "label_smoothing": live.label_smoothing}
     config = arguments(DPOConfig, recipe, folder, model, **own)
+    return against_reference(DPOTrainer, config, model, tokenizer, rows, sample=_SAMPLE, recipe=recipe, **more)
+
+
+def against_reference(
+    kind: type,
+    config: Any,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    *,
+    sample: dict[str, Any],
+    recipe: Recipe,
+    held_out: Any = None,
+    start: Path | None = None,
+) -> Any:
+    """A trainer of TRL's `kind` that compares with a reference, over `rows` as they are.
+
+    TRL tokenises what it is built with, which is `sample`. The reference is a copy of the adapter, made by TRL under
+    the same base; for full weights it is given.
+    """
     full = recipe.adapter.kind == "full"
-    with no_telemetry():
-        trainer = DPOTrainer(
-            model=to_train(model, recipe, start),
-            ref_model=reference(model, start) if full else None,  # else a copy of the adapter, under the same base
-            args=config,
-            train_dataset=dataset([_SAMPLE]),
-            processing_class=tokenizer,
-        )
-    hush(trainer)
+    ref_model = reference(model, start) if full else None
+    trainer = trainer_of(kind, config, model, tokenizer, [sample], recipe=recipe, start=start, ref_model=ref_model)
     trainer.train_dataset = dataset(rows)
     trainer.eval_dataset = dataset(held_out) if held_out is not None else None
     return trainer
@@ -66,8 +70,5 @@ METHOD = Method(
     render=render_pairs,
     build=build,
     headline=("loss", "rewards/margins", "rewards/accuracies"),
-    live={
-        "beta": lambda trainer, value: setattr(trainer, "beta", value),
-        "label_smoothing": lambda trainer, value: setattr(trainer, "label_smoothing", value),
-    },
+    live={name: attribute(name) for name in ("beta", "label_smoothing")},
 )

@@ -23,9 +23,8 @@ from ..data import render_rated
 from ..errors import RecipeError
 from ..hyperparameters import KtoHyperparameters
 from ..recipe import Recipe
-from ..weights import to_train
-from .dpo import reference
-from .method import Method, arguments, dataset, hush, no_telemetry
+from .dpo import against_reference
+from .method import Method, arguments, attribute
 
 _SAMPLE = {"prompt": "a", "completion": "b", "label": True}  # TRL tokenises what it is built with
 _ORDERS = ("sequential", "random")
@@ -45,16 +44,7 @@ class PairingCollator:
         )
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> KTOTrainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> KTOTrainer:
     """A trainer over `rows` (`prompt_ids`, `completion_ids`, `label`) that has not begun.
 
     Rows are taken in their order, as TRL does, or at random with `trainer: {train_sampling_strategy: random}`. Raises
@@ -68,19 +58,8 @@ def build(
     if order not in _ORDERS:
         raise RecipeError(f"trainer.train_sampling_strategy = {order!r}: kto takes rows {' or '.join(_ORDERS)}")
     config.train_sampling_strategy = "sequential"  # TRL refuses another for its fixed pairs, which are not used
-    full = recipe.adapter.kind == "full"
-    with no_telemetry():
-        trainer = KTOTrainer(
-            model=to_train(model, recipe, start),
-            ref_model=reference(model, start) if full else None,  # else a copy of the adapter, under the same base
-            args=config,
-            train_dataset=dataset([_SAMPLE]),
-            processing_class=tokenizer,
-        )
-    hush(trainer)
+    trainer = against_reference(KTOTrainer, config, model, tokenizer, rows, sample=_SAMPLE, recipe=recipe, **more)
     trainer.args.train_sampling_strategy = order
-    trainer.train_dataset = dataset(rows)
-    trainer.eval_dataset = dataset(held_out) if held_out is not None else None
     if trainer.calculate_KL:
         trainer.data_collator = PairingCollator(trainer.data_collator)
     return trainer
@@ -90,9 +69,5 @@ METHOD = Method(
     render=render_rated,
     build=build,
     headline=("loss", "rewards/margins", "kl"),
-    live={
-        "beta": lambda trainer, value: setattr(trainer, "beta", value),
-        "desirable_weight": lambda trainer, value: setattr(trainer, "desirable_weight", value),
-        "undesirable_weight": lambda trainer, value: setattr(trainer, "undesirable_weight", value),
-    },
+    live={name: attribute(name) for name in ("beta", "desirable_weight", "undesirable_weight")},
 )

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from datasets import Dataset
 from huggingface_hub import constants
+from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, TrainingArguments
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ..data import Rendered
+from ..data.render import UNTRAINED
 from ..errors import RecipeError
 from ..hyperparameters import HF_SCHEDULES
 from ..recipe import Recipe
+from ..weights import to_train
 from .optimizer import on_device
 
 _CHECKPOINTING = (  # its name up to transformers 5.2x, and since
@@ -34,13 +37,18 @@ class Method:
     `build(model, tokenizer, recipe, rows, folder, held_out=…, start=…)`, which gives a trainer that has not begun;
     `start` is a folder with the weights of another run to begin with. `live` says what a change of each live field of
     its own means to that trainer. `headline` are the metrics to look at first. With `scores` the model is one that
-    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some.
+    scores (`heads.scoring_model`), whose labels the rows tell: `render` is given `labels=…` where they have some. With
+    `masks` it guesses masked tokens (`heads.masked_model`). One that `generates` learns from rewards for answers of its
+    own: `build` is given `rewards=…`. `judged_by` is the metric by which a step is the best, as `best_metric` has it.
     """
 
     render: Callable[..., Rendered]
     build: Callable[..., Any]
     headline: tuple[str, ...]
     scores: bool = False
+    masks: bool = False
+    generates: bool = False
+    judged_by: str = "eval_loss"
     live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -106,3 +114,49 @@ def hush(trainer: Any) -> None:
 def dataset(rows: Any) -> Dataset:
     """`rows` as a `datasets.Dataset`, which they may be already."""
     return rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
+
+
+def trainer_of(
+    kind: type,
+    config: Any,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    *,
+    recipe: Recipe,
+    held_out: Any = None,
+    start: Path | None = None,
+    **more: Any,
+) -> Any:
+    """A quiet trainer of that `kind` over `rows`, on what the recipe trains of `model`; `more` is the kind's own.
+
+    `held_out` rows are for its `evaluate`; `start` is a folder with the weights of another run to begin with.
+    """
+    with no_telemetry():
+        trainer = kind(
+            model=to_train(model, recipe, start),
+            args=config,
+            train_dataset=dataset(rows),
+            eval_dataset=dataset(held_out) if held_out is not None else None,
+            processing_class=tokenizer,
+            **more,
+        )
+    hush(trainer)
+    return trainer
+
+
+def mean_by_items(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    """The cross-entropy of all that has a label, by the `num_items_in_batch` of the step (None: by those here).
+
+    A model's own is a mean, which transformers 5.23 takes for this one and so adds up where a step is accumulated: of
+    two micro-batches the gradient would be twice as large.
+    """
+    logits, wanted = outputs["logits"], labels.view(-1)
+    items = num_items_in_batch if num_items_in_batch is not None else (wanted != UNTRAINED).sum()
+    loss = cross_entropy(logits.view(-1, logits.shape[-1]), wanted, reduction="sum")
+    return loss / (items if isinstance(items, int) else items.clamp(min=1))  # no token of a short row may be masked
+
+
+def attribute(name: str) -> Callable[[Any, Any], None]:
+    """A live field that the trainer reads from an attribute of that name at each step."""
+    return lambda trainer, value: setattr(trainer, name, value)

@@ -10,20 +10,10 @@ from trl import RewardConfig, RewardTrainer
 from ..data import render_whole_pairs
 from ..hyperparameters import RewardHyperparameters
 from ..recipe import Recipe
-from ..weights import to_train
-from .method import Method, arguments, dataset, hush, no_telemetry
+from .method import Method, arguments, trainer_of
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> RewardTrainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> RewardTrainer:
     """A trainer of `model` (one score) over `rows` (`chosen_ids`, `rejected_ids`) that has not begun.
 
     Raises `RecipeError` where TRL does not take what is under `trainer:`.
@@ -32,16 +22,7 @@ def build(
     assert isinstance(live, RewardHyperparameters)
     own = {"max_length": None, "center_rewards_coefficient": live.center_rewards_coefficient or None}
     config = arguments(RewardConfig, recipe, folder, model, **own)  # the rows are chosen already
-    with no_telemetry():
-        trainer = RewardTrainer(
-            model=to_train(model, recipe, start),
-            args=config,
-            train_dataset=dataset(rows),
-            eval_dataset=dataset(held_out) if held_out is not None else None,
-            processing_class=tokenizer,
-        )
-    hush(trainer)
-    return trainer
+    return trainer_of(RewardTrainer, config, model, tokenizer, rows, recipe=recipe, **more)
 
 
 METHOD = Method(

@@ -11,14 +11,16 @@ from trl import SFTConfig, SFTTrainer
 
 from ..data import render
 from ..recipe import Recipe
-from ..weights import to_train
 from . import loss_head
-from .method import Method, arguments, dataset, hush, no_telemetry
+from .method import Method, arguments, trainer_of
 from .packing import PackedCollator, check_blocks, is_packed
 
 
 class Perplexity(TrainerCallback):  # type: ignore[misc]
-    """Adds `eval_perplexity`, exp(`eval_loss`), to what an evaluation gives."""
+    """Adds exp(`eval_loss`) to what an evaluation gives, under `name`."""
+
+    def __init__(self, name: str = "eval_perplexity") -> None:
+        self._name = name
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
@@ -26,19 +28,10 @@ class Perplexity(TrainerCallback):  # type: ignore[misc]
         """`metrics` is what `evaluate` returns."""
         if metrics is not None and "eval_loss" in metrics:
             loss = metrics["eval_loss"]
-            metrics["eval_perplexity"] = math.exp(loss) if loss < 700 else math.inf  # beyond, it is no float
+            metrics[self._name] = math.exp(loss) if loss < 700 else math.inf  # beyond, it is no float
 
 
-def build(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    rows: Any,
-    folder: Path,
-    *,
-    held_out: Any = None,
-    start: Path | None = None,
-) -> SFTTrainer:
+def build(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> SFTTrainer:
     """A trainer over `rows` (`input_ids`, `labels`; packed or not), with no printing callback, that has not begun.
 
     `rows` are a list or a `datasets.Dataset`, which is used as it is. `held_out` rows are for its `evaluate`; they are
@@ -47,15 +40,7 @@ def build(
     """
     own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}  # the rows are cut already
     config = arguments(SFTConfig, recipe, folder, model, **own)
-    with no_telemetry():
-        trainer = SFTTrainer(
-            model=to_train(model, recipe, start),
-            args=config,
-            train_dataset=dataset(rows),
-            eval_dataset=dataset(held_out) if held_out is not None else None,
-            processing_class=tokenizer,
-        )
-    hush(trainer)
+    trainer = trainer_of(SFTTrainer, config, model, tokenizer, rows, recipe=recipe, **more)
     trainer.add_callback(Perplexity())
     if recipe.loss_head == "auto":
         loss_head.install(trainer)

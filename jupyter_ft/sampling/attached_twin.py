@@ -17,16 +17,24 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+from trl import RewardTrainer
 
 from .. import quantized
 from ..data import Format
 from ..errors import Refused
+from ..models import longest
 from ..weights import set_alpha
 from .at_boundary import AttachedAtBoundary, parts_of, peel
+from .judge import Judging
 from .room import no_room
 from .twin import Voices
 
 PATCHED_METHODS = ("forward", "generate", "save_pretrained")
+MOST = 10**6  # tokens of a text where nothing says how many
 
 
 class AttachedTwin(Voices):
@@ -75,11 +83,30 @@ class AttachedTwin(Voices):
             return self.live, self._held
 
 
-def why_silent(model: Any, tokenizer: Any) -> str:
+def judging_of(trainer: Any) -> Judging | None:
+    """How the trainer's model answers where it does not speak: labels, a score, or guesses at masked tokens."""
+    model, tokenizer = trainer.model, trainer.processing_class
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    name, config = type(inner).__name__, getattr(inner, "config", None)
+    if config is None or not hasattr(tokenizer, "model_max_length"):
+        return None
+    most = min(longest(inner, tokenizer) or MOST, getattr(trainer.args, "max_length", None) or MOST)
+    if name in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
+        if config.num_labels == 1:
+            return Judging((), most, plain=not isinstance(trainer, RewardTrainer))
+        several = config.problem_type == "multi_label_classification"
+        return None if several else Judging(tuple(map(str, config.id2label.values())), most)
+    if name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and getattr(tokenizer, "mask_token", None) is not None:
+        return Judging((), most, masks=True)
+    return None
+
+
+def why_silent(model: Any, tokenizer: Any, judging: Judging | None = None) -> str:
     """The reason for which there can be no chat with `model`; empty where there can."""
     can_generate = getattr(model, "can_generate", None)
-    if not callable(can_generate) or not can_generate():
-        return f"a {type(model).__name__} does not generate text"
+    if judging is None and (not callable(can_generate) or not can_generate()):
+        inner = model.get_base_model() if isinstance(model, PeftModel) else model
+        return f"a {type(inner).__name__} does not generate text"
     if not hasattr(tokenizer, "decode") or not hasattr(tokenizer, "eos_token"):
         return "the trainer has no tokenizer: build it with processing_class=tokenizer to chat"
     return ""

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..capture import captured
 from ..data import Format, chat_ids
 from ..event_log import EventLog
-from ..messages import Applied, Ask, ForChat, Hush, Logged, Message, Refused, ReplyDone, ReplyPart, ReplyStarted
+from ..messages import (
+    REVIEW,
+    Applied,
+    Ask,
+    ForChat,
+    Hush,
+    Logged,
+    Message,
+    Refused,
+    ReplyDone,
+    ReplyPart,
+    ReplyStarted,
+)
 
 if TYPE_CHECKING:
     from .judge import Judging
@@ -42,6 +54,8 @@ class Idle(Protocol):
 class Chat:
     """A queue of questions and the thread that answers them. Questions may come before there is a voice.
 
+    What is prepared for a review waits behind what people ask, and is begun again where it was in the way of that.
+
     `beside()` tells whether a run computes at the same time, whose cores are to be spared. With `rewards` answers are
     scored: a conversation may end with one.
     """
@@ -52,13 +66,15 @@ class Chat:
         self._log = log
         self._system = system
         self._beside = beside
-        self._last = ("user", "assistant") if rewards else ("user",)
+        self._last: tuple[str, ...] = ("user",)
+        if rewards:
+            self.take_answers()
         self._queue: deque[tuple[Ask, float]] = deque()
         self._idle: deque[Idle] = deque()
         self._changed = threading.Condition()
         self._voices: Voices | None = None
-        self._current: str | None = None
-        self._hushed = False
+        self._current: Ask | None = None
+        self._busy = self._hushed = self._gives_way = False
         self._closed = self._resting = ""
         self._thread: threading.Thread | None = None
 
@@ -73,6 +89,10 @@ class Chat:
         if first:
             self._thread = threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True)
             self._thread.start()
+
+    def take_answers(self) -> None:
+        """From now on a conversation may end with an answer, which is scored."""
+        self._last = ("user", "assistant")
 
     @property
     def ready(self) -> bool:
@@ -93,7 +113,7 @@ class Chat:
             elif command.at not in ("live", "base") and not command.at.isdecimal():
                 self._refuse(command, f"no weights '{command.at}' to talk to here: live, base or a step")
             else:
-                self._queue.append((command, time.perf_counter()))
+                self._enqueue(command)
                 self._changed.notify_all()
 
     def afterwards(self, task: Idle) -> None:
@@ -108,6 +128,18 @@ class Chat:
         """What waits to be done when nobody asks, and what is being done."""
         with self._changed:
             return list(self._idle)
+
+    def _enqueue(self, command: Ask) -> None:
+        entry = (command, time.perf_counter())
+        if command.thread == REVIEW:
+            self._queue.append(entry)
+            return
+        self._queue.insert(self._before_prepared, entry)
+        self._gives_way = self._current is not None and self._current.thread == REVIEW
+
+    @property
+    def _before_prepared(self) -> int:
+        return next((at for at, (one, _) in enumerate(self._queue) if one.thread == REVIEW), len(self._queue))
 
     def fail(self, reason: str) -> None:
         """Refuse what waits: there is no voice to answer with, and for now none will come."""
@@ -125,7 +157,7 @@ class Chat:
             if reason:
                 self._voices, self._hushed = None, True
                 self.fail(reason)
-                self._changed.wait_for(lambda: self._current is None or bool(self._closed), 60.0)
+                self._changed.wait_for(lambda: not self._busy or bool(self._closed), 60.0)
 
     def close(self, reason: str, patience: float = 0.0) -> None:
         """Refuse what waits and whatever comes, stop the reply in flight, and let go of the voices.
@@ -145,7 +177,7 @@ class Chat:
         if waiting is not None:
             self._queue.remove(waiting)
             self._refuse(waiting[0], "taken back")
-        elif command.target == self._current:
+        elif self._current is not None and command.target == self._current.id:
             self._hushed = True
         else:
             self._refuse(command, "that reply is not being spoken")
@@ -161,7 +193,7 @@ class Chat:
         while True:
             voices = None  # who waits holds nobody
             with self._changed:
-                self._current = None
+                self._current, self._busy = None, False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._has_work() or bool(self._closed))
                 if self._closed:
@@ -169,8 +201,10 @@ class Chat:
                     return
                 command, asked = self._queue.popleft() if self._queue else (None, 0.0)
                 task = self._idle[0] if command is None else None
-                self._current, self._hushed = (command.id if command is not None else ""), False
+                self._current, self._busy = command, True
+                self._hushed = self._gives_way = False
                 voices = self._voices
+                self._changed.notify_all()
             if voices is not None:
                 with captured(lambda level, line: self._log.append(Logged(level=level, text=line[:4000]))):
                     if command is not None:
@@ -213,12 +247,22 @@ class Chat:
             "at": command.at,
             "prompt": command.messages[-1]["content"],
         }
-        self._log.append(ReplyStarted.model_validate(shared))
+        if command.thread != REVIEW:
+            self._log.append(ReplyStarted.model_validate(shared))
         waited = time.perf_counter() - asked
         with sparing(self._beside() and not voice["between_steps"]):
             say = self._spoken if voices.judging is None else self._judged
             answer = say(command, messages, model, voices, waited)
-        self._log.append(ReplyDone.model_validate(shared | answer))
+        if not self._put_back(command, asked, answer):
+            self._log.append(ReplyDone.model_validate(shared | answer))
+
+    def _put_back(self, command: Ask, asked: float, answer: dict[str, Any]) -> bool:
+        """Whether it gave way to a person's question before it was whole: it is answered anew after that."""
+        with self._changed:
+            broken_off = self._gives_way and answer["ended"] == "stopped" and not self._hushed
+            if broken_off:
+                self._queue.insert(self._before_prepared, (command, asked))
+            return broken_off
 
     def _spoken(
         self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float
@@ -230,8 +274,8 @@ class Chat:
             voices.tokenizer,
             chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
             Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
-            on_text=_Parts(self._log, command.id).tell,
-            should_stop=lambda: self._hushed,
+            on_text=_Parts(self._log, command.id).tell if command.thread != REVIEW else lambda text: None,
+            should_stop=lambda: self._hushed or self._gives_way,
         )
         return {
             "text": spoken.text,

@@ -6,13 +6,10 @@ steps on the trainer's own model (`at_boundary`).
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
-
-import psutil
 import torch
 
-_CGROUP = Path("/sys/fs/cgroup")
+from ..memory.device import free_in_ram
+from ..memory.fit import size_text
 
 
 def no_room(copies: int, training: int, device: torch.device, room: int | None = None) -> str:
@@ -23,9 +20,8 @@ def no_room(copies: int, training: int, device: torch.device, room: int | None =
     free = free_bytes(device) if room is None else room
     if copies + training <= free:
         return ""
-    return (
-        f"a copy of the trained weights takes {_size(copies)}, training {_size(training)}, {device} has {_size(free)}"
-    )
+    taken = f"a copy of the trained weights takes {size_text(copies)}, training {size_text(training)}"
+    return f"{taken}, {device} has {size_text(free)}"
 
 
 def free_bytes(device: torch.device) -> int:
@@ -33,17 +29,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return min(int(psutil.virtual_memory().available), _left_in_container())
-
-
-def _left_in_container() -> int:
-    with suppress(OSError, ValueError, StopIteration):  # no limit reads "max"
-        limit = int((_CGROUP / "memory.max").read_text())
-        stat = (_CGROUP / "memory.stat").read_text().splitlines()
-        cached = next(int(line.split()[1]) for line in stat if line.startswith("inactive_file "))
-        return limit - int((_CGROUP / "memory.current").read_text()) + cached
-    return 2**63
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return free_in_ram()

@@ -21,11 +21,10 @@ import torch
 from .. import quantized
 from ..data import Format
 from ..errors import Refused
-from ..heads import scoring_model
 from ..models import Base, with_adapter
 from ..recipe import Recipe
 from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
-from .judge import Judging
+from .judge import Judging, shell_for
 
 Tensors = dict[str, torch.Tensor]
 
@@ -47,15 +46,15 @@ class Voices:
         self.trained_on = trained_on  # the layout of the rows, which chat follows where there is no template
         self._keeps = base  # the pool forgets a base that nobody holds
         self.tokenizer = base.new_tokenizer()
-        self.base = base.shell()
         self.judging = judging
+        self.base = self.shell() if judging is not None and judging.masks else base.shell()
         self._find = find
         self._past: Any = None  # made at the first visit
         self._visiting: int | None = None
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks for `base` (its step is 0), `live`, or the checkpoint of a step, and its step."""
-        if at == "base" and self.judging is not None:
+        if at == "base" and self.judging is not None and not self.judging.masks:
             raise Refused("base: its head is new and has learnt nothing; ask live, or a step")
         if at == "base":
             return self.base, 0
@@ -92,7 +91,7 @@ class Voices:
         if self.judging is None:
             return self._keeps.shell()
         with torch.random.fork_rng(devices=[]):
-            return scoring_model(self._keeps, self.judging.labels)
+            return shell_for(self._keeps, self.judging)
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""

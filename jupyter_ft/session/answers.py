@@ -46,6 +46,7 @@ class Reply(str):
     `scores` are a classifier's probabilities by label, or the `score` of a reward model; of others empty.
     """
 
+    command: str
     step: int
     at: str
     tokens: int
@@ -59,7 +60,7 @@ class Reply(str):
     def of(cls, event: ReplyDone) -> Reply:
         """The reply that an event tells of."""
         reply = cls(event.text)
-        for name in ("step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
+        for name in ("command", "step", "at", "tokens", "tokens_per_second", "first_token_seconds", "ended"):
             setattr(reply, name, getattr(event, name))
         reply.between_steps, reply.scores = event.between_steps, event.scores
         return reply

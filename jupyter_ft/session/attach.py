@@ -71,16 +71,17 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
     from ..control.lease import Streams
     from ..control.served import Served, ServingInbox
     from ..launch.attached import AttachedRun, check, recipe_of
-    from ..launch.job import chat_waits
+    from ..launch.voices import chat_waits
     from ..quantized import keep_unpacked
-    from ..sampling.attached_twin import voices_for, why_silent
+    from ..sampling.attached_twin import judging_of, voices_for, why_silent
 
     wanted = check_name(name)
     check(trainer)
     recipe = recipe_of(trainer)
     refuse_live(wanted, replace=False)
     keep_unpacked(trainer.model)
-    silent = why_silent(trainer.model, trainer.processing_class)
+    judging = judging_of(trainer)
+    silent = why_silent(trainer.model, trainer.processing_class, judging)
     session = _go_on(wanted, recipe) if resume else _create(wanted, recipe)
     inbox, command, voices = ServingInbox(), Resume(), None
     if silent:
@@ -88,6 +89,9 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
     else:
         find = session.run_folder.visit
         voices = voices_for(trainer.model, trainer.processing_class, find, inbox.nudge, room)
+        voices.judging = judging
+        if judging is not None and not (judging.labels or judging.plain or judging.masks):
+            session._chat.take_answers()
     run = AttachedRun(
         trainer, voices, session.recipe, folder=session.run_folder, log=session.log, inbox=inbox, chat=session._chat
     )

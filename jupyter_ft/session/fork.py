@@ -27,6 +27,7 @@ from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
 from .handle import Session
 from .registry import sessions
+from .rewards import find_judges, missing
 from .stages import Parent, find_parent
 from .start import Plan, about_run, begin, free_name, plan, rows_of
 
@@ -42,6 +43,12 @@ class Branch(NamedTuple):
     def now(self) -> Hyperparameters:
         """The live settings of that moment."""
         return change(self.parent.recipe.hyperparameters, self.state["edits"]["hyperparameters"])
+
+    @property
+    def session(self) -> Session | None:
+        """The parent, where it is open."""
+        found: Session | None = sessions.get(self.parent.name)
+        return found
 
     @property
     def whole(self) -> bool:
@@ -96,10 +103,15 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
     parent, source = branch.parent, branch.folder
     examples = _rows(branch)
     _, theirs = source.read_recipe()
+    functions = dict(branch.session.rewards) if branch.session is not None else {}
+    if lacking := missing(source, recipe, functions):
+        raise RecipeError(lacking)
+    if branch.session is not None:
+        recipe = recipe.with_functions(branch.session.recipe.functions)
     folder = RunFolder.create(wanted)
     try:
         folder.lock()
-        about = about_run(theirs["data"]) | {key: theirs[key] for key in ("parent",) if key in theirs}
+        about = about_run(theirs["data"]) | {key: theirs[key] for key in ("parent", "rewards") if key in theirs}
         folder.write_recipe(
             recipe, about | {"fork": {"run": parent.name, "step": parent.step, "changes": dict(changes)}}
         )
@@ -107,6 +119,7 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
         log = EventLog(folder.events)
         _retell(branch, log)
         session = Session(recipe, folder, log, examples)
+        session.rewards.update(functions)
         sessions.add(session)
     except BaseException:
         folder.unlock()
@@ -126,7 +139,8 @@ def _take_along(branch: Branch, folder: RunFolder) -> None:
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
     if branch.step not in kept:
         places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
-    for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
+    judges = (branch.folder.path / "rewards", folder.path / "rewards")
+    for there, here in [*places, judges, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
         if there.is_dir():
             here.parent.mkdir(exist_ok=True)
             shutil.copytree(there, here, copy_function=_link)
@@ -146,7 +160,7 @@ def _link(there: str | Path, here: str | Path) -> None:
 def _retell(branch: Branch, log: EventLog) -> None:
     """What happened up to the fork, so that its curves begin where the parent's do."""
     step, ahead = branch.step, set(branch.state["ahead"])
-    known = sessions.get(branch.parent.name)
+    known = branch.session
     theirs = known.log if known is not None else EventLog(branch.folder.events)
     news, _ = theirs.read()
     columns = news.steps
@@ -179,7 +193,10 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
     asked = parent.beneath(asked | {"start_from": f"{parent.name}@{branch.step}"})
     if same_rows:
         recipe = parse_recipe(asked | {"data": mine.data})
-        return _said(begin(wanted, Plan(recipe, _rows(branch), parent), replace=False, resume=False), branch)
+        functions = dict(branch.session.rewards) if branch.session is not None else {}
+        judges = find_judges(recipe, functions, save=False)
+        planned = Plan(recipe, _rows(branch), parent, functions, judges)
+        return _said(begin(wanted, planned, replace=False, resume=False), branch)
     data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
     if data is None:
         raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
@@ -197,7 +214,7 @@ def _is_given(recipe: Recipe, name: str) -> bool:
 
 
 def _rows(branch: Branch) -> Examples:
-    known = sessions.get(branch.parent.name)
+    known = branch.session
     if known is not None and known.examples is not None:
         return known.examples
     return rows_of(branch.folder, branch.parent.recipe)

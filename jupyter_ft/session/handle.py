@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ from ..messages import (
     Ask,
     Command,
     Crashed,
-    EvalDone,
     Event,
     Health,
     Hush,
@@ -42,32 +41,18 @@ from ..runs import RunFolder
 from ..sampling.chat import Chat
 from .answers import Receipt
 from .registry import sessions
+from .rewards import Functions, given_again, missing, renew
+from .shown import Shown
 from .talk import Talking
 from .travel import Travelling, ahead_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-class Views(Protocol):
-    """How the notebook side shows a session; it registers itself, because imports run downward only."""
-
-    def show(self, session: Session) -> None: ...  # noqa: D102
-    def figure(self, session: Session, *, live: bool) -> Any: ...  # noqa: D102
-    def report(self, session: Session, path: Path | None) -> Path: ...  # noqa: D102
-    def cell_end(self) -> threading.Event | None: ...  # noqa: D102
-    def over(self, session: Session) -> None: ...  # noqa: D102
-    def close(self, session: Session) -> None: ...  # noqa: D102
 
 
 def _a_run_computes() -> bool:
     return any(session.state in ("loading", "running") for session in sessions.values())
 
 
-class Session(Talking, Travelling):
+class Session(Talking, Travelling, Shown):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
-
-    views: ClassVar[Views | None] = None
 
     def __init__(self, recipe: Recipe, folder: RunFolder, log: EventLog, examples: Examples | None) -> None:
         self.recipe = recipe
@@ -88,6 +73,8 @@ class Session(Talking, Travelling):
         self._said = ""
         self._health = Health(step=0, level="green", said="sound")
         self._resuming: Receipt | None = None
+        self.rewards: Functions = {}  # the training thread looks a function up in it each time
+        self._desks, self._asked = {}, {}
 
     # --- what it is ---
 
@@ -175,37 +162,6 @@ class Session(Talking, Travelling):
         """Everything that happened but the steps (those are `metrics`)."""
         return self.log.history()
 
-    @property
-    def metrics(self) -> pd.DataFrame:
-        """One row an optimizer step, indexed by `step`; `eval_loss` and the like where it was evaluated."""
-        import pandas as pd
-
-        steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
-        return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
-
-    def show(self) -> None:
-        """The panel again, in this cell."""
-        if self.views is not None:
-            self.views.show(self)
-
-    _ipython_display_ = show
-
-    def figure(self, *, live: bool = False) -> Any:
-        """Losses and learning rate with a mark for each edit, as a `plotly.graph_objects.Figure`.
-
-        `live`: a `FigureWidget` (5 MB in the browser) that follows the run, twice a second at most, until it is over.
-        """
-        return self.views.figure(self, live=live) if self.views is not None else None
-
-    def report(self, path: str | Path | None = None) -> Path | None:
-        """Write the run as one page (HTML, 5 MB, works offline): `report.html` in the run folder, or `path`.
-
-        Curves to explore, edits, evaluations, chats, recipe; no row of the data. Raises `RunFolderError` where the
-        place cannot be written.
-        """
-        return self.views.report(self, None if path is None else Path(path)) if self.views is not None else None
-
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""
         error = f": {self._error}" if state == "failed" else ""
@@ -215,10 +171,13 @@ class Session(Talking, Travelling):
 
     def submit(self, command: Command) -> Receipt:
         """Hand in a command; its answer is an event. Returns at once."""
+        for said in renew(self.rewards) if isinstance(command, Resume) else ():
+            self.log.append(Logged(level="info", text=said))
         if self._closed:
             reason = f"the session is closed; jupyter_ft.open('{self.name}') opens it again"
             self.log.append(Refused(command=command.id, verb=command.kind, step=self._step, reason=reason))
         elif isinstance(command, Ask | Hush):
+            self._remember(command)
             self._chat.put(command)
             self._ensure_voices()  # after the question is in the queue: a search that fails refuses what it finds there
         elif isinstance(command, Resume | Rewind) and self.state in OVER:
@@ -244,8 +203,12 @@ class Session(Talking, Travelling):
         """Hold before the next step; chat goes on. With `free_memory` nothing stays in memory until `resume`."""
         return self.submit(Pause(free_memory=free_memory))
 
-    def resume(self) -> Receipt:
-        """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint."""
+    def resume(self, rewards: object = None) -> Receipt:
+        """Go on after a pause, or (a stopped, failed or killed run) from its newest good checkpoint.
+
+        `rewards`: its reward functions, where they are not at hand or are to be others from here on.
+        """
+        self.rewards.update(given_again(self.name, self.recipe, rewards))
         self._resuming = self.submit(Resume())
         return self._resuming
 
@@ -286,6 +249,7 @@ class Session(Talking, Travelling):
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        self._close_desks()
         if self.state not in OVER:
             self._chat.close("the session is closed")  # first: the run may wait for a reply
             self.stop()
@@ -299,7 +263,8 @@ class Session(Talking, Travelling):
         self.log.close()
 
     def hang_up(self, reason: str, patience: float = 0.0) -> None:
-        """End the chat: what waits is refused. Waits up to `patience` seconds for the reply in flight to end."""
+        """End reviews and the chat: what waits is refused. Waits `patience` seconds at most for the reply in flight."""
+        self._close_desks()
         self._chat.close(reason, patience)
 
     def wait_until_over(self, timeout: float | None = None) -> bool:
@@ -332,7 +297,9 @@ class Session(Talking, Travelling):
                 from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
             except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
                 return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
-            return Job(self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room).run()
+            return Job(
+                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards
+            ).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
         start(run, self.name, self.log, after=self._after_the_end)
@@ -372,6 +339,8 @@ class Session(Talking, Travelling):
                 self.run_folder.resumable(command.step)
             elif self.run_folder.checkpoints():
                 self.run_folder.newest_good()
+            if lacking := missing(self.run_folder, self.recipe, self.rewards):
+                raise RunFolderError(lacking)
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)

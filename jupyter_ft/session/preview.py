@@ -18,7 +18,9 @@ from ..data.figures import TokenRows
 from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, overview
 from ..data.pieces import special_tokens
 from ..errors import DataError
+from ..hyperparameters import METHOD_WORDS, REWARDED
 from ..recipe import Recipe
+from .rewards import placeholder
 from .start import plan
 
 MOST_MEASURED = 10_000  # rows of a side that are tokenised for the figures, unless all are asked for
@@ -51,7 +53,9 @@ def look_at(
     `RecipeError`, `DataError` or `ModelError` as `finetune` does; where it would refuse because nothing is left to
     train, the rows are shown and that is said.
     """
-    checked, examples, _ = plan(model, data, recipe, progress, to_start=False)
+    method = str(recipe.get("method", ""))
+    unrewarded = {"rewards": placeholder} if METHOD_WORDS.get(method, method) in REWARDED else {}
+    checked, examples, *_ = plan(model, data, {**recipe, **unrewarded}, progress, to_start=False)
     train, apart = hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
     drawn = apart is not None and not isinstance(checked.held_out, str)
     tokenizer = tokenizer_of(checked)
@@ -93,12 +97,14 @@ def _title(name: str, recipe: Recipe) -> str:
 
 
 def _renderer(recipe: Recipe, tokenizer: Any, train: Examples, apart: Examples | None) -> Renderer:
-    from ..methods import METHODS
+    from ..methods import method_of
+    from ..models import does_speak
 
     more = {"labels": labels_of(train, apart)} if recipe.method == "classification" else {}
+    speaks = recipe.method != "cpt" or does_speak(recipe.model, recipe.revision, lambda *_: None)
+    method = method_of(recipe, speaks)
 
     def render(examples: Examples, max_length: int = recipe.max_length, file: Path | None = None) -> Rendered:
-        method = METHODS[recipe.method]
         return method.render(examples, tokenizer, system=recipe.system, max_length=max_length, file=file, **more)
 
     return render

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import AddressError, RunFolderError, did_you_mean
 from ..launch.thread import join_all
@@ -31,6 +31,10 @@ class Sessions(Mapping[str, "Session"]):
             if (runs_root() / name / "recipe.yaml").is_file():
                 hint = f", but there is a run of that name: %ft open {name}"
             raise AddressError(f"no session '{name}' is open{hint}; open ones: {known}") from None
+
+    def get(self, name: str, default: Any = None) -> Session | Any:
+        """The session of that name, or `default`: `[]` raises no `KeyError`."""
+        return self._open.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._open))

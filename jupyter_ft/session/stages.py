@@ -93,10 +93,9 @@ def known_parent(child: str, address: str) -> Parent | None:
 
 
 def _save_now(name: str) -> None:
-    session = sessions.get(name)
-    if session is not None and session.state not in OVER:
+    if name in sessions and sessions[name].state not in OVER:
         with suppress(Refused):  # it has ended meanwhile, and its last checkpoint is there
-            session.save().wait()
+            sessions[name].save().wait()
 
 
 def _best(folder: RunFolder, name: str) -> int:

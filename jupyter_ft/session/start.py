@@ -15,6 +15,7 @@ from .._version import __version__
 from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
+from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
@@ -24,15 +25,21 @@ from ..trainer_fields import check_trainer_fields
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
+from .rewards import Functions, find_judges, keep, split
 from .stages import Parent, find_parent, known_parent
 
 
 class Plan(NamedTuple):
-    """A run that is not started: what it is asked to be, its rows, and the run whose weights it starts from."""
+    """A run that is not started: what it is asked to be, its rows, and the run whose weights it starts from.
+
+    `functions` are its reward functions by name, `judges` the reward runs among its rewards.
+    """
 
     recipe: Recipe
     examples: Examples
     parent: Parent | None
+    functions: Functions
+    judges: Mapping[str, Parent]
 
 
 def plan(
@@ -51,12 +58,14 @@ def plan(
     of a run to go on with, which has its parent's weights. Raises as `finetune` does. Loads nothing, and leaves nothing
     behind where it is interrupted, but a checkpoint of a live parent.
     """
-    recipe, functions = named_functions(recipe)
+    recipe, metrics = named_functions(recipe)
+    recipe, functions = split(recipe)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(functions)
+    recipe = _with_judged_apart(data, recipe)
+    checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(metrics)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
     if data is None and examples is None:
@@ -67,14 +76,26 @@ def plan(
     check_trainer_fields(checked.method, checked.trainer)
     check_bitsandbytes(checked)
     check_model(checked.model)
+    judges = {} if resume else find_judges(checked, functions, save=to_start)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
     train, apart = data_package.hold_out(examples, checked.held_out, checked.columns, checked.seed, checked.method)
+    if isinstance(live := checked.hyperparameters, PolicyHyperparameters) and (
+        wrong := live.geometry.too_few(len(train.rows))
+    ):
+        raise RecipeError(wrong)
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
     if checked.metrics and apart is not None:
         check_answered(apart)
-    return Plan(checked, examples, parent)
+    return Plan(checked, examples, parent, functions, judges)
+
+
+def _with_judged_apart(data: object, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, evaluating on the judgements that are held out where it does not say otherwise."""
+    method = str(recipe.get("method", "sft"))
+    apart = data_package.held_out_of(data, METHOD_WORDS.get(method, method), recipe)
+    return recipe if apart is None else {**recipe, "held_out": apart}
 
 
 def _beneath(
@@ -133,8 +154,9 @@ def finetune(
 
     `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
     `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
-    `Hyperparameters`, aliases included. `resume` goes on with the newest unfinished run of that name; `replace` stops a
-    live one first. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    `Hyperparameters`, aliases included; `rewards` takes functions and reward runs, or a mapping of these to weights.
+    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
+    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
@@ -149,7 +171,7 @@ def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session
         session.stop()
         session.wait_until_over()
     if resume:
-        return _continue(wanted, planned.recipe)
+        return _continue(wanted, planned.recipe, planned.functions)
     session = _create(wanted, planned)
     session.launch()
     return session
@@ -167,7 +189,7 @@ def refuse_live(wanted: str, *, replace: bool) -> list[Session]:
 
 
 def _create(wanted: str, planned: Plan) -> Session:
-    recipe, examples, parent = planned
+    recipe, examples, parent, functions, judges = planned
     folder = RunFolder.create(free_name(wanted))
     try:
         folder.lock()
@@ -176,11 +198,14 @@ def _create(wanted: str, planned: Plan) -> Session:
         if parent is not None:
             about["parent"] = parent.about()
             _copy_start(parent, folder)
+        if recipe.rewards:
+            about["rewards"] = keep(folder, recipe, functions, judges)
         folder.write_recipe(recipe, about)
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
         session = Session(recipe, folder, EventLog(folder.events), examples)
+        session.rewards.update(functions)
         sessions.add(session)
     except BaseException as error:
         folder.unlock()
@@ -246,7 +271,7 @@ def _runs_of(wanted: str) -> list[str]:
     return sorted(names, key=lambda n: int(n.rpartition("-")[2]) if n != wanted else 1, reverse=True)
 
 
-def _continue(wanted: str, recipe: Recipe) -> Session:
+def _continue(wanted: str, recipe: Recipe, functions: Functions) -> Session:
     for name in _runs_of(wanted):
         was_open = name in sessions
         session = open_run(name)
@@ -260,7 +285,7 @@ def _continue(wanted: str, recipe: Recipe) -> Session:
                 session.close()
             raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
         session.recipe = session.recipe.with_functions(recipe.functions)
-        receipt = session.resume()
+        receipt = session.resume(functions)
         if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
             receipt.wait()
         return session

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
+from ..completions import FILE, read_some
 from ..errors import AddressError, RecipeError
+from ..feedback import Feedback, Judgement
 from ..launch.thread import start
-from ..messages import OVER, Ask, Command, EvalDone, Message, ReplyDone
+from ..messages import OVER, REVIEW, Ask, Command, EvalDone, ForChat, Message, ReplyDone
 from ..recipe import first_complaint
 from ..runs import listed
 from ..sampling.probes import probed
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from ..runs import RunFolder
     from ..sampling.chat import Chat
+    from .handle import Session
+    from .review.desk import Desk
+    from .review.opened import Prompts
+
+REMEMBERED = 1000  # questions whose conversation is at hand, to be rated
 
 
 class Talking:
@@ -34,6 +41,8 @@ class Talking:
     log: EventLog
     run_folder: RunFolder
     _chat: Chat
+    _desks: dict[str, Desk]  # by reviewer
+    _asked: dict[str, Ask]
     _finding_voices = False
 
     if TYPE_CHECKING:  # Session's
@@ -43,6 +52,18 @@ class Talking:
         @property
         def state(self) -> RunState: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
+
+    @property
+    def completions(self) -> pd.DataFrame:
+        """Some of what the policy of a grpo or rloo run has answered: the best and the worst answer to some prompts.
+
+        Columns: `step prompt completion rewards/NAME … advantage`. They are in `completions.jsonl` of the run folder.
+        """
+        import pandas as pd
+
+        kept = read_some(self.run_folder.path / FILE)
+        rows = [one | {f"rewards/{name}": reward for name, reward in one.pop("rewards").items()} for one in kept]
+        return pd.DataFrame(rows, columns=None if rows else ["step", "prompt", "completion", "advantage"])
 
     def ask(self, messages: Sequence[Message], at: str | int = "live", **more: Any) -> Receipt:
         """Queue a question to `live`, `base`, `best` or a step and return at once; settings: `messages.Ask`."""
@@ -112,9 +133,78 @@ class Talking:
             raise AddressError(f"'{text}' cannot be talked to: step {step} is not kept; here are: {there}")
         return str(step)
 
+    # --- what people think of it ---
+
+    @property
+    def feedback(self) -> Feedback:
+        """What was judged of this run: choices, edits, thumbs; `feedback:NAME` as data."""
+        return Feedback(self.run_folder.path)
+
+    def review_desk(
+        self,
+        prompts: Prompts = None,
+        at: str | Sequence[str | int] = ("live", "live"),
+        reviewer: str | None = None,
+        blind: bool = True,
+        *,
+        again: bool = False,
+        **sampling: Any,
+    ) -> Desk:
+        """Two answers a prompt, from the weights `at`, to choose between; they are prepared ahead, behind the chat.
+
+        `prompts`: a list, a file with a column of them, `feedback:RUN` (its held-out ones) or None: those of the run,
+        held-out ones first. `at`: `live`, `base`, `best`, a step, or a session's address. Prompts that `reviewer` has
+        judged at these weights do not come again unless `again`. Settings: `max_new_tokens temperature top_p top_k`.
+        Raises `RecipeError`, `AddressError` or `DataError`.
+        """
+        from .review import open_desk
+
+        desk = open_desk(self._session(), prompts, at, reviewer=reviewer, blind=blind, again=again, sampling=sampling)
+        before = self._desks.pop(desk.reviewer, None)
+        if before is not None:
+            before.close()
+        self._desks[desk.reviewer] = desk
+        return desk
+
+    def review(self, prompts: Prompts = None, at: str | Sequence[str | int] = ("live", "live"), **more: Any) -> Desk:
+        """`review_desk`, which shows itself where it is the last line of a cell."""
+        return self.review_desk(prompts, at, **more)
+
+    @property
+    def desk(self) -> Desk | None:
+        """The review that was opened last, None where none is."""
+        return next((desk for desk in reversed(list(self._desks.values())) if not desk.closed), None)
+
+    def rate(self, reply: Reply | str, good: bool | None = True, **more: Any) -> Judgement | None:
+        """Keep a thumb for a reply that was given (or the id of its question): good, bad, or None to take it back.
+
+        `edited` is how it should have been; also `tags`, `comment`, `reviewer`, and `messages`, the conversation where
+        another kernel asked. Raises `Refused` where there is no such reply.
+        """
+        from .review import rate
+
+        return rate(self._session(), reply, good, **more)
+
+    def asked(self, command: str) -> Ask | None:
+        """The question with that id, of the last thousand of this kernel."""
+        return self._asked.get(command)
+
+    def _remember(self, command: ForChat) -> None:
+        if isinstance(command, Ask) and command.thread != REVIEW:
+            self._asked[command.id] = command
+            while len(self._asked) > REMEMBERED:
+                del self._asked[next(iter(self._asked))]
+
+    def _close_desks(self) -> None:
+        while self._desks:
+            self._desks.popitem()[1].close()
+
+    def _session(self) -> Session:
+        return cast("Session", self)
+
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest `eval_loss` so far, None where nothing was evaluated."""
+        """The step with the lowest `eval_loss` (or highest `eval_reward`) so far, None where nothing was evaluated."""
         last = self.log.newest(EvalDone)
         return last.best_step if last is not None else None
 
@@ -142,7 +232,7 @@ class Talking:
         self._finding_voices = True
 
         def load() -> None:
-            from ..launch.job import voices_of
+            from ..launch.voices import voices_of
 
             try:
                 step, _, _ = self.run_folder.newest_good()

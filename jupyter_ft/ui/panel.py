@@ -16,10 +16,14 @@ from jupyter_ft.errors import FineTuneError
 from jupyter_ft.messages import Refused, command_from
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.ui.below import Below
-from jupyter_ft.ui.data_tab import PATIENCE, DataTab
+from jupyter_ft.ui.data_tab import DataTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.review import ReviewTab
+from jupyter_ft.ui.samples import SamplesTab
+from jupyter_ft.ui.served import PATIENCE, Served, ServedTab
 from jupyter_ft.ui.telling import PROTOCOL, Message, View
+from jupyter_ft.ui.thumbs import Thumbs
 from jupyter_ft.ui.watched import Watched
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
@@ -37,14 +41,15 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """The panel of one session, in as many views as are open.
 
     Messages from a view: `hello` (tell me everything), `poll` (tell me the news now), `record` (give me the record),
-    `here` (still open), `bye`, `command`, and `rows` (a page of the Data tab). Handlers validate and put the command in
-    the session's inbox; they may run on any thread.
+    `here` (still open), `bye`, `command`, `rate` (a thumb) and `page` (of a tab that is served). Handlers validate and
+    put the command in the session's inbox; they may run on any thread.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
     _css = traitlets.Unicode().tag(sync=True)
     name = traitlets.Unicode().tag(sync=True)
     protocol = traitlets.Int(PROTOCOL).tag(sync=True)
+    tab = traitlets.Unicode().tag(sync=True)  # on which a view opens; empty: where it was left
 
     def __init__(self, session: Watched) -> None:
         self._session = session
@@ -52,7 +57,13 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._handles: list[DisplayHandle] = []  # one for each cell in which it was shown
         self._below = Below(session)
-        self._data = DataTab(session)
+        tabs: dict[str, ServedTab] = {
+            "data": DataTab(session),
+            "samples": SamplesTab(session),
+            "review": ReviewTab(session),
+        }
+        self._served = Served(session.name, tabs)
+        self._thumbs = Thumbs(session)
         super().__init__(name=session.name, _esm=_built("panel.js"), _css=_built("panel.css"))
         self.on_msg(self._heard)
 
@@ -92,9 +103,10 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _send_pages(self, view: View) -> int:
         sent = 0
+        view.pages += self._served.news(view.versions)
         while view.pages:
             page = view.pages.pop(0)
-            self.send({"v": PROTOCOL, "t": "rows", "to": view.id, "seq": view.seq, **self._where(), **page})
+            self.send({"v": PROTOCOL, "t": "page", "to": view.id, "seq": view.seq, **self._where(), **page})
             free_replies(self.comm)
             sent += 1
         return sent
@@ -111,6 +123,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
                 case "hello":
                     view.cursor, view.pull, view.record = None, False, 0
                     view.keeps = content.get("keeps") is True
+                    self._thumbs.known(view.pages.append)
                 case "poll":
                     if content.get("seq") != view.seq:
                         view.cursor = None  # something was lost on the way
@@ -128,8 +141,10 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._below.keep(now)  # as for the news: what the pump sends does not arrive there
         if content.get("t") == "command":
             self._submit(view, content.get("command"))
-        if content.get("t") == "rows":
-            self._show_rows(view, content)
+        if content.get("t") == "page":
+            self._show_page(view, content)
+        if content.get("t") == "rate":
+            self._thumbs.rate(content, self._tell_all)
         PUMP.watch(self)
 
     def _where(self) -> dict[str, Any]:
@@ -151,11 +166,16 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         except FineTuneError as error:
             self._note(view, data, str(error))
 
-    def _show_rows(self, view: View, asked: dict[str, Any]) -> None:
-        done = self._data.ask(asked, view.pages.append)
+    def _show_page(self, view: View, asked: dict[str, Any]) -> None:
+        done = self._served.ask(asked, view.versions, view.pages.append)
         if view.pull and done.wait(PATIENCE):  # it hears only what is said in answer; else the pump tells
             with self._lock:
                 self._send_pages(view)
+
+    def _tell_all(self, page: dict[str, Any]) -> None:
+        with self._lock:
+            for view in self._views.values():
+                view.pages.append(page)
 
     def _note(self, view: View, data: object, reason: str) -> None:
         said = data if isinstance(data, dict) else {}
@@ -165,8 +185,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     # --- shown in the notebook ----------------------------------------------------------------------------------------
 
-    def show(self) -> None:
+    def show(self, tab: str = "") -> None:
         """Show the panel in the cell that runs, and below it the static record for where no widget can be drawn."""
+        self.tab = tab
         data, metadata = self._drawn()
         handle = display({**data, **NOTHING}, metadata=metadata, raw=True, display_id=True)
         if handle is not None:

@@ -119,6 +119,10 @@ def best_text(past: Past) -> str:
     if not steps:
         return ""
     best = past.evals[-1].best_step
+    rewards = {event.step: event.metrics["eval_reward"] for event in past.evals if "eval_reward" in event.metrics}
+    if best in rewards:  # of a policy, whose loss has no level of its own
+        first, *_, last = [*rewards.values()] * 2
+        return f"held-out reward {shown(first)} → {shown(last)}, highest {shown(rewards[best])} at step {best}"
     lowest = dict(zip(steps, losses, strict=True)).get(best)
     moved = shown(losses[0]) if len(losses) == 1 else f"{shown(losses[0])} → {shown(losses[-1])}"
     metric = past.evals[-1].best_metric

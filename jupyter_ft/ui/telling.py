@@ -17,6 +17,7 @@ import numpy as np
 from jupyter_ft.event_log import Cursor, Floats, News
 from jupyter_ft.messages import (
     OVER,
+    REVIEW,
     Applied,
     CheckpointSaved,
     Crashed,
@@ -24,6 +25,7 @@ from jupyter_ft.messages import (
     Event,
     Health,
     Logged,
+    Probed,
     Progress,
     ReplyDone,
     ReplyPart,
@@ -50,7 +52,7 @@ LINE_LENGTH = 1000  # characters of a line that a view is told; the log keeps it
 TRACEBACK_LENGTH = 20_000
 REPLIES_KEPT = 100
 MARKS_KEPT = 500  # of each kind that comes along the run by itself
-MARKS = (CheckpointSaved, SnapshotSaved, EvalDone, Health, StepRefused)
+MARKS = (CheckpointSaved, SnapshotSaved, EvalDone, Health, Probed, StepRefused)
 
 
 @dataclass
@@ -79,7 +81,8 @@ class View:
     rows: int = 0  # what it holds
     columns: tuple[str, ...] = ()
     notes: list[Event] = field(default_factory=list)
-    pages: list[dict[str, Any]] = field(default_factory=list)  # of the Data tab, to be sent
+    pages: list[dict[str, Any]] = field(default_factory=list)  # of the tabs that are served, to be sent
+    versions: dict[str, int] = field(default_factory=dict)  # of each served tab that it has looked at
     keeps: bool = False  # it can put the record into the notebook where an update does not arrive (after a reload)
     record: int = 0  # the version that it was told of
 
@@ -171,7 +174,7 @@ def without_crowds(events: list[Event]) -> list[Event]:
 
 def digest(events: Iterable[Event]) -> list[Event]:
     """The events as a latecomer needs them: the last progress, lines, replies and confusion matrix, parts joined."""
-    listed = list(events)
+    listed = [event for event in events if not (isinstance(event, ReplyDone) and event.thread == REVIEW)]
     matrices = [place for place, e in enumerate(listed) if isinstance(e, EvalDone) and e.confusion is not None]
     for place in matrices[:-1]:
         listed[place] = listed[place].model_copy(update={"confusion": None})
@@ -205,6 +208,8 @@ def _told(event: Event, parts: dict[str, list[str]]) -> Event:
             return event.model_copy(update={"text": "".join(parts[event.command])})
         case Logged(text=text) if len(text) > LINE_LENGTH:
             return event.model_copy(update={"text": f"{text[:LINE_LENGTH]} … ({len(text):,} characters)"})
+        case Probed():
+            return event.model_copy(update={"prompt": "", "text": ""})  # the Samples tab asks for its page
         case Crashed(traceback=text) if len(text) > TRACEBACK_LENGTH:
             return event.model_copy(update={"traceback": f"…{text[-TRACEBACK_LENGTH:]}"})
     return event

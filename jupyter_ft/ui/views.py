@@ -13,8 +13,11 @@ from jupyter_ft.messages import Logged
 
 if TYPE_CHECKING:
     from jupyter_ft.session import Session
+    from jupyter_ft.session.review import Desk
     from jupyter_ft.ui.live_figure import LiveFigure
     from jupyter_ft.ui.panel import Panel
+
+FIRST_SECONDS = 2.0  # that text waits for the first pair: nothing comes later by itself
 
 _panels: weakref.WeakKeyDictionary[Session, Panel] = weakref.WeakKeyDictionary()
 _figures: weakref.WeakKeyDictionary[Session, LiveFigure] = weakref.WeakKeyDictionary()
@@ -44,6 +47,17 @@ def show(session: Session) -> None:
         from jupyter_ft.ui.record import record_text
 
         print(record_text(session))  # noqa: T201 - a terminal is shown text
+
+
+def review(desk: Desk) -> None:
+    """Show a review in this cell: the panel, opened on it; in a terminal, print how it stands."""
+    if in_a_kernel():
+        panel_of(desk.session).show("review")
+        return
+    from jupyter_ft.ui.review_text import review_text
+
+    desk.wait(FIRST_SECONDS)
+    print(review_text(desk))  # noqa: T201 - a terminal is shown text
 
 
 def figure(session: Session, *, live: bool = False) -> Any:

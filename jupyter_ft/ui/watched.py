@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from jupyter_ft.event_log import EventLog, Floats
 from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
+    REVIEW,
     Applied,
     CheckpointSaved,
     Command,
@@ -26,6 +28,10 @@ from jupyter_ft.messages import (
     StepRefused,
 )
 from jupyter_ft.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jupyter_ft.feedback import Feedback
+    from jupyter_ft.session.review import Desk
 
 
 class Watched(Protocol):
@@ -63,6 +69,26 @@ class Watched(Protocol):
     def folder(self) -> Path:
         """The run folder."""
 
+    @property
+    def visitable(self) -> list[int]:
+        """The steps whose weights are kept, to be talked to."""
+
+    @property
+    def feedback(self) -> Feedback:
+        """What was judged of it."""
+
+    @property
+    def desk(self) -> Desk | None:
+        """The review that was opened last."""
+
+    def review_desk(
+        self, prompts: Any = None, at: str | Sequence[str | int] = ("live", "live"), reviewer: str | None = None
+    ) -> Desk:
+        """Open a review."""
+
+    def rate(self, reply: str, good: bool | None = True) -> object:
+        """Keep a thumb for the reply to a question."""
+
     def submit(self, command: Command) -> object:
         """Put a command in the inbox and return at once."""
 
@@ -97,7 +123,7 @@ class Past:
             self.notices.append(event)
         elif isinstance(event, DataReady):
             self.data = event.said
-        elif isinstance(event, ReplyDone):
+        elif isinstance(event, ReplyDone) and event.thread != REVIEW:
             self.replies.append(event)
         elif isinstance(event, Probed):
             self.probes.append(event)

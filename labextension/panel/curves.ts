@@ -27,104 +27,110 @@ const RIGHT_AXIS = 56;
 
 export class Curves {
   readonly element: HTMLElement;
-  private readonly bar: HTMLElement;
-  private readonly heldKey = h("span", { class: "jft-key jft-key-held", "data-testid": "key-held" }, ["held-out loss"]);
-  private readonly upper = h("div", { class: "jft-plot", "data-testid": "plot", role: "img" });
-  private readonly lower = h("div", { class: "jft-plot" });
-  private readonly select = h("select", { "data-testid": "other-column", "aria-label": "Column of the lower plot" });
-  private readonly marks = h("ol", { class: "jft-marks", "aria-label": "Changes along the run" });
-  private readonly table = h("table", { class: "jft-hidden" });
-  private readonly confusion: ConfusionTable;
-  private readonly nothing = h("p", { class: "jft-nothing" }, ["The curve begins with the first step."]);
-  private readonly badLine = h("p", { class: "jft-bad", "data-testid": "bad-steps", hidden: true });
-  private readonly smoothed = h("output", {}, [""]);
-  private plots: uPlot[] = [];
-  private highlighted = -1;
-  private bad: number[] = [];
-  private data: Drawn = { steps: [], rows: [], upper: [[], [], [], []], lower: [] };
-  private zoom: { min: number; max: number } | null = null; // what was dragged; the curve may grow beyond it
-  private readonly sync = newId();
-  private readonly whole = h("button", { type: "button", class: "jft-small", "data-testid": "zoom-reset", hidden: true }, ["Whole run"], {
-    click: () => this.unzoom(),
+  readonly #bar: HTMLElement;
+  readonly #heldKey = h("span", { class: "jft-key jft-key-held", test: "key-held" }, ["held-out loss"]);
+  readonly #upper = h("div", { class: "jft-plot", test: "plot", role: "img" });
+  readonly #lower = h("div", { class: "jft-plot" });
+  readonly #select = h("select", { test: "other-column", "aria-label": "Column of the lower plot" });
+  readonly #marks = h("ol", { class: "jft-marks", "aria-label": "Changes along the run" });
+  readonly #table = h("table", { class: "jft-hidden" });
+  readonly #confusion: ConfusionTable;
+  readonly #nothing = h("p", { class: "jft-nothing" }, ["The curve begins with the first step."]);
+  readonly #badLine = h("p", { class: "jft-bad", test: "bad-steps", hidden: true });
+  readonly #smoothed = h("output", {}, [""]);
+  #plots: uPlot[] = [];
+  #highlighted = -1;
+  #bad: number[] = [];
+  #data: Drawn = { steps: [], rows: [], upper: [[], [], [], []], lower: [] };
+  #zoom: { min: number; max: number } | null = null; // what was dragged; the curve may grow beyond it
+  readonly #sync = newId();
+  readonly #whole = h("button", { class: "jft-small", test: "zoom-reset", hidden: true }, ["Whole run"], {
+    click: () => this.#unzoom(),
   });
-  private readonly menu = h("div", { class: "jft-menu jft-plot-menu", hidden: true }, [], {
-    keydown: (event) => event.key === "Escape" && (this.menu.hidden = true),
+  readonly #menu = h("div", { class: "jft-menu jft-plot-menu", hidden: true }, [], {
+    keydown: (event) => event.key === "Escape" && (this.#menu.hidden = true),
   });
-  private drawnMarks = "";
-  private tableAt = 0;
-  private readonly observer: ResizeObserver;
+  #drawnMarks = "";
+  #tableAt = 0;
+  readonly #observer: ResizeObserver;
+  readonly #store: Store;
+  readonly #memory: CurvesMemory;
+  readonly #chatWith: (at: string) => void;
 
   constructor(
-    private readonly store: Store,
-    private readonly memory: CurvesMemory,
-    private readonly chatWith: (step: number) => void,
+    store: Store,
+    memory: CurvesMemory,
+    chatWith: (at: string) => void,
   ) {
-    this.select.addEventListener("change", () => {
-      memory.other = this.select.value;
+    this.#store = store;
+    this.#memory = memory;
+    this.#chatWith = chatWith;
+    this.#select.addEventListener("change", () => {
+      memory.other = this.#select.value;
       this.rebuild();
     });
-    this.bar = this.toolbar();
-    this.confusion = new ConfusionTable(store);
+    this.#bar = this.#toolbar();
+    this.#confusion = new ConfusionTable(store);
     this.element = h("div", { class: "jft-curves" }, [
-      this.bar,
-      this.nothing,
-      this.upper,
-      this.badLine,
-      h("div", { class: "jft-lower-head" }, [this.select]),
-      this.lower,
-      this.confusion.element,
-      this.marks,
-      this.table,
+      this.#bar,
+      this.#nothing,
+      this.#upper,
+      this.#badLine,
+      h("div", { class: "jft-lower-head" }, [this.#select]),
+      this.#lower,
+      this.#confusion.element,
+      this.#marks,
+      this.#table,
     ]);
-    this.observer = new ResizeObserver(() => this.resize());
-    this.observer.observe(this.element);
+    this.#observer = new ResizeObserver(() => this.#resize());
+    this.#observer.observe(this.element);
   }
 
-  private toolbar(): HTMLElement {
+  #toolbar(): HTMLElement {
     const key = (name: string, text: string) => h("span", { class: `jft-key jft-key-${name}` }, [text]);
-    const slider = h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.memory.smoothing, "data-testid": "smoothing" });
+    const slider = h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.#memory.smoothing, test: "smoothing" });
     slider.addEventListener("input", () => {
-      this.memory.smoothing = Number(slider.value);
-      setText(this.smoothed, slider.value);
+      this.#memory.smoothing = Number(slider.value);
+      setText(this.#smoothed, slider.value);
       this.draw();
     });
-    setText(this.smoothed, String(this.memory.smoothing));
-    const log = h("input", { type: "checkbox", checked: this.memory.log, "data-testid": "log-scale" });
+    setText(this.#smoothed, String(this.#memory.smoothing));
+    const log = h("input", { type: "checkbox", checked: this.#memory.log, test: "log-scale" });
     log.addEventListener("change", () => {
-      this.memory.log = log.checked;
+      this.#memory.log = log.checked;
       this.rebuild();
     });
-    const keys = [key("loss", "loss"), key("raw", "each step"), this.heldKey, key("rate", "learning rate")];
+    const keys = [key("loss", "loss"), key("raw", "each step"), this.#heldKey, key("rate", "learning rate")];
     return h("div", { class: "jft-toolbar" }, [
       h("div", { class: "jft-keys" }, [...keys, key("mark", "change"), key("save", "checkpoint")]),
       h("div", { class: "jft-tools" }, [
-        this.whole,
+        this.#whole,
         h("label", { class: "jft-check" }, [log, "log scale"]),
-        h("label", { class: "jft-check" }, ["smoothing", slider, this.smoothed]),
+        h("label", { class: "jft-check" }, ["smoothing", slider, this.#smoothed]),
       ]),
     ]);
   }
 
   /** New data, or a theme that changed. */
   draw(): void {
-    const rows = this.store.column("step").length;
-    this.nothing.hidden = rows > 0;
-    for (const part of [this.bar, this.upper, this.lower, this.select]) part.hidden = rows === 0;
-    this.bad = this.store.badSteps();
-    this.drawWords();
-    this.confusion.draw();
+    const rows = this.#store.column("step").length;
+    this.#nothing.hidden = rows > 0;
+    for (const part of [this.#bar, this.#upper, this.#lower, this.#select]) part.hidden = rows === 0;
+    this.#bad = this.#store.badSteps();
+    this.#drawWords();
+    this.#confusion.draw();
     if (!rows || !this.element.clientWidth) return; // a hidden tab is drawn when it is shown
-    this.fillSelect();
-    if (!this.plots.length) this.build();
-    this.data = drawn(this.store, this.bad, this.memory);
-    this.heldKey.hidden = !this.store.evals.length;
-    this.whole.hidden = !this.zoom;
-    this.put(this.plots[0], aligned(this.data.steps, ...this.data.upper));
-    this.put(this.plots[1], aligned(this.data.steps, this.data.lower));
+    this.#fillSelect();
+    if (!this.#plots.length) this.#build();
+    this.#data = drawn(this.#store, this.#bad, this.#memory);
+    this.#heldKey.hidden = !this.#store.evals.length;
+    this.#whole.hidden = !this.#zoom;
+    this.#put(this.#plots[0], aligned(this.#data.steps, ...this.#data.upper));
+    this.#put(this.#plots[1], aligned(this.#data.steps, this.#data.lower));
   }
 
-  private put(plot: uPlot | undefined, data: uPlot.AlignedData): void {
-    const { zoom } = this;
+  #put(plot: uPlot | undefined, data: uPlot.AlignedData): void {
+    const zoom = this.#zoom;
     if (!zoom) return plot?.setData(data);
     plot?.batch(() => {
       plot.setData(data, false);
@@ -133,61 +139,61 @@ export class Curves {
   }
 
   /** Notes the drag itself: what uPlot's scales are at a moment does not say whether somebody wanted them so. */
-  private dragged(u: uPlot): void {
+  #dragged(u: uPlot): void {
     const { left, width } = u.select;
     if (width < SMALLEST_DRAG) return;
-    this.zoom = { min: u.posToVal(left, "x"), max: u.posToVal(left + width, "x") };
+    this.#zoom = { min: u.posToVal(left, "x"), max: u.posToVal(left + width, "x") };
     queueMicrotask(() => this.draw()); // after uPlot has made its own of it
   }
 
-  private unzoom(): void {
-    this.zoom = null;
+  #unzoom(): void {
+    this.#zoom = null;
     this.draw();
   }
 
   rebuild(): void {
-    for (const plot of this.plots) plot.destroy();
-    this.plots = [];
+    for (const plot of this.#plots) plot.destroy();
+    this.#plots = [];
     this.draw();
   }
 
   close(): void {
-    this.observer.disconnect();
-    for (const plot of this.plots) plot.destroy();
+    this.#observer.disconnect();
+    for (const plot of this.#plots) plot.destroy();
   }
 
-  private resize(): void {
+  #resize(): void {
     const width = this.element.clientWidth;
     if (!width) return;
-    if (!this.plots.length) return this.draw();
-    if (this.plots[0]?.width === width) return;
-    this.plots[0]?.setSize({ width, height: HEIGHT });
-    this.plots[1]?.setSize({ width, height: LOWER_HEIGHT });
+    if (!this.#plots.length) return this.draw();
+    if (this.#plots[0]?.width === width) return;
+    this.#plots[0]?.setSize({ width, height: HEIGHT });
+    this.#plots[1]?.setSize({ width, height: LOWER_HEIGHT });
   }
 
   // --- data ----------------------------------------------------------------------------------------------------------
 
-  private fillSelect(): void {
+  #fillSelect(): void {
     const hidden = new Set(["step", "loss", "learning_rate"]);
-    const names = this.store.columns.filter((name) => !hidden.has(name));
-    if (this.select.options.length !== names.length) {
-      this.select.replaceChildren(...names.map((name) => h("option", { value: name }, [name.replaceAll("_", " ")])));
+    const names = this.#store.columns.filter((name) => !hidden.has(name));
+    if (this.#select.options.length !== names.length) {
+      this.#select.replaceChildren(...names.map((name) => h("option", { value: name }, [name.replaceAll("_", " ")])));
     }
-    if (!names.includes(this.memory.other) && names[0]) this.memory.other = names[0];
-    this.select.value = this.memory.other;
+    if (!names.includes(this.#memory.other) && names[0]) this.#memory.other = names[0];
+    this.#select.value = this.#memory.other;
   }
 
   // --- plots ---------------------------------------------------------------------------------------------------------
 
-  private build(): void {
+  #build(): void {
     const colours = palette(this.element);
     const width = this.element.clientWidth;
     const common = { width, legend: { show: false }, padding: [10, 4, 0, 0] as uPlot.Padding };
     const cursor: uPlot.Cursor = {
-      sync: { key: this.sync },
+      sync: { key: this.#sync },
       y: false,
       drag: { x: true, y: false },
-      bind: { dblclick: () => () => (this.unzoom(), null) },
+      bind: { dblclick: () => () => (this.#unzoom(), null) },
     };
     const axis = (more: uPlot.Axis): uPlot.Axis => ({
       stroke: colours.dim,
@@ -202,7 +208,7 @@ export class Curves {
       ...common,
       height: HEIGHT,
       cursor: { ...cursor, points: { size: 7 } },
-      scales: { x: { time: false }, y: this.memory.log ? LOG : {}, rate: { range: (_, __, high) => [0, high * 1.08 || 1] } },
+      scales: { x: { time: false }, y: this.#memory.log ? LOG : {}, rate: { range: (_, __, high) => [0, high * 1.08 || 1] } },
       axes: [whole, axis({ size: 52 }), axis({ scale: "rate", side: 1, size: RIGHT_AXIS, grid: { show: false } })],
       series: [
         {},
@@ -212,9 +218,9 @@ export class Curves {
         { stroke: colours.held, width: 2, points: { show: true, size: 6, fill: colours.held } },
       ],
       hooks: {
-        drawSeries: [(u, i) => i === 4 && overlay(u, this.store, colours, this.bad, this.highlighted)],
-        setCursor: [(u) => this.tip(u)],
-        setSelect: [(u) => this.dragged(u)],
+        drawSeries: [(u, i) => i === 4 && overlay(u, this.#store, colours, this.#bad, this.#highlighted)],
+        setCursor: [(u) => this.#tip(u)],
+        setSelect: [(u) => this.#dragged(u)],
       },
     };
     const lower: uPlot.Options = {
@@ -225,51 +231,51 @@ export class Curves {
       padding: [10, 4 + RIGHT_AXIS, 0, 0], // the steps of both plots stand under one another
       axes: [whole, axis({ size: 52 })],
       series: [{}, { stroke: colours.other, width: 1.25, points: { show: false } }],
-      hooks: { setCursor: [(u) => this.tip(u)], setSelect: [(u) => this.dragged(u)] },
+      hooks: { setCursor: [(u) => this.#tip(u)], setSelect: [(u) => this.#dragged(u)] },
     };
-    this.plots = [new uPlot(upper, [[]], this.upper), new uPlot(lower, [[]], this.lower)];
-    for (const plot of this.plots) plot.over.append(h("div", { class: "jft-tip", hidden: true }));
-    this.plots[0]?.over.addEventListener("click", (event) => this.clicked(event.offsetX));
-    this.plots[0]?.root.append(this.menu);
+    this.#plots = [new uPlot(upper, [[]], this.#upper), new uPlot(lower, [[]], this.#lower)];
+    for (const plot of this.#plots) plot.over.append(h("div", { class: "jft-tip", hidden: true }));
+    this.#plots[0]?.over.addEventListener("click", (event) => this.#clicked(event.offsetX));
+    this.#plots[0]?.root.append(this.#menu);
   }
 
-  private nearCheckpoint(left: number): number | undefined {
-    const plot = this.plots[0];
+  #nearCheckpoint(left: number): number | undefined {
+    const plot = this.#plots[0];
     const away = (step: number) => Math.abs((plot?.valToPos(step, "x") ?? Infinity) - left);
-    return this.store.checkpoints.filter((step) => away(step) <= NEAR).sort((a, b) => away(a) - away(b))[0];
+    return this.#store.checkpoints.filter((step) => away(step) <= NEAR).sort((a, b) => away(a) - away(b))[0];
   }
 
   /** A checkpoint that is clicked offers what can be done with it. */
-  private clicked(left: number): void {
-    const step = this.nearCheckpoint(left);
-    this.menu.hidden = step === undefined;
-    const plot = this.plots[0];
+  #clicked(left: number): void {
+    const step = this.#nearCheckpoint(left);
+    this.#menu.hidden = step === undefined;
+    const plot = this.#plots[0];
     if (step === undefined || !plot) return;
-    const chat = h("button", { type: "button", "data-testid": "chat-with" }, [`Chat with step ${step}`], {
+    const chat = h("button", { test: "chat-with" }, [`Chat with step ${step}`], {
       click: () => {
-        this.menu.hidden = true;
-        this.chatWith(step);
+        this.#menu.hidden = true;
+        this.#chatWith(String(step));
       },
     });
-    this.menu.replaceChildren(chat);
+    this.#menu.replaceChildren(chat);
     const x = plot.over.offsetLeft + plot.valToPos(step, "x");
-    this.menu.style.left = `${Math.min(Math.max(x - 60, 0), plot.width - 150)}px`;
+    this.#menu.style.left = `${Math.min(Math.max(x - 60, 0), plot.width - 150)}px`;
     chat.focus({ preventScroll: true });
   }
 
-  private tip(u: uPlot): void {
+  #tip(u: uPlot): void {
     const tip = u.over.querySelector<HTMLElement>(".jft-tip");
     const { left, idx } = u.cursor;
     if (!tip) return;
-    const row = this.data.rows[idx ?? -1];
-    const value = (name: string) => shown(this.store.column(name)[row ?? -1] ?? NaN);
-    const step = this.data.steps[idx ?? -1];
+    const row = this.#data.rows[idx ?? -1];
+    const value = (name: string) => shown(this.#store.column(name)[row ?? -1] ?? NaN);
+    const step = this.#data.steps[idx ?? -1];
     tip.hidden = step === undefined || left === undefined || left < 0 || !u.over.matches(":hover");
     if (tip.hidden || left === undefined) return;
-    const near = this.store.marks.filter((mark) => Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
-    const lines = u === this.plots[0] ? ["loss", "learning_rate"] : [this.memory.other];
-    const held = u === this.plots[0] ? this.store.evals.filter((one) => one.step <= (step ?? 0)).at(-1) : undefined;
-    const saved = u === this.plots[0] ? this.nearCheckpoint(left ?? NaN) : undefined;
+    const near = this.#store.marks.filter((mark) => Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
+    const lines = u === this.#plots[0] ? ["loss", "learning_rate"] : [this.#memory.other];
+    const held = u === this.#plots[0] ? this.#store.evals.filter((one) => one.step <= (step ?? 0)).at(-1) : undefined;
+    const saved = u === this.#plots[0] ? this.#nearCheckpoint(left ?? NaN) : undefined;
     const said = [
       `step ${step}`,
       ...(row === undefined ? [] : lines.map((name) => `${name.replaceAll("_", " ")} ${value(name)}`)),
@@ -287,35 +293,35 @@ export class Curves {
 
   // --- words ---------------------------------------------------------------------------------------------------------
 
-  private drawWords(): void {
-    const { store } = this;
+  #drawWords(): void {
+    const store = this.#store;
     const key = store.marks.map((mark) => `${mark.step}:${mark.text}`).join("\n");
-    if (key !== this.drawnMarks) {
-      this.drawnMarks = key;
-      this.marks.replaceChildren(...store.marks.map((mark, i) => this.markItem(`step ${mark.step}: ${mark.text}`, i)));
+    if (key !== this.#drawnMarks) {
+      this.#drawnMarks = key;
+      this.#marks.replaceChildren(...store.marks.map((mark, i) => this.#markItem(`step ${mark.step}: ${mark.text}`, i)));
     }
-    const bad = this.bad.slice(-8).join(", ");
-    setText(this.badLine, this.bad.length ? `Not finite at step ${this.bad.length > 8 ? `… ${bad}` : bad} (${this.bad.length === 1 ? "red tick" : "red ticks"}).` : "");
-    this.badLine.hidden = !this.bad.length;
-    if (Date.now() - this.tableAt < 2000) return;
-    this.tableAt = Date.now();
+    const bad = this.#bad.slice(-8).join(", ");
+    setText(this.#badLine, this.#bad.length ? `Not finite at step ${this.#bad.length > 8 ? `… ${bad}` : bad} (${this.#bad.length === 1 ? "red tick" : "red ticks"}).` : "");
+    this.#badLine.hidden = !this.#bad.length;
+    if (Date.now() - this.#tableAt < 2000) return;
+    this.#tableAt = Date.now();
     const held = store.evals.at(-1);
     const heldText = held ? ` Held-out loss ${shown(held.loss)} at step ${held.step}; best is step ${held.best}.` : "";
     const label = `Loss over the steps; at step ${store.step} it is ${shown(store.last("loss"))}.${heldText}`;
-    this.upper.setAttribute("aria-label", label);
-    this.table.replaceChildren(
+    this.#upper.setAttribute("aria-label", label);
+    this.#table.replaceChildren(
       h("caption", {}, ["Last values"]),
       ...store.columns.map((name) => h("tr", {}, [h("th", { scope: "row" }, [name]), h("td", {}, [shown(store.last(name))])])),
     );
   }
 
-  private markItem(text: string, index: number): HTMLElement {
+  #markItem(text: string, index: number): HTMLElement {
     const show = (on: boolean) => () => {
-      this.highlighted = on ? index : -1;
-      this.plots[0]?.redraw(false);
+      this.#highlighted = on ? index : -1;
+      this.#plots[0]?.redraw(false);
     };
     return h("li", {}, [
-      h("button", { type: "button", "data-testid": "mark" }, [text], {
+      h("button", { test: "mark" }, [text], {
         focus: show(true),
         blur: show(false),
         mouseenter: show(true),

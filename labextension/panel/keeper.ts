@@ -22,26 +22,32 @@ export function cellsOf(model: Model): Cells | null {
 }
 
 export class Keeper {
+  readonly #cells: Cells;
+  readonly #ask: () => void;
+
   constructor(
-    private readonly cells: Cells,
-    private readonly ask: () => void,
-  ) {}
+    cells: Cells,
+    ask: () => void,
+  ) {
+    this.#cells = cells;
+    this.#ask = ask;
+  }
 
   /** The kernel has a newer record; or here it is. */
   hear(record: Record_): void {
-    if (record.data) this.put(record, { output_type: "display_data", metadata: {}, data: record.data });
-    else window.setTimeout(() => this.old(record).length && this.ask(), UPDATE_TAKES);
+    if (record.data) this.#put(record, { output_type: "display_data", metadata: {}, data: record.data });
+    else window.setTimeout(() => this.#old(record).length && this.#ask(), UPDATE_TAKES);
   }
 
-  private put(record: Record_, output: Json): void {
-    for (const [outputs, index] of this.old(record)) outputs.set(index, output);
+  #put(record: Record_, output: Json): void {
+    for (const [outputs, index] of this.#old(record)) outputs.set(index, output);
   }
 
   /** The outputs that hold an older version of this record. */
-  private old(record: Record_): [Outputs, number][] {
+  #old(record: Record_): [Outputs, number][] {
     const found: [Outputs, number][] = [];
-    for (let at = 0; at < this.cells.length; at++) {
-      const { outputs } = this.cells.get(at);
+    for (let at = 0; at < this.#cells.length; at++) {
+      const { outputs } = this.#cells.get(at);
       for (let index = 0; index < (outputs?.length ?? 0); index++) {
         const html = outputs?.get(index).data["text/html"];
         const [, version] = new RegExp(`data-record='${record.key} (\\d+)'`).exec([html].flat().join("")) ?? [];

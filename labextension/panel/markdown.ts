@@ -38,8 +38,14 @@ export function rendered(text: string): DocumentFragment {
   return purify.sanitize(marked.parse(text) as string, { ...CONFIG, RETURN_DOM_FRAGMENT: true });
 }
 
-/** Nodes for HTML that the kernel wrote around escaped text: elements without behaviour, and pictures that are in it. */
+/** Nodes for HTML that the kernel wrote around escaped text: fields and buttons, which do what served.ts says, and pictures that are in it. */
 export function plain(html: string): DocumentFragment {
-  const config = { ALLOWED_ATTR: ["class", "title", "alt", "src"], ALLOWED_URI_REGEXP: /^data:image\/svg/, RETURN_DOM_FRAGMENT: true };
-  return purify.sanitize(html, { ...config, FORBID_TAGS: [...CONFIG.FORBID_TAGS.slice(1), "a"], ALLOW_DATA_ATTR: false }) as unknown as DocumentFragment;
+  const given = ["type", "rows", "min", "disabled", "checked", "selected", "hidden", "open"];
+  return purify.sanitize(html, {
+    ALLOWED_ATTR: ["class", "title", "alt", "src", "role", "name", "value", "placeholder", ...given],
+    ADD_URI_SAFE_ATTR: given,
+    ALLOWED_URI_REGEXP: /^data:image\/svg/,
+    FORBID_TAGS: ["a", "iframe", "style", "form", "svg", "math", "video", "audio", "source"],
+    RETURN_DOM_FRAGMENT: true,
+  });
 }

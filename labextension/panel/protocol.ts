@@ -124,18 +124,16 @@ export interface News extends Filled {
 export interface Beat extends Head {
   t: "beat";
 }
-/** A page of the Data tab, or why there is none. `html` is the kernel's own, with the text of the data escaped. */
+/** A page of a tab that the kernel writes, with the text of data and models escaped; without `html`, that there is a newer one. */
 export interface Page extends Head {
-  t: "rows";
-  asked: string;
-  error?: string;
+  t: "page";
+  tab: "data" | "samples" | "review";
+  asked?: string;
   html?: string;
   style?: string;
-  side?: string;
-  sides?: string[];
-  first?: number;
-  page?: number;
-  of?: number;
+  again?: string; // what asks for the same page
+  told?: string; // for those who hear it
+  more?: boolean; // there will be a newer one soon
 }
 /** There is a newer record below the panel; `data` where it was asked for. */
 export interface Record_ extends Head {
@@ -144,7 +142,13 @@ export interface Record_ extends Head {
   version: number;
   data?: Record<string, string>;
 }
-export type FromKernel = Story | News | Beat | Page | Record_;
+/** The thumbs that are kept now, by the command that asked; where one could not be kept, why. */
+export interface Rated extends Head {
+  t: "rated";
+  thumbs: Record<string, string>;
+  error?: string;
+}
+export type FromKernel = Story | News | Beat | Page | Rated | Record_;
 
 // --- what the panel sends -------------------------------------------------------------------------------------------
 
@@ -152,7 +156,8 @@ export type ToKernel =
   | { t: "hello"; view: string; keeps: boolean }
   | { t: "here" | "bye" | "record"; view: string }
   | { t: "poll"; view: string; seq: number }
-  | { t: "rows"; view: string; asked: string; side: string; first?: number; number?: number }
+  | { t: "page"; view: string; tab: string; asked: string; say: string }
+  | { t: "rate"; view: string; command: string; thumb: string }
   | { t: "command"; view: string; command: Command };
 
 /** The part of anywidget's model that the panel uses. */

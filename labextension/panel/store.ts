@@ -1,7 +1,7 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
 import { Line, changesText, lineOf } from "./lines";
-import { Advice, Command, Confusion, Control, Event, Json, News, OVER, ReplyDone, RunState, Story } from "./protocol";
+import { Advice, Command, Confusion, Control, Event, Json, News, OVER, Rated, ReplyDone, RunState, Story } from "./protocol";
 
 export interface Mark {
   step: number;
@@ -47,9 +47,9 @@ export interface Taken {
   state: "requested" | "applied" | "refused";
   note: string;
 }
-/** What changed since the last drawing. */
-export type Part = "head" | "health" | "curves" | "controls" | "chat" | "data" | "log";
-export const PARTS: readonly Part[] = ["head", "health", "curves", "controls", "chat", "data", "log"];
+/** What may have changed since the last drawing. */
+export const PARTS = ["head", "health", "curves", "controls", "chat", "data", "samples", "review", "log"] as const;
+export type Part = (typeof PARTS)[number];
 
 const LAST_SECONDS = 20; // steps over which speed and ETA are averaged
 export const LINES_KEPT = 500;
@@ -76,14 +76,15 @@ export class Store {
   wishes = new Map<string, Wish>();
   pressed = new Map<string, string>(); // verb → command that waits for its answer
   turns: Turn[] = [];
+  thumbs = new Map<string, string>(); // by command: good, bad, or why not
   waits = ""; // why the run waits while a reply is spoken
   dirty = new Set<Part>();
-  private crashed = false;
-  private replies = new Map<string, [Turn, Reply]>();
+  #crashed = false;
+  #replies = new Map<string, [Turn, Reply]>();
 
   /** Everything anew. Wishes and questions that wait for their answer in this view are kept. */
   hear(message: Story | News, buffer: Float32Array | null): void {
-    if (message.t === "story") this.forget(message);
+    if (message.t === "story") this.#forget(message);
     if (message.t === "news" && message.restart) this.data = this.columns.map(() => []);
     if (message.t === "news" && message.values) {
       this.values = message.values;
@@ -94,9 +95,9 @@ export class Store {
     this.state = message.state;
     this.step = message.step;
     this.total = message.total;
-    if (message.columns) this.rename(message.columns);
-    if (message.rows && buffer) this.append(message.rows, buffer);
-    for (const event of message.events ?? []) this.event(event);
+    if (message.columns) this.#rename(message.columns);
+    if (message.rows && buffer) this.#append(message.rows, buffer);
+    for (const event of message.events ?? []) this.#event(event);
   }
 
   /** Only the head of the run (from a heartbeat). */
@@ -145,7 +146,7 @@ export class Store {
   }
 
   asked(turnId: string, thread: string, prompt: string, at: string, command: string): void {
-    this.reply({ command, turn: turnId, thread, at, step: 0, prompt }, "waiting");
+    this.#reply({ command, turn: turnId, thread, at, step: 0, prompt }, "waiting");
   }
 
   /** A command was sent: what shows it elsewhere says that it was requested. */
@@ -157,13 +158,25 @@ export class Store {
     this.dirty.add("head").add("health");
   }
 
+  /** Thumbs are kept, or one that was wanted is not. */
+  rated({ thumbs, error }: Rated): void {
+    for (const [command, thumb] of Object.entries(thumbs)) this.thumb(command, error ?? thumb);
+  }
+
+  thumb(command: string, thumb: string): void {
+    this.thumbs.set(command, thumb);
+    const found = this.#replies.get(command);
+    if (found) found[1].version++;
+    this.dirty.add("chat");
+  }
+
   /** Nobody will answer any more: say so on everything that waits. */
   giveUp(): void {
     for (const wish of this.wishes.values()) {
       if (wish.state === "requested") Object.assign(wish, { state: "refused", note: "no answer" });
     }
-    for (const [, reply] of this.replies.values()) {
-      if (reply.state === "waiting" || reply.state === "speaking") this.settle(reply, "refused", "no answer");
+    for (const [, reply] of this.#replies.values()) {
+      if (reply.state === "waiting" || reply.state === "speaking") this.#settle(reply, "refused", "no answer");
     }
     for (const taken of this.taken.values()) {
       if (taken.state === "requested") Object.assign(taken, { state: "refused", note: "no answer" });
@@ -172,48 +185,48 @@ export class Store {
     this.dirty.add("head").add("health").add("controls").add("chat");
   }
 
-  private forget(story: Story): void {
-    const waiting = [...this.replies.values()].filter(([, reply]) => reply.state === "waiting");
+  #forget(story: Story): void {
+    const waiting = [...this.#replies.values()].filter(([, reply]) => reply.state === "waiting");
     this.name = story.name;
     [this.columns, this.data, this.marks, this.checkpoints, this.refusedSteps] = [[], [], [], [], []];
     [this.evals, this.lines, this.linesSaid] = [[], [], 0];
-    [this.progress, this.line, this.health, this.crashed] = [null, null, null, false];
+    [this.progress, this.line, this.health, this.#crashed] = [null, null, null, false];
     this.controls = story.controls;
     this.values = Object.fromEntries(story.controls.map((control) => [control.name, control.value]));
     [this.turns, this.waits] = [[], ""];
-    this.replies.clear();
+    this.#replies.clear();
     for (const [turn, reply] of waiting) this.asked(turn.id, turn.thread, turn.prompt, reply.at, reply.command);
     for (const part of PARTS) this.dirty.add(part);
   }
 
-  private rename(columns: string[]): void {
+  #rename(columns: string[]): void {
     const rows = this.data[0]?.length ?? 0;
     this.data = columns.map((name) => (this.columns.includes(name) ? this.column(name) : new Array(rows).fill(NaN)));
     this.columns = columns;
     this.dirty.add("curves");
   }
 
-  private append(rows: number, buffer: Float32Array): void {
+  #append(rows: number, buffer: Float32Array): void {
     this.data.forEach((values, i) => {
       for (let row = 0; row < rows; row++) values.push(buffer[i * rows + row] ?? NaN);
     });
     this.dirty.add("curves").add("head");
   }
 
-  private say(line: Line): void {
+  #say(line: Line): void {
     this.lines.push(line);
     this.linesSaid++;
     if (this.lines.length > LINES_KEPT) this.lines.shift();
     this.dirty.add("log");
-    if (line.quiet || this.crashed) return; // a crash is the last word until the run goes on
+    if (line.quiet || this.#crashed) return; // a crash is the last word until the run goes on
     this.line = line;
     this.dirty.add("head");
   }
 
-  private event(event: Event): void {
-    if (event.kind === "state" && event.state === "running") this.crashed = false;
+  #event(event: Event): void {
+    if (event.kind === "state" && event.state === "running") this.#crashed = false;
     const line = lineOf(event);
-    if (line) this.say(line);
+    if (line) this.#say(line);
     switch (event.kind) {
       case "state":
         if (event.state !== "loading") this.progress = null;
@@ -224,6 +237,9 @@ export class Store {
         break;
       case "data":
         this.dirty.add("data");
+        break;
+      case "probe":
+        this.dirty.add("samples");
         break;
       case "step-refused":
         this.refusedSteps.push(event.step);
@@ -249,13 +265,13 @@ export class Store {
         this.dirty.add("chat");
         break;
       case "resumed":
-        this.takeBack(event.step, event.ahead);
+        this.#takeBack(event.step, event.ahead);
         break;
       case "applied":
-        this.applied(event);
+        this.#applied(event);
         break;
       case "refused":
-        this.refused(event);
+        this.#refused(event);
         break;
       case "checkpoint":
       case "snapshot":
@@ -263,22 +279,22 @@ export class Store {
         this.dirty.add("curves").add("chat");
         break;
       case "crashed":
-        this.crashed = true;
+        this.#crashed = true;
         break;
       case "reply-started":
-        Object.assign(this.reply(event, "speaking"), { step: event.step, between: event.between_steps });
+        Object.assign(this.#reply(event, "speaking"), { step: event.step, between: event.between_steps });
         break;
       case "reply-part":
-        this.replyPart(event.command, event.text);
+        this.#replyPart(event.command, event.text);
         break;
       case "reply":
-        this.replyDone(event);
+        this.#replyDone(event);
         break;
     }
     this.dirty.add("head");
   }
 
-  private takeBack(last: number, ahead: string[]): void {
+  #takeBack(last: number, ahead: string[]): void {
     const before = (step: number) => step <= last;
     this.marks = this.marks.filter((mark) => before(mark.step) || ahead.includes(mark.command));
     this.checkpoints = this.checkpoints.filter(before);
@@ -288,14 +304,14 @@ export class Store {
     this.dirty.add("curves").add("health").add("chat");
   }
 
-  private settleAdvice(command: string, state: Taken["state"], note: string): void {
+  #settleAdvice(command: string, state: Taken["state"], note: string): void {
     const taken = this.taken.get(command);
     if (taken) Object.assign(taken, { state, note });
     this.dirty.add("health");
   }
 
-  private applied(event: Event & { kind: "applied" }): void {
-    this.settleAdvice(event.command, "applied", `applied at step ${event.step}`);
+  #applied(event: Event & { kind: "applied" }): void {
+    this.#settleAdvice(event.command, "applied", `applied at step ${event.step}`);
     if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
     if (event.verb !== "set") return;
     for (const [name, [, now]] of Object.entries(event.changes)) {
@@ -310,25 +326,25 @@ export class Store {
     this.dirty.add("controls").add("curves");
   }
 
-  private refused(event: Event & { kind: "refused" }): void {
-    this.settleAdvice(event.command, "refused", event.reason);
+  #refused(event: Event & { kind: "refused" }): void {
+    this.#settleAdvice(event.command, "refused", event.reason);
     if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
     for (const wish of this.wishes.values()) {
       if (wish.command === event.command) Object.assign(wish, { state: "refused", note: event.reason });
     }
-    const found = this.replies.get(event.command);
-    if (found) this.settle(found[1], "refused", event.reason);
+    const found = this.#replies.get(event.command);
+    if (found) this.#settle(found[1], "refused", event.reason);
     this.dirty.add("controls");
   }
 
   // --- chat ----------------------------------------------------------------------------------------------------------
 
-  private reply(
+  #reply(
     said: { command: string; turn: string; thread: string; at: string; step: number; prompt: string },
     state: ReplyState,
   ): Reply {
     this.dirty.add("chat");
-    const found = this.replies.get(said.command);
+    const found = this.#replies.get(said.command);
     if (found) {
       found[1].state = state;
       found[1].version++;
@@ -341,12 +357,12 @@ export class Store {
     }
     const reply: Reply = { command: said.command, at: said.at, step: said.step, text: "", state, note: "", between: false, version: 0 };
     turn.replies.set(said.command, reply);
-    this.replies.set(said.command, [turn, reply]);
+    this.#replies.set(said.command, [turn, reply]);
     return reply;
   }
 
-  private replyPart(command: string, text: string): void {
-    const found = this.replies.get(command);
+  #replyPart(command: string, text: string): void {
+    const found = this.#replies.get(command);
     if (!found || found[1].state === "done") return;
     found[1].text += text;
     found[1].state = "speaking";
@@ -354,17 +370,17 @@ export class Store {
     this.dirty.add("chat");
   }
 
-  private replyDone(event: ReplyDone): void {
-    const reply = this.reply(event, "done");
+  #replyDone(event: ReplyDone): void {
+    const reply = this.#reply(event, "done");
     const speed = Number(event.tokens_per_second);
     const ended = { length: "cut at the length limit", stopped: "stopped" }[event.ended] ?? "";
     reply.step = event.step;
     reply.text = event.text;
     const waited = event.between_steps ? "the run waited" : "";
-    this.settle(reply, "done", [Number.isFinite(speed) ? `${speed.toFixed(1)} tok/s` : "", ended, waited].filter(Boolean).join(" · "));
+    this.#settle(reply, "done", [Number.isFinite(speed) ? `${speed.toFixed(1)} tok/s` : "", ended, waited].filter(Boolean).join(" · "));
   }
 
-  private settle(reply: Reply, state: ReplyState, note: string): void {
+  #settle(reply: Reply, state: ReplyState, note: string): void {
     reply.state = state;
     reply.note = note;
     reply.version++;

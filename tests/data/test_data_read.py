@@ -133,7 +133,7 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path, monkeypatch):
     assert "no data is named" in refusal("")
 
 
-@pytest.mark.parametrize("name", ["feedback:mine", "https://example.org/a.csv"])
+@pytest.mark.parametrize("name", ["s3://bucket/a.csv", "https://example.org/a.csv"])
 def test_what_cannot_be_read_yet(name):
     message = refusal(name)
     assert message.startswith(f"not readable yet: {name}")

@@ -162,7 +162,7 @@ def test_a_text_of_which_no_token_is_left_is_left_out() -> None:
     rendered = render_labelled(examples, tokenizer, labels=("x", "y"), max_length=8)
     assert rendered.rows == [{"input_ids": [1], "labels": 0}, {"input_ids": [1], "labels": 1}]
     assert rendered.dropped == [(2, "no token is left of its text")]
-    assert "1 row left out (no token is left of the text)" in rendered.said
+    assert "1 row left out (row 2: no token is left of its text)" in rendered.said
 
 
 def test_whole_pairs_are_the_conversations_and_long_ones_are_left_out(chatml: Any, tmp_path: Path) -> None:

@@ -45,13 +45,14 @@ def _a_page_while_it_trains(kernel: Kernel) -> None:
     opened = [m["content"] for m in kernel.heard if m["msg_type"] == "comm_open"]
     panel = next(one["comm_id"] for one in opened if "_esm" in one["data"]["state"])
     kernel.tell(panel, {"t": "hello", "view": "v"})
-    kernel.tell(panel, {"t": "rows", "view": "v", "asked": "a", "side": "train", "number": 7})
+    kernel.tell(panel, {"t": "page", "view": "v", "tab": "data", "asked": "a", "say": "side=train&number=7"})
     found = [m["content"]["data"].get("content", {}) for m in kernel.heard if m["msg_type"] == "comm_msg"]
-    page = next((one for one in found if one.get("t") == "rows"), None)
+    page = next((one for one in found if one.get("t") == "page"), None)
     if page is None:
-        page = kernel.until(lambda m: m["content"].get("data", {}).get("content", {}).get("t") == "rows")["content"][
+        page = kernel.until(lambda m: m["content"].get("data", {}).get("content", {}).get("t") == "page")["content"][
             "data"
         ]["content"]
-    assert (page["asked"], page["to"], page["first"], page["of"]) == ("a", "v", 6, 40)
+    assert (page["asked"], page["to"], page["again"]) == ("a", "v", "side=train&first=6")
+    assert "7–11 of 40" in page["html"]
     assert "<strong>Row 7</strong>" in page["html"]
     assert kernel.value("looked.state") == "running"

@@ -1,4 +1,4 @@
-"""A trainer as a user builds it."""
+"""A trainer as a user builds it, and an encoder."""
 
 from __future__ import annotations
 
@@ -58,3 +58,35 @@ def build(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> Any:
         return trainer
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT as its pre-training leaves it: a masked language model, without a pooler."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert") / "tiny"
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[CLS]", "[SEP]", "[MASK]", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    named = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=48,
+            )
+        ).save_pretrained(folder)
+    return folder

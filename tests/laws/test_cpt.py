@@ -98,7 +98,7 @@ def test_a_folder_is_learnt_from_and_a_stopped_run_goes_on(tune: Any, tmp_path: 
     assert session.chat("Order 3 is", max_new_tokens=4).tokens > 0
 
 
-def test_an_encoder_is_refused(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_cannot_mask_is_refused(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
     """As a causal model it would look at the answers: its loss falls to nothing, and it learns nothing."""
     import shutil
 
@@ -112,10 +112,14 @@ def test_an_encoder_is_refused(tune: Any, tiny_model: Path, tmp_path: Path) -> N
         vocab_size=259, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     BertForMaskedLM(config).save_pretrained(folder)
-    session = jupyter_ft.finetune(str(folder), TEXTS, "bert", method="cpt", dtype="float32")
-    session.wait_until_over(60)
-    assert session.state == "failed"
-    assert "does not speak (a BertForSequenceClassification); method: classification" in session.events[-1].note
+    for method, said in (
+        ("cpt", "its tokenizer has no mask token"),
+        ("sft", "does not speak (a BertForSequenceClassification); method: classification, reward or cpt trains it"),
+    ):
+        session = jupyter_ft.finetune(str(folder), TEXTS, method, method=method, dtype="float32")
+        session.wait_until_over(60)
+        assert session.state == "failed"
+        assert said in session.events[-1].note
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft.messages import OVER
+
 from ._runs import finish, replies
 
 LONG = {"epochs": 6, "learning_rate": 3e-2, "batch_size": 4, "seed": 7}
@@ -26,11 +28,23 @@ def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None
     assert watched == alone
 
 
+def test_a_review_leaves_losses_and_weights_alone(tune: Any) -> None:
+    adapter = {"r": 4, "dropout": 0.1}
+    alone = finish(tune("alone", adapter=adapter, **LONG))
+    session = tune("reviewed", adapter=adapter, **LONG)
+    desk = session.review_desk(at="live,base", max_new_tokens=24, temperature=0.7)
+    while session.state not in OVER and (pair := desk.wait(60)) is not None:
+        desk.judge("left", edited="Better." if pair.number % 2 else None)
+    assert finish(session) == alone
+    steps = {answer.step for one in session.feedback for answer in one.answers if answer.at == "live"}
+    assert len({step for step in steps if 0 < step < session.total_steps}) >= 2
+
+
 @pytest.mark.slow
 def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_ft import runs
     from jupyter_ft.data import chat_ids
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
     from jupyter_ft.sampling.generate import Manner, speak
 
     monkeypatch.setattr(runs, "KEEP", 10**6)

@@ -169,11 +169,11 @@ def test_out_of_memory_elsewhere_is_one_clear_line(tune: Any, monkeypatch: pytes
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     """Weak references to the trainers, their models, and the bases that runs of this test have made."""
-    from jupyter_ft.launch import job
+    from jupyter_ft.methods import METHODS
     from jupyter_ft.models import POOL
 
     found: list[weakref.ref[Any]] = []
-    sft, get = job.METHODS["sft"], POOL.get
+    sft, get = METHODS["sft"], POOL.get
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         trainer = sft.build(*args, **kwargs)
@@ -185,7 +185,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
         found.append(weakref.ref(base.model))
         return base
 
-    monkeypatch.setitem(job.METHODS, "sft", replace(sft, build=noted))
+    monkeypatch.setitem(METHODS, "sft", replace(sft, build=noted))
     monkeypatch.setattr(POOL, "get", noted_base)
     return found
 

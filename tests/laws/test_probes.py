@@ -33,7 +33,7 @@ def test_probes_leave_losses_and_weights_alone_and_name_their_step(
 ) -> None:
     from jupyter_ft import runs
     from jupyter_ft.data import chat_ids
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
     from jupyter_ft.sampling.generate import Manner, speak
 
     monkeypatch.setattr(runs, "KEEP", 10**6)

@@ -122,7 +122,7 @@ def test_the_adapter_fits_the_base_that_is_not_quantised(tune: Any, tiny_model: 
     """Over the original weights its logits are near: nearer than the base's own are without it."""
     import torch
 
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
 
     session = tune(quantization=kind, epochs=3, learning_rate=1e-2)
     session.wait(timeout=120)
@@ -221,7 +221,7 @@ METHODS: dict[str, dict[str, Any]] = {
 def test_every_method_learns_over_it(tune: Any, method: str) -> None:
     asked = dict(METHODS[method])
     loss, stopped = asked.pop("loss", None), method in ("dpo", "classification")
-    asked |= {"method": method, "adapter": {"kind": "qlora", "r": 4}, "epochs": 3, "learning_rate": 1e-2}
+    asked |= {"method": method, "adapter": {"kind": "qlora", "r": 4}, "epochs": 4, "learning_rate": 5e-3}
     session = tune(**asked)
     if stopped:
         session.wait(step=5, timeout=60)
@@ -229,7 +229,7 @@ def test_every_method_learns_over_it(tune: Any, method: str) -> None:
         session.wait_until_over(60)
         session.resume().wait(60)
     seen, final = finish(session)
-    assert sum(seen[-4:]) < sum(seen[:4])
+    assert sum(seen[-5:]) < sum(seen[:5])
     if loss is not None:
         assert seen[0] == pytest.approx(loss, abs=1e-6)  # the policy is its own reference at the first step
     assert session.recipe.quantization == "nf4"

@@ -15,7 +15,7 @@ QUESTION = [{"role": "user", "content": "Where is order 3?"}]
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"])
 def test_each_column_is_spoken_by_its_step(tune: Any, monkeypatch: pytest.MonkeyPatch, adapter: Any) -> None:
     from jupyter_ft import runs
-    from jupyter_ft.launch.job import voices_of
+    from jupyter_ft.launch.voices import voices_of
 
     monkeypatch.setattr(runs, "KEEP", 10**6)
     rate = 3e-2 if isinstance(adapter, dict) else 3e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -85,6 +86,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START} model=a --model b\n", "both on the line"),
         (f"{START} --resume --replace\n", "give one of them"),
         (f"{START} --resume --dry-run\n", "leave --resume away"),
+        (f"{START} --measure\n", "--measure counts the memory of a dry run; add --dry-run"),
         (f"{START} --out taken --dry-run\n", "the variable taken holds no session"),
         (f"{START} --model demo\nlr: 1e-4\nlearning_rate: 1e-3", "lr and learning_rate are the same setting"),
         ("%%finetune base --data tickets.csv\n", "'base' names weights of a run"),
@@ -170,6 +172,35 @@ def test_a_dry_run_says_what_would_run(shell: Any, capsys: pytest.CaptureFixture
     assert "adapter.r: 8" in said
     assert "system" not in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_what_memory_it_takes(
+    shell: Any, capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    shell.user_ns["frame"] = [{"prompt": str(i), "completion": "b"} for i in range(20)]
+    cell = f"%%finetune a --data frame --model {tiny_model} dtype=float32 --dry-run"
+    assert shell.run_cell(f"{cell}\n").success
+    said = capsys.readouterr().out
+    assert "  memory  it fits: " in said
+    for part in ("weights", "adapter", "optimizer", "activations", "logits", "chat"):
+        assert f"            {part:<12}" in said
+    assert "measured" not in said
+    assert shell.run_cell(f"{cell} --measure\n").success
+    said = capsys.readouterr().out
+    assert re.search(r"measured: .* in a step on the longest row \(8 × \d+ tokens, .* s\); the estimate .* above", said)
+    assert shell.run_cell("%%finetune a --data frame --model other/thing --dry-run\n").success
+    assert (
+        "memory  what other/thing takes is not known: its config.json is not on this machine" in capsys.readouterr().out
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fit_tells_of_a_card_that_is_not_here(shell: Any, capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
+    assert shell.run_cell(f"%ft fit {tiny_model} batch_size=64 dtype=float32 --memory 800MB").success
+    said = capsys.readouterr().out
+    assert "it does not fit" in said
+    assert "a card of 0.8 GB has 0.8 GB free (64 rows of 512 tokens at once)" in said
+    assert "with trainer: {activation_checkpointing: true}" in said or "with batch_size: " in said
 
 
 @pytest.mark.parametrize("cell", ["%%finetune -h", "%ft -h", "%ft set -h", "%%chat -h", "%ft chat -h", "%finetune -h"])

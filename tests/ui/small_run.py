@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 from comm.base_comm import BaseComm
 
 from jupyter_ft.event_log import EventLog
+from jupyter_ft.feedback import Feedback
 from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
     Applied,
+    Ask,
     CheckpointSaved,
     Command,
     Confusion,
     EvalDone,
+    Probed,
     ReplyDone,
     ReplyPart,
     ReplyStarted,
@@ -25,6 +30,9 @@ from jupyter_ft.messages import (
     StepDone,
 )
 from jupyter_ft.recipe import Recipe, change, parse_recipe
+from jupyter_ft.runs import RunFolder
+from jupyter_ft.session.answers import Receipt
+from jupyter_ft.session.review import Desk, open_desk, rate
 
 XSS = [
     "<script>window.__pwned=1</script>",
@@ -67,6 +75,8 @@ class SmallRun:
     total_steps: int = 400
     folder: Path = Path("runs/support")
     said: list[Command] = field(default_factory=list)
+    answers: Iterator[str] = field(default_factory=lambda: (f"Answer {n}" for n in itertools.count(1)))
+    desk: Desk | None = None
     hyperparameters: Hyperparameters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +84,34 @@ class SmallRun:
 
     def submit(self, command: Command) -> None:
         self.said.append(command)
+
+    @property
+    def visitable(self) -> list[int]:
+        return RunFolder(self.folder).visitable()
+
+    @property
+    def feedback(self) -> Feedback:
+        return Feedback(self.folder)
+
+    def chat_address(self, text: str | int) -> str:
+        return str(text)
+
+    def ask(self, messages: list[dict[str, str]], at: str = "live", **more: Any) -> Receipt:
+        """A question that is answered at once, by the next of `answers`."""
+        asked = Ask(messages=messages, at=at, **more)
+        self.reply(asked.id, messages[-1]["content"], next(self.answers), at, asked.turn, thread=asked.thread)
+        return Receipt(self.log, asked)
+
+    def review_desk(self, prompts: Any = None, at: Any = ("live", "live"), reviewer: str | None = None) -> Desk:
+        """A real desk over these answers."""
+        self.desk = open_desk(self, prompts, at, reviewer=reviewer, blind=True, again=False, sampling={})  # type: ignore[arg-type]
+        return self.desk
+
+    def rate(self, reply: str, good: bool | None = True) -> object:
+        return rate(self, reply, good)  # type: ignore[arg-type]
+
+    def asked(self, command: str) -> Ask | None:
+        return next((one for one in self.said if isinstance(one, Ask) and one.id == command), None)
 
     def take(
         self, steps: int, bad: tuple[int, ...] = (), spikes: tuple[tuple[int, float], ...] = (), **metrics: float
@@ -119,6 +157,12 @@ class SmallRun:
     def score(self, loss: float, best: int, confusion: Confusion | None = None, **more: float) -> None:
         told = {"metrics": {"eval_loss": loss, **more}, "confusion": confusion}
         self.log.append(EvalDone(step=self.step, best_step=best, rows=20, seconds=0.5, **told))
+
+    def probe(self, number: int, prompt: str, text: str, at: str = "live") -> None:
+        step = self.spoken_by(at)
+        self.log.append(
+            Probed(step=step, at=at, number=number, prompt=prompt, text=text, tokens=len(text.split()), ended="eos")
+        )
 
     def start_reply(
         self, command: str, prompt: str, at: str = "live", turn: str = "t.0", thread: str = "panel"

@@ -39,7 +39,7 @@ def tokenise(run: SmallRun) -> None:
 
 def turned(view: Open, words: str) -> None:
     """Turn until the rows say `words`: they are made on a thread."""
-    assert until(lambda: view.turn() or words in view.text("rows"), 60), view.text("rows")
+    assert until(lambda: view.turn() or words in view.text("page-data"), 60), view.text("page-data")
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_rows_are_turned_jumped_to_and_never_alive(browser: Browser, run: SmallR
     assert "Where is order" in rows.first.inner_text()
     trained = rows.nth(3).locator("mark").all_inner_texts()
     assert "".join(trained) == "It is on its way to you.<|im_end|>\n"
-    assert "1 row is dropped (row 42)" in view.text("rows")
-    assert "repeats an earlier one token by token" in view.text("rows")
+    assert "1 row is dropped (row 42)" in view.text("page-data")
+    assert "repeats an earlier one token by token" in view.text("page-data")
     view.shot("data-light")
     assert view.page.get_by_test_id("rows-previous").is_disabled()
     view.page.get_by_test_id("rows-next").click()
@@ -72,7 +72,7 @@ def test_rows_are_turned_jumped_to_and_never_alive(browser: Browser, run: SmallR
     view.page.get_by_test_id("rows-jump").press("Enter")
     turned(view, "Row 41")
     assert view.page.get_by_test_id("rows-next").is_disabled()
-    assert "rows to train on" not in view.text("rows")
+    assert "rows to train on" not in view.text("page-data")
     view.page.get_by_test_id("rows-jump").fill("42")
     view.page.get_by_test_id("rows-jump").press("Enter")
     turned(view, "row 42 is dropped: its answer begins beyond max_length 128")

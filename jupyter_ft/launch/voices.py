@@ -1,0 +1,85 @@
+"""The base of a run, and the models that speak for it in chat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..control.lease import LEASE, seeded_streams
+from ..data import Format
+from ..errors import ModelError
+from ..event_log import EventLog
+from ..messages import Progress
+from ..methods import method_of
+from ..models import POOL, Base
+from ..quantization import SAID
+from ..recipe import Recipe
+from ..runs import RunFolder
+from ..sampling.judge import Judging
+from ..sampling.twin import FullTwin, Twin, Voices
+from ..weights import alpha_in, labels_in, plain_name, put_weights, read_weights
+
+
+def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
+    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
+    base = POOL.get(
+        recipe.model,
+        revision=recipe.revision,
+        dtype=recipe.dtype,
+        report=report,
+        quantization=recipe.quantization,
+    )
+    if base.quantization != "none" and recipe.adapter.kind == "full":
+        raise ModelError(
+            f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
+        )
+    return base
+
+
+def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
+    """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
+    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
+    checkpoint = folder.visit(step)
+    labels = labels_in(checkpoint) if trained_on == "labelled" else ()
+    twin = twin_of(base, recipe, trained_on, folder, labels=labels)
+    if isinstance(twin, FullTwin):
+        twin.publish(step, {}, 0.0)
+        twin.retire()
+    else:
+        stored = read_weights(checkpoint)
+        put_weights(twin.live, stored)  # refuses what is of another base
+        tensors = {name: stored[plain_name(name)] for name in twin.trained}
+        twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
+    return twin
+
+
+def chat_waits(voices: Voices) -> str:
+    """The sentence for people where a run waits for its replies."""
+    return f"no copy of the weights for chat ({voices.waits}): the run waits, between two steps, while it answers"
+
+
+def judging_of(base: Base, recipe: Recipe, labels: tuple[str, ...]) -> Judging | None:
+    """How the model of a run scores; None where it speaks."""
+    method = method_of(recipe, base.speaks)
+    return Judging(labels, most_tokens(base, recipe), method.masks) if method.scores or method.masks else None
+
+
+def most_tokens(base: Base, recipe: Recipe) -> int:
+    """The tokens that a row may have."""
+    return min(recipe.max_length, base.longest or recipe.max_length)
+
+
+def twin_of(
+    base: Base,
+    recipe: Recipe,
+    trained_on: Format,
+    folder: RunFolder,
+    nudge: Callable[[], None] = lambda: None,
+    *,
+    labels: tuple[str, ...],
+) -> Twin | FullTwin:
+    """A model for chat beside the run, over the base's storage."""
+    judging = judging_of(base, recipe, labels)
+    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
+        if recipe.adapter.kind == "full":
+            return FullTwin(base, trained_on, folder.visit, nudge, judging)
+        return Twin(base, recipe, trained_on, folder.visit, judging)

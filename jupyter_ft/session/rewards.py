@@ -1,0 +1,144 @@
+"""What a run is rewarded by: functions of the notebook, by their names, and reward runs, whose weights it keeps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import AddressError, CheckpointError, RecipeError, RunFolderError
+from ..recipe import Recipe
+from ..runs import RunFolder, copy_weights
+from .stages import Parent, find_parent
+
+Functions = dict[str, Callable[..., Any]]
+"""Reward functions by name."""
+
+
+def split(asked: Mapping[str, Any]) -> tuple[dict[str, Any], Functions]:
+    """`asked` with names in the place of the functions and sessions under `rewards`, and those functions.
+
+    Raises `RecipeError` for a function without a name, or two of one.
+    """
+    rewards = asked.get("rewards")
+    if rewards is None:  # nothing stands after the key
+        return {key: value for key, value in asked.items() if key != "rewards"}, {}
+    if isinstance(rewards, str):
+        return dict(asked), {}
+    weights = dict(rewards) if isinstance(rewards, Mapping) else None
+    given = list(weights or (rewards if isinstance(rewards, list | tuple | set) else [rewards]))
+    functions: Functions = {}
+    names: list[str] = []
+    for one in given:
+        name = _name(one)
+        if callable(one):
+            if functions.get(name, one) is not one:
+                raise RecipeError(f"rewards: two functions are called {name}; give them different names")
+            functions[name] = one
+        names.append(name)
+    kept = names if weights is None else dict(zip(names, weights.values(), strict=True))
+    return {**asked, "rewards": kept}, functions
+
+
+def _name(one: Any) -> str:
+    if isinstance(one, str):
+        return one
+    if hasattr(one, "run_folder"):  # a session
+        return str(one.name)
+    if not callable(one):
+        raise RecipeError(f"rewards: {one!r:.60} is no function and no run; give a function, or RUN@best")
+    inner = getattr(one, "func", one)  # of a partial
+    name = str(getattr(inner, "__name__", type(inner).__name__))
+    if not name.isidentifier():
+        raise RecipeError(f"rewards: a function needs a name, and this is {name}; write def brevity(completions): …")
+    return name
+
+
+def find_judges(recipe: Recipe, functions: Functions, *, save: bool) -> dict[str, Parent]:
+    """The reward runs among the rewards. Raises `RecipeError` for a name that is neither such a run nor a function."""
+    found = {}
+    for name in recipe.rewards:
+        if name in functions:
+            continue
+        try:
+            judge = find_parent(name, save=save)
+        except (AddressError, CheckpointError):
+            if "@" in name:
+                raise
+            judge = None
+        except RunFolderError:
+            judge = None
+        if judge is None:
+            raise RecipeError(
+                f"rewards: there is no function '{name}' in the notebook and no run of that name; run the cell that "
+                "defines it first, or name a reward run (RUN or RUN@best)"
+            )
+        if judge.recipe.method != "reward":
+            raise RecipeError(
+                f"rewards: '{name}' learned by {judge.recipe.method}, so it gives no scores; name a run of "
+                "method: reward"
+            )
+        found[name] = judge
+    return found
+
+
+def keep(folder: RunFolder, recipe: Recipe, functions: Functions, judges: Mapping[str, Parent]) -> dict[str, Any]:
+    """Copy the judges' weights into a run's folder; what its record says of each reward. Raises `OSError`."""
+    about: dict[str, Any] = {}
+    for number, name in enumerate(recipe.rewards):
+        if name in judges:
+            judge, place = judges[name], f"rewards/{number}"
+            (folder.path / place).parent.mkdir(exist_ok=True)
+            copy_weights(judge.folder, folder.path / place)
+            asked = judge.recipe.model_dump(mode="json", exclude={"hyperparameters"})
+            asked |= judge.recipe.hyperparameters.model_dump(mode="json")
+            about[name] = judge.about() | {"folder": place, "recipe": asked}
+        else:
+            about[name] = {"source": source_of(functions[name])}
+    return about
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """The text of a function, where it can be had: a record for people, which nothing reads again."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
+
+
+def renew(functions: Functions) -> list[str]:
+    """Put the newest definition in the place of each function whose cell was run again; what there is to say of it."""
+    said = []
+    for name, function in functions.items():
+        newest = getattr(function, "__globals__", {}).get(name)
+        if callable(newest) and newest is not function:
+            functions[name] = newest
+            said.append(f"the reward function {name} was defined again; the new one counts from here on")
+    return said
+
+
+def given_again(run: str, recipe: Recipe, rewards: object) -> Functions:
+    """The functions in `rewards`, as `finetune` takes them. `RecipeError` for one that the run is not rewarded by."""
+    functions = split({"rewards": rewards})[1]
+    unknown = next((name for name in functions if name not in recipe.rewards), None)
+    if unknown is not None:
+        known = ", ".join(recipe.rewards) or "none"
+        raise RecipeError(f"rewards: '{run}' has no reward '{unknown}'; it has: {known}")
+    return functions
+
+
+def missing(folder: RunFolder, recipe: Recipe, functions: Mapping[str, Any]) -> str:
+    """What a run lacks of its rewards to go on with, and the fix; empty where it lacks nothing."""
+    lacks = [name for name in recipe.rewards if name not in functions and folder.judge(name) is None]
+    if not lacks:
+        return ""
+    what, it = ("reward function", "it") if len(lacks) == 1 else ("reward functions", "them")
+    return (
+        f"the {what} {', '.join(lacks)} cannot be read from the run folder: define {it} again, then "
+        f"%ft resume {folder.name} (in Python: session.resume(rewards=[{', '.join(lacks)}]))"
+    )
+
+
+def placeholder(completions: list[Any], **_: Any) -> list[float]:
+    """In the place of a reward where rows are only looked at."""
+    return [0.0] * len(completions)
