@@ -47,7 +47,9 @@ border:1px solid currentColor;border-radius:3px;padding:0 4px;margin-right:4px;o
 .jft-review .opening p{flex-basis:100%}.jft-review .opening .wide{flex:1 1 100%}
 .jft-review label>textarea{display:block;width:100%;margin-top:4px;resize:vertical}
 .jft-review .after input{width:6em}
-.jft-review .after{font-size:12px;padding-top:8px;border-top:1px solid var(--jft-edge)}
+.jft-review .after p{flex-basis:100%}
+.jft-review .after{display:flex;flex-wrap:wrap;gap:6px 14px;font-size:12px;
+padding-top:8px;border-top:1px solid var(--jft-edge)}
 """
 
 
