@@ -7,6 +7,7 @@ PANEL := jupyter_ft/ui/static/panel.js
 PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/package.json labextension/package-lock.json labextension/tsconfig.json
 KERNELS := .kernels/ipykernel630 .kernels/colab
 NOTEBOOK := examples/support_chatbot.ipynb
+REVIEWS := examples/vaderSentiment-3.3.2.tar.gz
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
@@ -41,7 +42,11 @@ $(PANEL): $(PANEL_SOURCES) labextension/node_modules
 	$(BIN)/python -m pip install -q --no-deps --no-compile --target $@ -r $<
 	touch $@
 
-env: $(VENV)/installed $(PANEL) $(KERNELS) ## also gets Chromium for the browser tests
+# what examples/sentiment.ipynb reads; the notebook gets it by itself where it is missing
+$(REVIEWS): | $(VENV)/installed
+	$(BIN)/python -m pip download -q --no-deps --no-binary vaderSentiment -d $(@D) vaderSentiment==3.3.2
+
+env: $(VENV)/installed $(PANEL) $(KERNELS) $(REVIEWS) ## also gets Chromium for the browser tests
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
 
 .PHONY: chromium

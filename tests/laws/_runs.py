@@ -40,9 +40,10 @@ def replies(session: Any) -> list[Any]:
 
 
 def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path) -> Any:
-    """TRL's own trainer on the same rows, built the same way, with nothing of ours attached."""
+    """The method's own trainer on the same rows, built the same way, with nothing of ours attached; not for labels."""
     from jupyter_ft.control.lease import seeded_streams
     from jupyter_ft.data import hold_out, load
+    from jupyter_ft.heads import scoring_model
     from jupyter_ft.methods import METHODS
     from jupyter_ft.methods.packing import pack
     from jupyter_ft.models import POOL
@@ -57,7 +58,8 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
     held_out = tokens(apart) if apart else None
     ready = pack(tokens(train), recipe.max_length)[0] if recipe.packing else tokens(train)
     with seeded_streams(recipe.seed):
-        return method.build(base.shell(), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
+        made = scoring_model(base, ()) if method.scores else base.shell()
+        return method.build(made, base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
 
 
 def spoken(model: Any, question: str, tokens: int) -> str:
