@@ -87,8 +87,8 @@ check: lint
 	$(ABREAST) -m "not slow"
 
 test: env lint
-	$(ABREAST) --ignore tests/kernel --ignore tests/lab
-	$(BIN)/python -m pytest -q tests/kernel tests/lab
+	$(ABREAST) --ignore tests/lab
+	$(BIN)/python -m pytest -q tests/lab
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench
