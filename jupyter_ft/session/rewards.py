@@ -26,7 +26,7 @@ def split(asked: Mapping[str, Any]) -> tuple[dict[str, Any], Functions]:
     if isinstance(rewards, str):
         return dict(asked), {}
     weights = dict(rewards) if isinstance(rewards, Mapping) else None
-    given = list(weights or (rewards if isinstance(rewards, list | tuple | set) else [rewards]))
+    given = list(rewards) if isinstance(rewards, Mapping | list | tuple | set) else [rewards]
     functions: Functions = {}
     names: list[str] = []
     for one in given:

@@ -98,12 +98,12 @@ def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any) -> None:
             late[0] = session.ask([{"role": "user", "content": "still there?"}])
 
     with LEASE:  # the run cannot build its trainer, which will fail
-        session = tune(trainer={"optim": "nonsense"})
+        session = tune(adapter={"targets": "no_such_layer"})
         first = session.ask([{"role": "user", "content": "hi"}])
         gc.callbacks.append(ask)
     try:
         session.wait_until_over(60)
-        with pytest.raises(jupyter_ft.errors.Refused, match="trainer: "):
+        with pytest.raises(jupyter_ft.errors.Refused, match="no_such_layer"):
             late[0].wait(10)
     finally:
         gc.callbacks.remove(ask)

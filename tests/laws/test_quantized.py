@@ -13,7 +13,6 @@ from jupyter_ft.errors import ModelError, TrainingFailed
 from ._runs import finish, losses, spoken
 from .test_adapters import QUESTION, by_peft
 from .test_methods import PAIRS
-from .test_scoring import tiny_bert  # noqa: F401 - a fixture
 
 KINDS = ["nf4", "int8"]
 LORA = {"kind": "lora", "r": 4}
