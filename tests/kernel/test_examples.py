@@ -81,3 +81,15 @@ def test_triage_tells_recall_calibration_and_costs(execute: Execute) -> None:
     assert scaled <= loss
     assert 0 < chosen < 0.9
     assert cheapest <= even
+
+
+def test_a_reviewer_is_followed(execute: Execute) -> None:
+    won, lost, usable, sorry = execute(
+        "human_feedback.ipynb",
+        "[better_says.wins('live', 'support').won, better_says.wins('live', 'support').lost,"
+        " len(support_says.pairs(held_out=False)), answers.groupby('weights')['says sorry'].mean().to_dict()]",
+    )
+    assert usable >= 12
+    assert won + lost >= 6
+    assert won > lost
+    assert sorry["live"] >= sorry["support"]
