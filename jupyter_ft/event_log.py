@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal, TextIO
 from pydantic import ValidationError
 
 from .events import Events, Kind
-from .messages import Answer, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
+from .messages import Answer, EvalDone, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
 from .picture import Floats as Floats  # noqa: PLC0414 - who reads a log names what is in it
 from .steps import BASE_COLUMNS, TIME, Steps
 
@@ -61,6 +61,17 @@ def read_events(path: Path, size: int) -> Iterator[Event]:
                 return
             with suppress(ValidationError):
                 yield event_from(line)
+
+
+def that_count(events: Iterable[Event]) -> list[EvalDone]:
+    """The evaluations among `events`, less those of steps that were taken back."""
+    kept: list[EvalDone] = []
+    for event in events:
+        if isinstance(event, Resumed):
+            kept = [one for one in kept if one.step <= event.step]
+        elif isinstance(event, EvalDone):
+            kept.append(event)
+    return kept
 
 
 def _torn(file: BinaryIO, size: int) -> int:

@@ -8,6 +8,20 @@ from typing import Any
 from .errors import RecipeError
 from .optimizers import optimizer
 
+LOWER = ("loss", "perplexity", "entropy", "error", "wer", "cer")
+"""How the names of metrics end of which less is better, where nothing is said."""
+
+
+def deciding(best_metric: str) -> tuple[str, int]:
+    """The metric that `best_metric` names, and 1 where less of it is better, else -1.
+
+    `max` or `min` may precede the name, where its direction is not to be guessed.
+    """
+    *way, metric = best_metric.split()
+    lower = way == ["min"] if way else metric.removeprefix("eval_").endswith(LOWER)
+    return metric, 1 if lower else -1
+
+
 ALIASES = {
     "lr": "learning_rate",
     "per_device_train_batch_size": "batch_size",

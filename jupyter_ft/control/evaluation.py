@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RewardFailed
 from ..messages import Confusion, EvalDone, Logged, Progress
+from ..names import deciding
 from .lease import Streams
 
 if TYPE_CHECKING:
     from .port import Port
 
 IN_A_RUN = 10  # evaluations where `eval_steps` is not given
-LOWER = ("loss", "perplexity", "entropy", "error", "wer", "cer")
-"""How the names of metrics end of which less is better, where nothing is said."""
 _NOT_METRICS = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 _COUNTED = set(Confusion.model_fields)
 
@@ -39,9 +38,7 @@ class Evaluation:
 
     def decide_by(self, best_metric: str) -> None:
         """Take the metric of a recipe: its name, after `max` or `min` where its direction is not to be guessed."""
-        *way, self.metric = best_metric.split()
-        lower = way == ["min"] if way else self.metric.removeprefix("eval_").endswith(LOWER)
-        self._sign = 1 if lower else -1
+        self.metric, self._sign = deciding(best_metric)
 
     @property
     def exhausted(self) -> bool:

@@ -190,7 +190,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
         if self.cursor.order is None:
             if self.turn.draws:
                 torch.empty((), dtype=torch.int64).random_()  # the draw that the DataLoader's iterator makes
-            self._join()
+            if self.cursor.position == 0:  # a fork of a snapshot comes into the middle of an epoch
+                self._join()
             self.cursor.begin_epoch(self._loader.batch_sampler.sampler)  # after it: a sampler may draw too
         self.batches = self.cursor.take()
         rows = dict.fromkeys(row for batch in self.batches for row in batch)

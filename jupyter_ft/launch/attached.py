@@ -20,7 +20,7 @@ from ..control.edits import hf_lambda
 from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
 from ..control.served import Served, ServingInbox
-from ..errors import FineTuneError, Refused
+from ..errors import CheckpointError, FineTuneError, Refused
 from ..hyperparameters import AnySchedule
 from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
@@ -145,6 +145,12 @@ def _adapter(model: Any) -> dict[str, Any]:
     return {"kind": kind, "r": config.r, "alpha": config.lora_alpha, "dropout": dropout}
 
 
+def _refuse_rewind(_step: int) -> None:
+    raise CheckpointError(
+        "an attached trainer is not taken back while it trains; stop it, build it again and attach(…, resume=True)"
+    )
+
+
 class AttachedPort(Port):
     """The port into a user's trainer, whose own log and epochs are to read as if nothing were attached."""
 
@@ -260,6 +266,7 @@ class AttachedRun(Running):
                 self.chat.begin(self._voices, self.folder.name)
 
         hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
+        hooks.rewind = _refuse_rewind
         if self._voices is not None:
             hooks.speak = partial(self._voices.speak, model=trainer.model)
         if resume is not None:

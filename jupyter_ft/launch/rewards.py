@@ -178,16 +178,19 @@ class Judge:
     def __init__(self, name: str, folder: Path, about: Mapping[str, Any], *, among: Job, base: Base) -> None:
         self.__name__, self.timeout = name, math.inf
         theirs, recipe, log = parse_recipe(about["recipe"]), among.recipe, among.log
-        if (theirs.model, theirs.revision) != (recipe.model, recipe.revision):
+        if any(
+            getattr(theirs, name) != getattr(recipe, name) for name in ("model", "revision", "dtype", "quantization")
+        ):
             base = POOL.get(
                 theirs.model,
                 revision=theirs.revision,
                 dtype=theirs.dtype,
+                quantization=theirs.quantization,
                 report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
             )
         with torch.random.fork_rng(devices=[]):
             model = scoring_model(base, ())
-            model = with_adapter(model, theirs) if theirs.adapter.kind == "lora" else copy.deepcopy(model)
+            model = with_adapter(model, theirs) if theirs.adapter.kind != "full" else copy.deepcopy(model)
         load(model, folder)
         self._base, self._model = base, model.requires_grad_(False).eval()  # the pool forgets a base nobody holds
         self._tokenizer, self._most = base.new_tokenizer(), theirs.max_length

@@ -202,7 +202,10 @@ class Running:
         self.folder.drop_after(step)
         port.begin_again()
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
+        self.twin.forget()
         self.twin.publish(step, trained_tensors(self.trainer.model), port.edits.now.alpha)
+        if self.probes is not None:
+            self.probes.begin(self.twin, step)
 
     def _snapshot(self, port: Port, step: int) -> None:
         model = self.trainer.model

@@ -39,7 +39,8 @@ class Snapshots:
 
         `place()` tells where the run is, for a fork to go on from.
         """
-        if step == 0 or step % every or step in self._folder.snapshots():
+        last = max((at for at in self._folder.snapshots() if at <= step), default=0)
+        if step // every <= last // every:
             return
         if self._writing is not None and self._writing.is_alive():
             return

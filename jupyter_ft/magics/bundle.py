@@ -42,6 +42,7 @@ from jupyter_ft.messages import (
 )
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.runs import RunFolder, runs_root
+from jupyter_ft.sampling.squad import BUILT_IN
 from jupyter_ft.session.start import rows_of
 from jupyter_ft.ui.report import without_secrets
 
@@ -85,6 +86,8 @@ def _told(folder: RunFolder) -> Iterator[tuple[str, str]]:
         return
     events = list(_events(folder.events))
     private = Private.of(folder, asked, about, events)
+    rewards = {name: one | {"source": LEFT_OUT} for name, one in (about.get("rewards") or {}).items()}
+    about = about | ({"rewards": rewards} if rewards else {})
     shown = {key: LEFT_OUT if key in _TEXTS and value else value for key, value in asked.items()}
     yield (
         "recipe.yaml",
@@ -133,6 +136,9 @@ class Private:
         spoken = [event for event in events if isinstance(event, ReplyDone | Probed)]
         said = [text for event in spoken for text in (event.prompt, event.text)]
         said += [text for key in _TEXTS for text in _strings(asked.get(key))]
+        functions = set(asked.get("metrics") or ()) - set(BUILT_IN)
+        if asked.get("rewards") or functions:  # what a function raises may hold the answer that it was given
+            return cls(said, complete=False)
         try:
             if not _at_hand(folder, about):
                 return cls(said, complete=False)

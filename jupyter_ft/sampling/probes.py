@@ -117,8 +117,9 @@ class Probes:
     def begin(self, voices: Voices, step: int) -> None:
         """Ask the base (a head that has learnt nothing is not asked), and again what is owed of the steps up to `step`.
 
-        What an earlier part of the run left in the queue is taken over, or back.
+        What an earlier part of the run left in the queue is taken over, or back; later steps come again.
         """
+        self._answered = {key for key in self._answered if key[0] or key[1] <= step}
         for task in self._chat.idle:
             if isinstance(task, Asking):
                 task.of, task.taken_back = self, task.step > step
@@ -169,7 +170,9 @@ class Probes:
                 self._chat.afterwards(Asking(self, number, step, **how))
 
     def _waiting(self) -> list[Asking]:
-        return [task for task in self._chat.idle if isinstance(task, Asking) and task.of is self]
+        return [
+            task for task in self._chat.idle if isinstance(task, Asking) and task.of is self and not task.taken_back
+        ]
 
     @property
     def left(self) -> int:

@@ -51,6 +51,7 @@ class Voices:
         self._find = find
         self._past: Any = None  # made at the first visit
         self._visiting: int | None = None
+        self._era = 0  # of steps: those that are taken back are other steps when they come again
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks for `base` (its step is 0), `live`, or the checkpoint of a step, and its step."""
@@ -73,6 +74,11 @@ class Voices:
 
     def speak(self, step: int, model: Any) -> None:
         """Between two steps: answer here what waits for the trainer's own model. Nothing does."""
+
+    def forget(self) -> None:
+        """Steps are taken back: what is held of one is of that step no more."""
+        self._era += 1
+        self._visiting = None
 
     def retire(self) -> None:
         """No publication will come any more."""
@@ -105,9 +111,9 @@ class Voices:
         folder = self._find(step)  # also where it is held already: what is gone from disk is gone
         if self._visiting != step:
             self._past = self.new_past() if self._past is None else self._past
-            self._visiting = None
+            self._visiting, era = None, self._era
             load(self._past, folder)
-            self._visiting = step
+            self._visiting = step if era == self._era else None
         return self._past, step
 
 
@@ -213,6 +219,12 @@ class FullTwin(Voices):
                 torch._foreach_copy_(list(self._own.values()), [trained[name].detach() for name in self._own])
                 self._held, self._wanted = step, False
                 self._changed.notify_all()
+
+    def forget(self) -> None:
+        """As `Voices.forget`, of the live weights too."""
+        super().forget()
+        with self._changed:
+            self._held = -1
 
     def retire(self) -> None:
         """The last weights are those of the checkpoint at the last step."""

@@ -22,15 +22,18 @@ from ..errors import CheckpointError, RecipeError
 from ..event_log import EventLog
 from ..hyperparameters import Hyperparameters
 from ..launch.meanwhile import JOINED
-from ..messages import Applied, EvalDone, Logged, Resume, Set, StepDone
-from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift, parse_recipe
+from ..messages import Applied, EvalDone, Logged, Resume, Resumed, Set, StepDone
+from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
 from .handle import Session
 from .registry import sessions
-from .rewards import find_judges, missing
+from .rewards import missing
 from .stages import Parent, find_parent
-from .start import Plan, about_run, begin, free_name, plan, rows_of
+from .start import about_run, begin, free_name, plan, rows_of
+
+OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
+"""Fixed settings that another method may not take."""
 
 
 class Branch(NamedTuple):
@@ -43,7 +46,8 @@ class Branch(NamedTuple):
     @property
     def now(self) -> Hyperparameters:
         """The live settings of that moment."""
-        return change(self.parent.recipe.hyperparameters, self.state["edits"]["hyperparameters"])
+        live = type(self.parent.recipe.hyperparameters)
+        return live.model_validate(self.state["edits"]["hyperparameters"])
 
     @property
     def session(self) -> Session | None:
@@ -71,14 +75,19 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
     branch = _branch(find_parent(address))
-    if any(key.partition(".")[0] in FIXED_NAMES for key in changes):
-        return _with_other_recipe(wanted, branch, changes)
     now = branch.now
+    if any(_is_fixed(key, value, now) for key, value in changes.items()):
+        return _with_other_recipe(wanted, branch, changes)
     new = change(now, changes)
     _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=(Set(changes=changes, step=None),) if changes else ())
     return session
+
+
+def _is_fixed(key: str, value: Any, now: Hyperparameters) -> bool:
+    fixed = key.partition(".")[0] in FIXED_NAMES
+    return fixed or (key in type(now).model_fields and bool(now.forbids(key, value)))
 
 
 def _branch(parent: Parent) -> Branch:
@@ -149,6 +158,8 @@ def _take_along(branch: Branch, folder: RunFolder) -> None:
         elif there.is_file():
             here.parent.mkdir(exist_ok=True)
             _link(there, here)
+    if not folder.checkpoint(branch.step).is_dir():  # a live parent has let go of it meanwhile
+        raise CheckpointError(f"'{branch.parent.name}' no longer keeps step {branch.step}; fork again")
 
 
 def _link(there: str | Path, here: str | Path) -> None:
@@ -171,10 +182,15 @@ def _retell(branch: Branch, log: EventLog) -> None:
         told = {name: float(columns[name][row]) for name in BASE_COLUMNS if name != "tokens_per_second"}
         metrics = {name: float(columns[name][row]) for name in own if not np.isnan(columns[name][row])}
         log.append(StepDone(**told | {"step": int(told["step"]), "tokens": int(told["tokens"])}, metrics=metrics))
+    marks: list[Applied | EvalDone] = []
     for event in theirs.history():
-        made = isinstance(event, Applied) and event.changes and (event.step <= step or event.command in ahead)
-        if made or (isinstance(event, EvalDone) and event.step <= step):
-            log.append(event)
+        if isinstance(event, Resumed):
+            marks = [mark for mark in marks if mark.step <= event.step or getattr(mark, "command", "") in event.ahead]
+        edit = isinstance(event, Applied) and event.changes and (event.step <= step or event.command in ahead)
+        if isinstance(event, Applied | EvalDone) and (edit or (isinstance(event, EvalDone) and event.step <= step)):
+            marks.append(event)
+    for mark in marks:
+        log.append(mark)
     if known is None:
         theirs.close()
 
@@ -185,24 +201,35 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
     for key in changes:
         if key.partition(".")[0] in SHAPE:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
-    same_rows = not {"data", "columns", "method"} & changes.keys()
     asked = {
         name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
     }
-    if "method" not in changes:
-        asked |= branch.now.model_dump(exclude_defaults=True)
+    if "method" in changes:
+        asked = {key: value for key, value in asked.items() if key not in OF_A_METHOD}
+    else:
+        asked |= branch.now.model_dump(exclude_defaults=True) | _functions_of(branch)
+    if "data" in changes:
+        asked = {k: v for k, v in asked.items() if k != "columns" and not (k == "held_out" and isinstance(v, str))}
     asked |= {key: value for key, value in changes.items() if key != "data"}
-    asked = parent.beneath(asked | {"start_from": f"{parent.name}@{branch.step}"})
-    if same_rows:
-        recipe = parse_recipe(asked | {"data": mine.data})
-        functions = dict(branch.session.rewards) if branch.session is not None else {}
-        judges = find_judges(recipe, functions, save=False)
-        planned = Plan(recipe, _rows(branch), parent, functions, judges)
+    asked["start_from"] = f"{parent.name}@{branch.step}"
+    if not {"data", "columns", "method"} & changes.keys():
+        planned = plan(None, None, asked, examples=_rows(branch))
+        planned = planned._replace(recipe=planned.recipe.model_copy(update={"data": mine.data}))
         return _said(begin(wanted, planned, replace=False, resume=False), branch)
     data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
     if data is None:
         raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
     return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
+
+
+def _functions_of(branch: Branch) -> dict[str, Any]:
+    """The rewards and metrics of an open parent with the notebook's functions in the place of their names."""
+    mine, session = branch.parent.recipe, branch.session
+    if session is None:
+        return {}
+    rewards = {"rewards": [session.rewards.get(name, name) for name in mine.rewards]} if mine.rewards else {}
+    functions = session.recipe.functions
+    return rewards | ({"metrics": [functions.get(name, name) for name in mine.metrics]} if mine.metrics else {})
 
 
 def _said(session: Session, branch: Branch) -> Session:

@@ -7,9 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
 from ..data import Report
 from ..errors import AddressError, RecipeError, TrainingFailed
-from ..messages import OVER, EvalDone
+from ..event_log import that_count
+from ..hyperparameters import REWARDED
+from ..messages import OVER
+from ..names import deciding
 from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
 from .handle import Session
@@ -97,12 +102,16 @@ class Race(Sequence[Session]):
         order = [*self.ranked, *(session for session in self if not math.isfinite(score(session)))]
         rows = []
         for session in order:
-            last, scored = session.log.last_row, session.log.newest(EvalDone)
+            last, counted = session.log.last_row, that_count(session.log.history())
             about = {"state": session.state, "step": session.step, "loss": last.get("loss", math.nan)}
-            about["eval_loss"] = scored.metrics.get("eval_loss", math.nan) if scored is not None else math.nan
+            if session.recipe.method in REWARDED:
+                about["reward"] = last.get("reward", math.nan)
+            if counted:
+                about |= {
+                    name: counted[-1].metrics.get(name, math.nan) for name in ("eval_loss", counted[-1].best_metric)
+                }
             rows.append(self.settings[self._runs.index(session)] | about)
-        table = pd.DataFrame(rows, index=[session.name for session in order])
-        return table.drop(columns="eval_loss") if table["eval_loss"].isna().all() else table
+        return pd.DataFrame(rows, index=[session.name for session in order])
 
     def wait(self, step: int | None = None, timeout: float | None = None) -> Race:
         """Block until every run is over, or has done `step` steps; one that failed is passed over.
@@ -146,16 +155,19 @@ races: dict[str, Race] = {}
 
 
 def score(session: Session) -> float:
-    """What a run is ranked by: its lowest `eval_loss`, or with nothing held out the mean loss of its last ten steps."""
-    scores = [
-        event.metrics.get("eval_loss", math.inf) for event in session.log.history() if isinstance(event, EvalDone)
-    ]
-    if scores:
-        return min(scores)
-    losses = session.log.read()[0].steps.get("loss")
-    if losses is None or not len(losses):
-        return math.inf
-    mean = float(losses[-LAST:].mean())
+    """What a run is ranked by, the lowest first: its best evaluation, by what tells its best step (negated where more
+    is better); with nothing held out, the mean loss of its last ten steps, or of a policy the mean reward, negated.
+    """
+    counted = that_count(session.log.history())
+    if counted:
+        metric = counted[-1].best_metric
+        asked = session.recipe.best_metric
+        sign = deciding(asked if asked.split()[-1] == metric else metric)[1]
+        return min((sign * one.metrics.get(metric, math.inf * sign) for one in counted), default=math.inf)
+    steps = session.log.read()[0].steps
+    name, sign = ("reward", -1) if session.recipe.method in REWARDED else ("loss", 1)
+    last = steps.get(name, np.empty(0))[-LAST:]
+    mean = sign * float(last.mean()) if len(last) else math.inf
     return mean if math.isfinite(mean) else math.inf
 
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ..messages import EvalDone
+from ..event_log import that_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ class Shown:
         import pandas as pd
 
         steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in self.log.history() if isinstance(event, EvalDone)}
+        evaluated = {event.step: event.metrics for event in that_count(self.log.history())}
         return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
 
     def show(self) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AddressError, CheckpointError, RecipeError, Refused
-from ..event_log import read_events
+from ..event_log import read_events, that_count
 from ..hyperparameters import METHOD_WORDS
-from ..messages import OVER, EvalDone
+from ..messages import OVER
 from ..recipe import ALIASES, Recipe, lift, parse_recipe
 from ..runs import RunFolder
 from .address import parse_address
@@ -103,7 +103,7 @@ def _best(folder: RunFolder, name: str) -> int:
         step = sessions[name].best_step
     else:
         size = folder.events.stat().st_size  # read only: another process may be writing to it
-        evaluated = [event for event in read_events(folder.events, size) if isinstance(event, EvalDone)]
+        evaluated = that_count(read_events(folder.events, size))
         step = evaluated[-1].best_step if evaluated else None
     if step is None:
         raise CheckpointError(f"'{name}' has no best step: nothing was held out (held_out: 10%); name a step, or @last")

@@ -64,7 +64,7 @@ def plan(
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    recipe = _with_judged_apart(data, recipe)
+    recipe = _with_judged_apart(data, recipe) if resume is None else _as_it_was_apart(data, recipe, resume)
     checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(metrics)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")
@@ -96,6 +96,15 @@ def _with_judged_apart(data: object, recipe: dict[str, Any]) -> dict[str, Any]:
     method = str(recipe.get("method", "sft"))
     apart = data_package.held_out_of(data, METHOD_WORDS.get(method, method), recipe)
     return recipe if apart is None else {**recipe, "held_out": apart}
+
+
+def _as_it_was_apart(data: object, recipe: dict[str, Any], resume: str) -> dict[str, Any]:
+    """The recipe of a run on judgements that goes on, with what it held out: there may be more judgements now."""
+    if not data_package.is_feedback(data) or "held_out" in recipe:
+        return recipe
+    for name in _runs_of(resume):
+        return {**recipe, "held_out": RunFolder.find(name).read_recipe()[0].get("held_out")}
+    return recipe
 
 
 def _beneath(

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from ..completions import FILE, read_some
 from ..errors import AddressError, RecipeError
+from ..event_log import that_count
 from ..feedback import Feedback, Judgement
 from ..launch.thread import start
-from ..messages import OVER, REVIEW, Ask, Command, EvalDone, ForChat, Message, ReplyDone
+from ..messages import OVER, REVIEW, Ask, Command, ForChat, Message, ReplyDone
 from ..recipe import first_complaint
 from ..runs import listed
 from ..sampling.probes import probed
@@ -205,8 +206,8 @@ class Talking:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest `eval_loss` (or highest `eval_reward`) so far, None where nothing was evaluated."""
-        last = self.log.newest(EvalDone)
-        return last.best_step if last is not None else None
+        counted = that_count(self.log.read(steps="none")[0].events)
+        return counted[-1].best_step if counted else None
 
     @property
     def probes(self) -> pd.DataFrame:

@@ -94,3 +94,42 @@ def test_what_cannot_be_forked_is_said(tune: Any, runs: Any) -> None:
     with pytest.raises(RecipeError, match="learning_rte"):
         parent.fork("child", learning_rte=1)
     assert not (runs / "child").exists()
+
+
+def test_edits_that_were_taken_back_are_not_retold(tune: Any) -> None:
+    parent = tune("parent", **ASKED)
+    parent.set(step=8, learning_rate=1e-5)
+    parent.wait(step=9, timeout=60)
+    parent.rewind(5).wait(60)
+    finish(parent)
+    child = parent.fork("child", at=parent.steps[-2])
+    assert child.changes == []
+    assert finish(child) == finish(parent)
+
+
+def test_a_fork_with_something_fixed_changed_has_the_functions_of_its_open_parent(tune: Any) -> None:
+    def length(prompts: Any, predictions: Any, references: Any, **_: Any) -> float:
+        return float(sum(map(len, predictions)))
+
+    asked = {**ASKED, "held_out": 6, "metrics": [length], "metric_rows": 2, "eval_steps": 13}
+    parent = tune("parent", **asked)
+    finish(parent)
+    child = parent.fork("child", at=parent.steps[0], max_length=64, max_steps=2)
+    child.wait(timeout=60)
+    assert child.metrics["eval_length"].notna().any()
+
+
+def test_a_policy_is_forked_too(tune: Any) -> None:
+    def brevity(completions: Any, **_: Any) -> list[float]:
+        return [-float(len(str(one))) for one in completions]
+
+    asked = {
+        "method": "grpo", "rewards": [brevity], "num_generations": 2, "max_completion_length": 6, "checkpoint_steps": 2,
+        "max_steps": 4, "adapter": {"r": 4}, "batch_size": 4,
+    }  # fmt: skip
+    parent = tune("parent", **asked)
+    whole = finish(parent)
+    assert finish(parent.fork("child", at=2)) == whole
+    other = parent.fork("other", at=2, beta=0.0, max_steps=2)
+    other.wait(timeout=60)
+    assert other.recipe.start_from == "parent@2"

@@ -270,7 +270,7 @@ def test_a_stage_is_on_the_same_base(tune: Any) -> None:
     assert [e.what for e in child.events if isinstance(e, Progress) and e.what.startswith(("loading", "quant"))] == []
 
 
-def test_an_encoder_is_quantised_but_for_what_is_new(tiny_bert: Path) -> None:  # noqa: F811
+def test_an_encoder_is_quantised_but_for_what_is_new(tiny_bert: Path) -> None:
     from jupyter_ft.quantized import is_quantised
 
     base = base_of(tiny_bert)

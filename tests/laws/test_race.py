@@ -91,3 +91,15 @@ def test_a_race_that_is_none_is_said_before_anything_starts(start: Any, runs: An
 
 def test_a_grid_is_every_combination_and_dotted_names_win_over_the_recipes() -> None:
     assert variants_of({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+
+
+def test_policies_are_ranked_by_their_reward(start: Any) -> None:
+    def brevity(completions: Any, **_: Any) -> list[float]:
+        return [-float(len(str(one))) for one in completions]
+
+    asked = {"method": "grpo", "rewards": [brevity], "num_generations": 2, "max_completion_length": 6, "batch_size": 4}
+    race = start([{"seed": 1}, {"seed": 2}], **asked, held_out=4, eval_steps=1, max_steps=2)
+    race.wait(timeout=120)
+    best = {s.name: max(e.metrics["eval_reward"] for e in s.events if e.kind == "eval") for s in race}
+    assert [session.name for session in race.ranked] == sorted(best, key=lambda name: -best[name])
+    assert "eval_reward" in race.table()

@@ -91,3 +91,45 @@ def test_where_it_cannot_go_back_to_is_said(tune: Any) -> None:
         session.rewind(5).wait(60)
     before = losses(session)
     assert before == finish(session)[0][: len(before)]
+
+
+def test_a_step_that_comes_again_speaks_with_its_new_weights(tune: Any) -> None:
+    session = tune("again", **ASKED | {"learning_rate": 5e-2, "epochs": 4})
+    session.wait(step=10, timeout=60)
+    session.pause().wait()
+    session.chat("Where is order 7?", at=10, max_new_tokens=8)  # held by chat from here on
+    session.rewind(5).wait(60)
+    session.set(learning_rate=1e-3).wait()
+    session.resume().wait()
+    session.wait(step=11, timeout=60)
+    session.pause().wait()
+    said = session.chat("Where is order 7?", at=10, max_new_tokens=8)
+    session.resume().wait()
+    session.stop().wait()
+    session.wait(timeout=60)
+    session.close()
+    assert str(said) == str(jupyter_ft.open("again").chat("Where is order 7?", at=10, max_new_tokens=8))
+
+
+def test_what_was_evaluated_in_steps_taken_back_counts_no_more(tune: Any) -> None:
+    session = tune("counted", **ASKED | {"eval_steps": 1})
+    session.wait(step=9, timeout=60)
+    session.pause().wait()
+    assert session.best_step is not None
+    session.rewind(5).wait(60)
+    assert session.best_step <= 5
+    session.stop().wait()
+    session.wait(timeout=60)
+    evaluated = session.metrics["eval_loss"].dropna().index.tolist()
+    assert evaluated == list(range(1, 6))
+
+
+def test_probes_of_steps_taken_back_are_asked_again(tune: Any) -> None:
+    asked = {**ASKED, "probes": ["Where is order 7?"], "probe_steps": 2}
+    session = tune("asked", **asked)
+    session.wait(step=9, timeout=60)
+    session.rewind(5).wait(60)
+    got = finish(session)
+    straight = tune("straight", **asked)
+    assert finish(straight) == got
+    assert session.probes.to_dict() == straight.probes.to_dict()

@@ -47,7 +47,7 @@ def test_about_fifty_are_kept_of_a_run_spread_over_it(tune: Any) -> None:
     snapshots = session.run_folder.snapshots()
     assert session.total_steps == 250
     assert snapshots[-1] == 250
-    assert set(snapshots) <= set(range(5, 251, 5))  # no more than that; of a slow disk fewer
+    assert len({step // 5 for step in snapshots}) == len(snapshots) <= 50  # of a slow disk fewer, or a step later
     assert session.visitable == sorted({*snapshots, *session.steps})
     last = [event for event in session.events if event.kind == "snapshot"][-1]
     assert set(snapshots) <= set(last.kept)
