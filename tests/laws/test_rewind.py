@@ -116,12 +116,12 @@ def test_what_was_evaluated_in_steps_taken_back_counts_no_more(tune: Any) -> Non
     session.wait(step=9, timeout=60)
     session.pause().wait()
     assert session.best_step is not None
-    session.rewind(5).wait(60)
-    assert session.best_step <= 5
+    back = session.steps[0]
+    session.rewind(back).wait(60)
+    assert session.best_step <= back
     session.stop().wait()
     session.wait(timeout=60)
-    evaluated = session.metrics["eval_loss"].dropna().index.tolist()
-    assert evaluated == list(range(1, 6))
+    assert session.metrics["eval_loss"].dropna().index.tolist() == list(range(1, back + 1))
 
 
 def test_probes_of_steps_taken_back_are_asked_again(tune: Any) -> None:
