@@ -151,7 +151,7 @@ def test_a_cell_run_again_replaces_its_turn(kernel: Kernel) -> None:
 
 
 def test_interrupt_stops_a_reply_and_keeps_what_was_said(kernel: Kernel) -> None:
-    sent = kernel.send("%%chat support max_new_tokens=4000\nTell me a very long story")
+    sent = kernel.send("%%chat support --at base max_new_tokens=4000\nTell me a very long story")  # it never ends
     while not any(m["msg_type"] == "update_display_data" for m in kernel.of(sent)):
         kernel.drain(0.1)
     kernel.manager.interrupt_kernel()
