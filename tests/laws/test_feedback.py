@@ -88,8 +88,8 @@ def test_from_choices_to_a_reward_to_a_policy_and_back_on_one_base(judged: Any) 
         max_completion_length=8, max_steps=4, learning_rate=5e-3, **more,
     )  # fmt: skip
     finish(policy)
-    later = [event for session in (taste, policy) for event in session.events]
-    assert not [event for event in later if event.kind == "progress" and event.what.startswith("loading")]
+    later = [event for session in (taste, policy) for event in session.events if event.kind == "progress"]
+    assert [event.what for event in later if event.what.startswith("loading")] == []
     assert policy.metrics["rewards/taste/mean"].tolist() == pytest.approx(policy.metrics["reward"].tolist())
 
     desk = policy.review_desk(CASES[:4], at="live,support", reviewer="Ada", max_new_tokens=12)
