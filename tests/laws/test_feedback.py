@@ -75,3 +75,24 @@ def test_better_is_seen_on_prompts_that_were_held_out(judged: Any) -> None:
     assert won.won == sum(one.held_out for one in judged.feedback) > 0
     assert won.blind
     assert {answer.run for one in tuned.feedback for answer in one.answers} == {"better", "support"}
+
+
+@pytest.mark.slow
+def test_from_choices_to_a_reward_to_a_policy_and_back_on_one_base(judged: Any) -> None:
+    """The whole loop of feedback, without the base being loaded again."""
+    more: dict[str, Any] = {"data": "feedback:support", "start_from": "support"}
+    taste = jupyter_ft.finetune(name="taste", method="reward", batch_size=4, epochs=2, learning_rate=1e-2, **more)
+    finish(taste)
+    policy = jupyter_ft.finetune(
+        name="policy", method="grpo", rewards=["taste"], batch_size=4, num_generations=2, accumulation=1,
+        max_completion_length=8, max_steps=4, learning_rate=5e-3, **more,
+    )  # fmt: skip
+    finish(policy)
+    later = [event for session in (taste, policy) for event in session.events if event.kind == "progress"]
+    assert [event.what for event in later if event.what.startswith("loading")] == []
+    assert policy.metrics["rewards/taste/mean"].tolist() == pytest.approx(policy.metrics["reward"].tolist())
+
+    desk = policy.review_desk(CASES[:4], at="live,support", reviewer="Ada", max_new_tokens=12)
+    while (pair := desk.wait(60)) is not None:
+        desk.judge("left", pair=pair)
+    assert policy.feedback.wins("live", "support").decided == len(policy.feedback) > 0
