@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal, TextIO
 from pydantic import ValidationError
 
 from .events import Events, Kind
-from .messages import Answer, EvalDone, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
+from .messages import Answer, Event, Logged, Progress, ReplyDone, ReplyPart, Resumed, StepDone, event_from
 from .picture import Floats as Floats  # noqa: PLC0414 - who reads a log names what is in it
 from .steps import BASE_COLUMNS, TIME, Steps
 
@@ -63,13 +63,13 @@ def read_events(path: Path, size: int) -> Iterator[Event]:
                 yield event_from(line)
 
 
-def that_count(events: Iterable[Event]) -> list[EvalDone]:
-    """The evaluations among `events`, less those of steps that were taken back."""
-    kept: list[EvalDone] = []
+def that_count(events: Iterable[Event], kind: type[Kind]) -> list[Kind]:
+    """The events of a `kind` that has a step, less those of steps that were taken back."""
+    kept: list[Kind] = []
     for event in events:
         if isinstance(event, Resumed):
-            kept = [one for one in kept if one.step <= event.step]
-        elif isinstance(event, EvalDone):
+            kept = [one for one in kept if getattr(one, "step", 0) <= event.step]
+        if isinstance(event, kind):
             kept.append(event)
     return kept
 

@@ -21,12 +21,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from .event_log import Cursor, EventLog, News
-from .messages import Advice, CheckpointSaved, EvalDone, Event, Health, Resumed, SaveFailed, StepRefused
+from .event_log import Cursor, EventLog, News, that_count
+from .messages import Advice, CheckpointSaved, EvalDone, Event, Health, SaveFailed, StepRefused
 
 Level = Literal["green", "amber", "red"]
 _RANK: dict[Level, int] = {"green": 0, "amber": 1, "red": 2}
@@ -108,7 +108,7 @@ class Watch:
             self._seen, self._cursor = _Seen(), Cursor()
             news, self._cursor = log.read(steps="picture")
             events = news.events
-        self._take(news, _that_count(events), tuple(rows))
+        self._take(news, that_count(events, cast(Any, Event)), tuple(rows))
         if self._told[1] == "":
             said = next((e for e in reversed(events) if isinstance(e, Health)), None)  # before a resumption
             self._told = (said.level, said.said) if said is not None else self._told
@@ -306,13 +306,3 @@ class Watch:
 
     def _verb(self, verb: str, label: str) -> Advice:
         return Advice(label=label, command={"kind": verb}, cell=f"%ft {verb} {self._name}")
-
-
-def _that_count(events: Sequence[Event]) -> list[Event]:
-    """The events less those of steps that a resumption took back."""
-    kept: list[Event] = []
-    for event in events:
-        if isinstance(event, Resumed):
-            kept = [e for e in kept if getattr(e, "step", 0) <= event.step]
-        kept.append(event)
-    return kept

@@ -151,6 +151,8 @@ class Job:
         finally:
             loss_head.remove(trainer)
             optimizer.forget(trainer)
+            if self._metrics is not None:
+                self._metrics.rest()
             for reward in more.get("rewards", ()):
                 reward.rest()
 
@@ -218,7 +220,9 @@ class Job:
             said = f"{said}; {apart.said}"
         self._find_probes(apart)
         if apart is not None and recipe.metrics:
-            self._metrics = Metrics(recipe, apart, base.new_tokenizer(), log=self.log)
+            self._metrics = Metrics(
+                recipe, apart, base.new_tokenizer(), log=self.log, stops=lambda: self.inbox.holds(Stop)
+            )
         if self._made_by:
             said = f"{said}; tokens of {self._made_by}, made before"
         self.log.append(

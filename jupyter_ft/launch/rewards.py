@@ -26,8 +26,8 @@ from ..messages import Logged, Progress, Stop
 from ..models import POOL, Base, with_adapter
 from ..recipe import parse_recipe
 from ..sampling.twin import load
+from ..worker import Left, Worker
 from .running import one_line
-from .worker import Left, Worker
 
 if TYPE_CHECKING:
     from .job import Job

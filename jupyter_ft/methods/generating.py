@@ -14,13 +14,14 @@ import torch
 from datasets import Dataset
 from trl.trainer.utils import add_fused_lm_head
 
+from ..data import render_prompts
 from ..data.prompts import rows_for_trainer
 from ..errors import RecipeError
 from ..hyperparameters import PolicyHyperparameters
 from ..recipe import Recipe
 from ..weights import to_train
 from .dpo import reference
-from .method import arguments, dataset, hush, no_telemetry
+from .method import Method, arguments, dataset, hush, quiet_trl
 
 Reward = Callable[..., list[float]]
 """A reward by TRL's signature; with a `__name__`, and a `timeout` in seconds that can be set."""
@@ -62,7 +63,7 @@ def build(
     trainer_class, config_class = kind
     config = arguments(config_class, recipe, folder, model, **own)
     policy = to_train(model, recipe, start)
-    with no_telemetry():
+    with quiet_trl():
         trainer = trainer_class(
             model=policy,
             reward_funcs=list(rewards),
@@ -143,3 +144,22 @@ LIVE: Mapping[str, Callable[[Any, Any], None]] = {
     "epsilon": _set_epsilon,
     "reward_timeout": _set_timeout,
 }
+
+
+def policy(name: str) -> Method:
+    """The method whose trainer is TRL's `NAMETrainer`, imported when one is built: it looks for IPv6 at its import."""
+
+    def build_it(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, folder: Path, **more: Any) -> Any:
+        import trl
+
+        kind = getattr(trl, f"{name}Trainer"), getattr(trl, f"{name}Config")
+        return build(model, tokenizer, recipe, rows, folder, kind=kind, **more)
+
+    return Method(
+        render=render_prompts,
+        build=build_it,
+        headline=("reward", "kl", "completions/mean_length"),
+        generates=True,
+        live=LIVE,
+        judged_by="max eval_reward",
+    )

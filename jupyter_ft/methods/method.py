@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from huggingface_hub import constants
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, TrainingArguments
@@ -95,14 +95,20 @@ def arguments(config: type, recipe: Recipe, folder: Path, model: Any, **own: Any
 
 
 @contextmanager
-def no_telemetry() -> Iterator[None]:
-    """TRL tells the hub of each trainer that is made (`_BaseTrainer._send_telemetry`); inside here it does not."""
-    before = constants.HF_HUB_DISABLE_TELEMETRY
+def quiet_trl() -> Iterator[None]:
+    """TRL tells the hub of each trainer that is made (`_BaseTrainer._send_telemetry`) and shows a bar for each sample.
+
+    Inside here it does not: a bar is a widget, and would land in whatever cell is running.
+    """
+    telemetry, bars = constants.HF_HUB_DISABLE_TELEMETRY, not are_progress_bars_disabled()
     constants.HF_HUB_DISABLE_TELEMETRY = True
+    disable_progress_bars()
     try:
         yield
     finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = before
+        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+        if bars:
+            enable_progress_bars()
 
 
 def hush(trainer: Any) -> None:
@@ -132,7 +138,7 @@ def trainer_of(
 
     `held_out` rows are for its `evaluate`; `start` is a folder with the weights of another run to begin with.
     """
-    with no_telemetry():
+    with quiet_trl():
         trainer = kind(
             model=to_train(model, recipe, start),
             args=config,

@@ -21,6 +21,7 @@ from ..errors import RecipeError
 from ..event_log import EventLog
 from ..messages import Logged, Progress
 from ..recipe import Recipe
+from ..worker import Left, Worker
 from .chat import with_system
 from .squad import BUILT_IN, over
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..data import Examples
 
 MOST_TOKENS = 256  # of an answer; twice the longest right one and a few more where that is less
+MOST_SECONDS = 60.0  # that a metric of the user's may take: every run of the kernel waits for it
 BATCH = 8  # rows answered together
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -41,8 +43,11 @@ def check_answered(examples: Examples) -> None:
 class Metrics:
     """What is measured at each evaluation of a run, on `metric_rows` of the rows held out."""
 
-    def __init__(self, recipe: Recipe, held_out: Examples, tokenizer: Any, *, log: EventLog) -> None:
-        self._names, self._functions = recipe.metrics, recipe.functions
+    def __init__(
+        self, recipe: Recipe, held_out: Examples, tokenizer: Any, *, log: EventLog, stops: Callable[[], bool]
+    ) -> None:
+        self._names, self._functions, self._stops = recipe.metrics, dict(recipe.functions), stops
+        self._worker = Worker("jupyter-ft metrics", lambda level, text: _say(log, level, text))
         self._tokenizer, self._log, self._complained = tokenizer, log, set[str]()
         rows = spread(held_out, recipe.metric_rows)
         turns = [asked(row) for row in rows]
@@ -82,9 +87,15 @@ class Metrics:
             return {}
         references = [texts[0] for texts in self._answers]
         try:
-            given = function(list(self._prompts), list(predictions), references, **_taken(function, self._columns))
+            asked_with = list(self._prompts), list(predictions), references
+            taken = _taken(function, self._columns)
+            given = self._worker.run(lambda: function(*asked_with, **taken), self._why_leave)
             values = given if isinstance(given, Mapping) else {name: given}
             numbers = {f"eval_{key}": float(value) for key, value in values.items()}
+        except Left as why:
+            self._names = tuple(other for other in self._names if other != name)  # it would hold each evaluation up
+            self._complain(f"metric {name} {why}; it is left out from here on")
+            return {}
         except Exception as error:  # noqa: BLE001 - it is the user's, and no reason to end a run
             self._complain(f"metric {name} failed: {_one_line(error)}{_line_of(error)}; it is left out")
             return {}
@@ -92,10 +103,23 @@ class Metrics:
             self._complain(f"metric {name} gave {numbers.pop(key)} as {key}; it is left out")
         return numbers
 
+    def _why_leave(self, seconds: float) -> str:
+        if self._stops():
+            return f"was left after {seconds:.0f} s, since the run is to stop"
+        return f"has not returned in {seconds:.0f} s and was left" if seconds > MOST_SECONDS else ""
+
+    def rest(self) -> None:
+        """No evaluation will come any more."""
+        self._worker.rest()
+
     def _complain(self, said: str) -> None:
         if said not in self._complained:
             self._complained.add(said)
             self._log.append(Logged(level="warning", text=said))
+
+
+def _say(log: EventLog, level: Any, text: str) -> None:
+    log.append(Logged(level=level, text=text[:4000]))
 
 
 def _ids(tokenizer: Any, messages: list[dict[str, str]], trained_on: Format) -> list[int]:

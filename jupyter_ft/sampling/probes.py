@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Example, asked, chat_ids, spread
-from ..event_log import EventLog
-from ..messages import Event, Logged, Message, Probed, Resumed
+from ..event_log import EventLog, that_count
+from ..messages import Logged, Message, Probed
 from .chat import Chat, with_system
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Probes:
     ) -> None:
         self._probes, self._folder, self._system = probes, folder, system
         self._log, self._chat, self._nudge = log, chat, nudge
-        self._answered = {(e.at == "base", e.step, e.number) for e in probed(log.history())}
+        self._answered = {(e.at == "base", e.step, e.number) for e in that_count(log.history(), Probed)}
         self._complained: set[str] = set()
         self._said_seldom = False
 
@@ -224,14 +224,3 @@ class Probes:
         others = [other for other in self._waiting() if other is not task and other.held == task.held]
         if task.held is not None and not others:
             shutil.rmtree(task.held, ignore_errors=True)
-
-
-def probed(events: Iterable[Event]) -> list[Probed]:
-    """The answers that count: a resumption takes those of later steps back."""
-    found: list[Probed] = []
-    for event in events:
-        if isinstance(event, Resumed):
-            found = [answer for answer in found if answer.step <= event.step]
-        elif isinstance(event, Probed):
-            found.append(event)
-    return found

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,8 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     """
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
+    with suppress(CheckpointError):  # of a live parent that has none yet
+        _check_names(find_parent(address, save=False), changes)
     branch = _branch(find_parent(address))
     now = branch.now
     if any(_is_fixed(key, value, now) for key, value in changes.items()):
@@ -83,6 +86,16 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=(Set(changes=changes, step=None),) if changes else ())
     return session
+
+
+def _check_names(parent: Parent, changes: Mapping[str, Any]) -> None:
+    """Raises `RecipeError` for what cannot be changed, before a live parent writes a checkpoint for it."""
+    for key in changes:
+        if key.partition(".")[0] in SHAPE:
+            raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
+    live = parent.recipe.hyperparameters
+    if not {"method", "data"} & changes.keys():
+        change(live, {key: value for key, value in changes.items() if not _is_fixed(key, value, live)})
 
 
 def _is_fixed(key: str, value: Any, now: Hyperparameters) -> bool:
@@ -198,9 +211,6 @@ def _retell(branch: Branch, log: EventLog) -> None:
 def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) -> Session:
     """A run from the weights alone, on the parent's rows or other ones, since something fixed is another."""
     parent, mine = branch.parent, branch.parent.recipe
-    for key in changes:
-        if key.partition(".")[0] in SHAPE:
-            raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
     asked = {
         name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
     }

@@ -13,7 +13,7 @@ from ..data import Report
 from ..errors import AddressError, RecipeError, TrainingFailed
 from ..event_log import that_count
 from ..hyperparameters import REWARDED
-from ..messages import OVER
+from ..messages import OVER, EvalDone
 from ..names import deciding
 from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
@@ -102,7 +102,7 @@ class Race(Sequence[Session]):
         order = [*self.ranked, *(session for session in self if not math.isfinite(score(session)))]
         rows = []
         for session in order:
-            last, counted = session.log.last_row, that_count(session.log.history())
+            last, counted = session.log.last_row, that_count(session.log.history(), EvalDone)
             about = {"state": session.state, "step": session.step, "loss": last.get("loss", math.nan)}
             if session.recipe.method in REWARDED:
                 about["reward"] = last.get("reward", math.nan)
@@ -158,7 +158,7 @@ def score(session: Session) -> float:
     """What a run is ranked by, the lowest first: its best evaluation, by what tells its best step (negated where more
     is better); with nothing held out, the mean loss of its last ten steps, or of a policy the mean reward, negated.
     """
-    counted = that_count(session.log.history())
+    counted = that_count(session.log.history(), EvalDone)
     if counted:
         metric = counted[-1].best_metric
         asked = session.recipe.best_metric

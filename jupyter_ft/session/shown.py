@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..event_log import that_count
+from ..messages import EvalDone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ class Shown:
         import pandas as pd
 
         steps = pd.DataFrame(self.log.read()[0].steps).astype({"step": int}).set_index("step")
-        evaluated = {event.step: event.metrics for event in that_count(self.log.history())}
+        evaluated = {event.step: event.metrics for event in that_count(self.log.history(), EvalDone)}
         return steps.join(pd.DataFrame.from_dict(evaluated, orient="index")) if evaluated else steps
 
     def show(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import AddressError, CheckpointError, RecipeError, Refused
 from ..event_log import read_events, that_count
 from ..hyperparameters import METHOD_WORDS
-from ..messages import OVER
+from ..messages import OVER, EvalDone
 from ..recipe import ALIASES, Recipe, lift, parse_recipe
 from ..runs import RunFolder
 from .address import parse_address
@@ -103,8 +103,10 @@ def _best(folder: RunFolder, name: str) -> int:
         step = sessions[name].best_step
     else:
         size = folder.events.stat().st_size  # read only: another process may be writing to it
-        evaluated = that_count(read_events(folder.events, size))
+        evaluated = that_count(read_events(folder.events, size), EvalDone)
         step = evaluated[-1].best_step if evaluated else None
     if step is None:
-        raise CheckpointError(f"'{name}' has no best step: nothing was held out (held_out: 10%); name a step, or @last")
+        held_out = folder.read_recipe()[0].get("held_out") is not None
+        why = "it has not been evaluated yet" if held_out else "nothing was held out (held_out: 10%)"
+        raise CheckpointError(f"'{name}' has no best step: {why}; name a step, or @last")
     return step

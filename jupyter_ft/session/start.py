@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,6 +118,9 @@ def _beneath(
     if address is None:
         return None, {"model": "demo", **asked}
     known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
+    if known is None and to_start:  # what is wrong is said before the parent writes a checkpoint for it
+        with suppress(CheckpointError):  # it has none yet
+            find_parent(str(address), save=False).beneath(asked)
     parent = known or find_parent(str(address), save=to_start)
     return parent, parent.beneath(asked)
 

@@ -12,10 +12,9 @@ from ..errors import AddressError, RecipeError
 from ..event_log import that_count
 from ..feedback import Feedback, Judgement
 from ..launch.thread import start
-from ..messages import OVER, REVIEW, Ask, Command, ForChat, Message, ReplyDone
+from ..messages import OVER, REVIEW, Ask, Command, EvalDone, ForChat, Message, Probed, ReplyDone
 from ..recipe import first_complaint
 from ..runs import listed
-from ..sampling.probes import probed
 from .address import parse_address
 from .answers import Receipt, Reply
 from .compare import Comparison, as_prompts
@@ -206,7 +205,7 @@ class Talking:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest `eval_loss` (or highest `eval_reward`) so far, None where nothing was evaluated."""
-        counted = that_count(self.log.read(steps="none")[0].events)
+        counted = that_count(self.log.read(steps="none")[0].events, EvalDone)
         return counted[-1].best_step if counted else None
 
     @property
@@ -216,7 +215,7 @@ class Talking:
 
         answers: dict[str | int, dict[int, str]] = {}
         prompts: dict[int, str] = {}
-        for event in probed(self.log.history()):
+        for event in that_count(self.log.history(), Probed):
             prompts[event.number] = event.prompt
             answers.setdefault("base" if event.at == "base" else event.step, {})[event.number] = event.text
         columns = sorted(answers, key=lambda at: -1 if at == "base" else int(at))

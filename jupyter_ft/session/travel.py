@@ -43,7 +43,8 @@ class Travelling:
         """
         if step not in self.steps:
             kept = ", ".join(map(str, self.steps)) or "none yet"
-            raise CheckpointError(f"'{self.name}' cannot go back to step {step}; it can to: {kept}")
+            fork = f"; of {step} the weights alone are kept: fork it" if step in self.visitable else ""
+            raise CheckpointError(f"'{self.name}' cannot go back to step {step}; it can to: {kept}{fork}")
         return self.submit(Rewind(step=step))
 
     def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:

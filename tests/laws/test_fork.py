@@ -133,3 +133,19 @@ def test_a_policy_is_forked_too(tune: Any) -> None:
     other = parent.fork("other", at=2, beta=0.0, max_steps=2)
     other.wait(timeout=60)
     assert other.recipe.start_from == "parent@2"
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rte": 1}, {"learning_rate": -1}, {"adapter.r": 8}])
+def test_a_refused_fork_or_child_leaves_the_live_parent_alone(tune: Any, wrong: dict[str, Any]) -> None:
+    parent = tune("parent", **ASKED)
+    parent.wait(step=7, timeout=60)
+    parent.pause().wait()
+    kept = parent.steps
+    assert parent.step not in kept
+    with pytest.raises(RecipeError):
+        parent.fork("child", **wrong)
+    with pytest.raises(RecipeError):
+        jupyter_ft.finetune(None, [{"prompt": "a", "completion": "b"}] * 8, "child", start_from="parent", **wrong)
+    assert parent.steps == kept
+    parent.stop()
+    parent.wait(timeout=60)

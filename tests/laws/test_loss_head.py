@@ -25,14 +25,14 @@ def _full_trainer(trainer: Any, *, tied: bool) -> Any:
     from trl import SFTTrainer
 
     from jupyter_ft.methods import loss_head
-    from jupyter_ft.methods.method import no_telemetry
+    from jupyter_ft.methods.method import quiet_trl
 
     model = copy.deepcopy(trainer.model).unload()
     vars(model).pop("forward")
     if tied:
         model.config.tie_word_embeddings = True
         model.lm_head.weight = model.model.embed_tokens.weight
-    with no_telemetry():
+    with quiet_trl():
         whole = SFTTrainer(
             model=model.requires_grad_(True),
             args=trainer.args,

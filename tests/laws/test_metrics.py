@@ -155,3 +155,44 @@ def test_what_cannot_be_measured_is_said_before_anything_starts(tune: Any) -> No
         with pytest.raises(RecipeError, match=r"^[^\n]+$") as raised:
             tune(**asked)
         assert said in str(raised.value)
+
+
+def test_a_metric_that_hangs_is_left_and_the_run_and_others_go_on(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from jupyter_ft.sampling import metrics
+
+    monkeypatch.setattr(metrics, "MOST_SECONDS", 0.3)
+    ends = threading.Event()
+
+    def hangs(prompts: Any, predictions: Any, references: Any, **_: Any) -> float:
+        ends.wait(60)
+        return 1.0
+
+    session = tune("hung", held_out=4, metrics=[hangs], metric_rows=1, eval_steps=2, max_steps=4)
+    beside = tune("beside", max_steps=2)
+    session.wait(timeout=50)
+    beside.wait(timeout=50)
+    ends.set()
+    said = [event.text for event in session.events if event.kind == "log" and "metric hangs" in event.text]
+    assert len(said) == 1
+    assert said[0].endswith("and was left; it is left out from here on")
+    assert (session.state, beside.state) == ("finished", "finished")
+
+
+def test_a_stop_ends_the_wait_for_a_metric(tune: Any) -> None:
+    import threading
+
+    began, ends = threading.Event(), threading.Event()
+
+    def hangs(prompts: Any, predictions: Any, references: Any, **_: Any) -> float:
+        began.set()
+        ends.wait(60)
+        return 1.0
+
+    session = tune("hung", held_out=4, metrics=[hangs], metric_rows=1, eval_steps=1, max_steps=40)
+    assert began.wait(50)
+    session.stop().wait(20)
+    session.wait(timeout=20)
+    ends.set()
+    assert session.state == "stopped"

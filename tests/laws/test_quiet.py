@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,26 @@ def test_nothing_is_unpickled_or_executed() -> None:
             keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert keywords.get("shell") != "True", path
             assert keywords.get("trust_remote_code") != "True", path
+
+
+def test_no_bar_is_shown_while_a_trainer_is_built_and_the_users_are_as_they_were(
+    tune: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: Any = import_module("datasets.utils.tqdm")  # the package has a class of that name
+
+    shown: list[str] = []
+    plain = bars.tqdm.__init__
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        if not self.disable:
+            shown.append(str(kwargs.get("desc")))
+
+    monkeypatch.setattr(bars.tqdm, "__init__", watched)
+    disabled = bars.are_progress_bars_disabled()
+    pairs = [{"prompt": f"{n}?", "chosen": "Yes.", "rejected": "No."} for n in range(8)]
+    rated = [{"prompt": f"{n}?", "completion": "Yes.", "label": n % 2 == 0} for n in range(8)]
+    for method, rows in (("dpo", pairs), ("kto", rated)):
+        tune(method, data=rows, method=method, max_steps=1, batch_size=2).wait(timeout=60)
+    assert shown == []
+    assert bars.are_progress_bars_disabled() is disabled

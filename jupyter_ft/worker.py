@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..capture import Tell, captured
+from .capture import Tell, captured
 
 LOOK_EVERY = 0.1  # seconds between looks at whether to go on waiting
 
