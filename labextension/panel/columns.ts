@@ -14,7 +14,7 @@ interface Chip {
 
 export class Columns {
   readonly element = h("fieldset", { class: "jft-chips", test: "chat-columns" });
-  readonly #other = h("select", { class: "jft-other", test: "chat-other", "aria-label": "Another checkpoint" });
+  readonly #other = h("select", { class: "jft-other", test: "chat-other", "aria-label": "Another kept step" });
   readonly #chips = new Map<string, Chip>();
   readonly #asked = new Set<string>(); // a chip that was ticked stays when it is no longer
   #listed = "";

@@ -102,7 +102,7 @@ export class Curves {
     });
     const keys = [key("loss", "loss"), key("raw", "each step"), this.#heldKey, key("rate", "learning rate")];
     return h("div", { class: "jft-toolbar" }, [
-      h("div", { class: "jft-keys" }, [...keys, key("mark", "change"), key("save", "checkpoint")]),
+      h("div", { class: "jft-keys" }, [...keys, key("mark", "change"), key("save", "kept")]),
       h("div", { class: "jft-tools" }, [
         this.#whole,
         h("label", { class: "jft-check" }, [log, "log scale"]),
@@ -283,7 +283,7 @@ export class Curves {
     ];
     tip.replaceChildren(
       h("div", {}, [said.join("  ·  ")]),
-      saved === undefined ? "" : h("div", { class: "jft-tip-save" }, [`checkpoint of step ${saved}: click to chat with it`]),
+      saved === undefined ? "" : h("div", { class: "jft-tip-save" }, [`step ${saved} is kept: click to chat with it`]),
       ...near.map((mark) => h("div", { class: "jft-tip-mark" }, [`step ${mark.step}: ${mark.text}`])),
     );
     const right = left > u.over.clientWidth / 2;
