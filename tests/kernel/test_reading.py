@@ -14,6 +14,11 @@ pytestmark = pytest.mark.slow
 
 CELL = "%%finetune big --model tiny --data big.csv.gz\nmax_steps: 1"
 SPOOLS = "sum(str(cache_folder()) in os.path.realpath(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd'))"
+# well past the moment that makes the file: a signal inside of that leaves an unnamed file to the kernel
+GROWN = """def grown():
+    fds = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd")]
+    return any(os.stat(fd).st_size > 2**25 for fd in fds if str(cache_folder()) in os.path.realpath(fd))
+"""
 ROW = "Where is my parcel?," + "It is on its way. " * 120
 
 
@@ -54,9 +59,9 @@ def test_the_rows_are_counted_and_interrupt_leaves_nothing(kernel: Kernel, here:
 
 def test_python_is_interrupted_as_cleanly(kernel: Kernel, here: Path, kernel_set: str) -> None:
     assert kernel.run("import os, jupyter_ft\nfrom jupyter_ft.demo import cache_folder").ok
-    watch = "import threading, signal, time\ndef watch():\n    while not SPOOLS:\n        time.sleep(0.01)\n"
+    watch = GROWN + "import threading, signal, time\ndef watch():\n    while not grown():\n        time.sleep(0.01)\n"
     watch += "    os.kill(os.getpid(), signal.SIGINT)\nthreading.Thread(target=watch, daemon=True).start()\n"
-    said = kernel.run(watch.replace("SPOOLS", SPOOLS) + "jupyter_ft.finetune(tiny, 'big.csv.gz', 'big')")
+    said = kernel.run(watch + "jupyter_ft.finetune(tiny, 'big.csv.gz', 'big')")
     assert said.reply["ename"] == "KeyboardInterrupt"
     assert kernel.value(SPOOLS) == "0"
     assert not (here / f"runs-{kernel_set}" / "big").exists()
