@@ -108,7 +108,6 @@ def test_what_the_log_could_not_write_is_in_memory_and_what_follows_is_on_disk(t
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 FILES = {
-    "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
     "manifest.json",
