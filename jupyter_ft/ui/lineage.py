@@ -67,7 +67,7 @@ class ForkTab:
         names = [str(one["name"]) for one in controls(self._session.hyperparameters, self._session.recipe)]
         changes = {name: typed(text) for name in names if (text := said(f"set.{name}").strip())}
         session = cast("Session", self._session)
-        child = session.fork(said("name").strip() or free_name(f"{session.name}-fork"), at, **changes)
+        child = session.fork(said("called").strip() or free_name(f"{session.name}-fork"), at, **changes)
         self._show(child)
         name = escape(child.name)
         where = f"at step {at}" if at != "live" else "here"
@@ -86,7 +86,7 @@ class ForkTab:
         fields = {str(one["name"]): _field(one | {"value": values[str(one["name"])]}) for one in live}
         first = "".join(fields.pop(name, "") for name in FIRST)
         wanted = escape(free_name(f"{session.name}-fork"), quote=True)
-        about = f"name='name' data-testid='fork-name' placeholder='{wanted}' data-focus='1'"
+        about = f"name='called' data-testid='fork-name' placeholder='{wanted}' data-focus='1'"
         name = f"<label>Name <input type='text' {about}></label>"
         from_ = f"step {at}" if at != "live" else "the weights of now"
         make = _button("fork-make", f"do=fork&at={at}", "Fork", keys="Mod+Enter", kind="jft-primary")
@@ -143,7 +143,7 @@ class LineageTab:
         left = f"at step {run.step}, {run.how}" if run.parent else run.how
         told = " · ".join(filter(None, (left, _state(run.name))))
         inside = "".join(self._item(child, above | {run.name}) for child in run.children)
-        return f"<li{mark}>{name}<small>{escape(told)}</small>{f'<ul>{inside}</ul>' if inside else ''}</li>"
+        return f"<li{mark}>{name} <small>{escape(told)}</small>{f'<ul>{inside}</ul>' if inside else ''}</li>"
 
 
 def _state(name: str) -> str:

@@ -22,14 +22,12 @@ export function overlay(u: uPlot, store: Store, colours: Palette, bad: number[],
   });
   ctx.setLineDash([]);
   ctx.lineWidth = 2 * ratio;
-  ctx.strokeStyle = colours.loss;
-  ctx.globalAlpha = 0.3;
+  ctx.strokeStyle = colours.left;
   for (const [steps, losses] of left) {
     ctx.beginPath();
     steps.forEach((step, i) => losses[i] != null && ctx.lineTo(at(step), u.valToPos(losses[i], "y", true)));
     ctx.stroke();
   }
-  ctx.globalAlpha = 1;
   ctx.strokeStyle = ctx.fillStyle = colours.save;
   if (chosen !== null && inside(at(chosen))) line(ctx, at(chosen), bbox.top, bottom);
   for (const step of store.checkpoints) if (inside(at(step))) triangle(ctx, at(step), bottom, 4 * ratio);
