@@ -16,7 +16,7 @@ from jupyter_ft.ui.views import panel_of
 from jupyter_ft.ui.watched import typed
 
 if TYPE_CHECKING:
-    from jupyter_ft.session import Session
+    from jupyter_ft.session import Receipt, Session
     from jupyter_ft.session.race import Race
 
 VERBS = {
@@ -101,6 +101,8 @@ class RaceControls:
                 self.follow()
             except FineTuneError as error:
                 said = str(error)
+            except Exception as error:  # noqa: BLE001 - a line that stays empty would say that nothing was pressed
+                said = f"{verb}: {type(error).__name__}: {error}"[:300]
             self._said.value = f"<span role='status'>{escape(said)}</span>"
             self._changed()
 
@@ -122,8 +124,8 @@ class RaceControls:
             )
             self._name.value = ""
             return f"{child.name} goes on from {session.name}; a cell with %ft show {child.name} shows its panel."
-        answer = getattr(session, verb)().wait()
-        return f"{session.name}: {verb} at step {answer.step}."
+        receipt: Receipt = getattr(session, verb)()
+        return f"{session.name}: {verb} at step {receipt.wait()}."
 
     def _show(self, session: Session) -> None:
         panel = panel_of(session)
