@@ -22,6 +22,7 @@ export function besides(model: Model, el: HTMLElement): () => void {
       try {
         const view = await views.create_view(await views.get_model(id));
         drawn.set(id, view);
+        view.el.style.marginTop = "10px";
         el.append(view.el);
       } catch {
         // it is closed, or this front end draws no view in another
