@@ -260,7 +260,7 @@ def test_loading_and_keys(browser: Browser, panel: Panel, run: SmallRun) -> None
     assert view.page.get_by_test_id("chat-input").is_enabled()
     view.page.keyboard.press("End")
     assert view.page.get_by_test_id("log").is_visible()
-    for tab in ("review", "samples", "data"):
+    for tab in ("lineage", "review", "samples", "data"):
         view.page.keyboard.press("ArrowLeft")
         assert view.page.get_by_test_id(f"page-{tab}").is_visible()
     view.page.keyboard.press("ArrowLeft")

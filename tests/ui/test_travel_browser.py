@@ -137,4 +137,17 @@ class TestForking:
         view.page.get_by_test_id("run-calmer").click()
         assert until(lambda: view.turn() or "%ft show calmer" in view.text("lineage-told"), 20)
         view.shot("lineage-light")
+
+        before = run.metrics  # and the run itself goes back, though it is over
+        view.page.get_by_test_id("tab-curves").click()
+        view.page.get_by_test_id("rewind").click()
+        assert "The run goes on from there." in view.text("rewind-said")
+        view.page.get_by_test_id("rewind-confirm").click()
+        view.turn()
+        assert run.wait_until_over(60)
+        view.turn()
+        assert [event.step for event in run.events if event.kind == "resumed" and event.rewound] == [8]
+        assert list(run.metrics["loss"]) == list(before["loss"])
+        assert view.text("rewind") == "Rewind to here…"  # answered, though by another word
+        assert view.page.get_by_test_id("key-left").is_visible()
         assert view.errors == []
