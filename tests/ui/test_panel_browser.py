@@ -266,7 +266,7 @@ def test_loading_and_keys(browser: Browser, panel: Panel, run: SmallRun) -> None
     view.page.keyboard.press("ArrowLeft")
     assert view.page.get_by_test_id("control-epochs").is_visible()
     body_of = "(tabs) => tabs.map((tab) => document.getElementById(tab.getAttribute('aria-controls'))?.role)"
-    assert view.page.get_by_role("tab").evaluate_all(body_of) == ["tabpanel"] * 7
+    assert view.page.get_by_role("tab").evaluate_all(body_of) == ["tabpanel"] * 8
     fields = "[...document.querySelectorAll('.jft :is(input,select,textarea)')]"
     assert (
         view.page.evaluate(f"{fields}.filter((e) => !e.labels?.length && !e.ariaLabel).map((e) => e.outerHTML)") == []
