@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 PANEL := jupyter_ft/ui/static/panel.js
-PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/package.json labextension/package-lock.json labextension/tsconfig.json
+PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/bundle.mjs labextension/package.json labextension/package-lock.json labextension/tsconfig.json
 KERNELS := .kernels/ipykernel630 .kernels/colab
 NOTEBOOK := examples/support_chatbot.ipynb
 REVIEWS := examples/vaderSentiment-3.3.2.tar.gz

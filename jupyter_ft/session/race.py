@@ -13,7 +13,7 @@ from ..data import Report
 from ..errors import AddressError, RecipeError, TrainingFailed
 from ..event_log import that_count
 from ..hyperparameters import REWARDED
-from ..messages import OVER, EvalDone
+from ..messages import OVER, EvalDone, Logged
 from ..names import deciding
 from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
@@ -62,6 +62,7 @@ class Race(Sequence[Session]):
         self.name = name
         self.settings = [dict(one) for one in settings]
         self._runs = list(runs)
+        self.promoted: Session | None = None
 
     @overload
     def __getitem__(self, index: int) -> Session: ...
@@ -140,6 +141,32 @@ class Race(Sequence[Session]):
         for session in worse:
             session.stop()
         return worse
+
+    def fork(self, run: str, name: str | None = None, at: str | int = "live", **changes: Any) -> Session:
+        """A new run from the weights of `run` at `at`, as `Session.fork`; it joins the race, the others go on."""
+        parent = self._named(run)
+        taken = {session.name for session in self}
+        free = next(n for n in itertools.count(len(self) + 1) if f"{self.name}-{n}" not in taken)
+        child = parent.fork(name or f"{self.name}-{free}", at, **changes)
+        own = self.settings[self._runs.index(parent)]
+        self._runs.append(child)
+        self.settings.append(own | changes)
+        return child
+
+    def promote(self, run: str) -> Session:
+        """Let `run` win: the others that are live are stopped, with a checkpoint; it goes on. Raises `AddressError`."""
+        self.promoted = winner = self._named(run)
+        for session in self.live:
+            if session is not winner:
+                session.stop()
+        winner.log.append(Logged(level="info", text=f"promoted in the race {self.name}: the other runs are stopped"))
+        return winner
+
+    def _named(self, run: str) -> Session:
+        for session in self:
+            if session.name == run:
+                return session
+        raise AddressError(f"'{run}' is no run of {self.name}; those are: {', '.join(one.name for one in self)}")
 
     def close(self) -> None:
         """Stop what is live and free the memory; what is on disk stays."""
