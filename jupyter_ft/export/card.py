@@ -23,7 +23,9 @@ from .origin import Origin
 
 CURVE_ROWS = 10
 SAMPLE_LETTERS = 1000
-_MARKUP = re.compile(r"([\\`*_{}\[\]#+!|~$:@])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]#!|~$@])")
+_LINK = re.compile(r"(?i)(\bwww(?=\.)|\b(?:https?|ftp|mailto|xmpp)(?=:))")  # what is a link without any markup
+_FIRST = re.compile(r"^(\d*)([-+=.)])")  # what begins a list, or underlines a heading
 _PIPELINES = {"score": "text-classification", "mask": "fill-mask", "speak": "text-generation"}
 _TRL = ("sft", "dpo", "kto", "reward", "grpo", "rloo", "cpt")
 
@@ -51,7 +53,7 @@ def card(origin: Origin, told: Told, form: str, checked: Sequence[str], place: s
         f"---\n{metadata}---",
         f"# {plain(origin.name)}",
         _first(origin, form),
-        *(f"- {plain(line)}" for line in checked),
+        "\n".join(f"- {plain(line)}" for line in checked),
         f"## How to use it\n\n{_usage(origin, form, place)}",
         f"## What it learnt from\n\n{_data(told)}",
         f"## How it was trained\n\n{_training(origin, told)}",
@@ -73,7 +75,7 @@ def plain(text: object) -> str:
     """`text` on one line of Markdown, as text: nothing in it is markup, HTML, a link or a cell's border."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     marked = _MARKUP.sub(r"\\\1", escape(flat, quote=False))
-    return re.sub(r"(?i)www\.", lambda found: f"{found[0][:-1]}\\.", marked)
+    return _FIRST.sub(r"\1\\\2", _LINK.sub(r"\1\\", marked))
 
 
 def fenced(text: str, kind: str = "text") -> str:

@@ -7,8 +7,8 @@ generators, so it holds the lease, and what was drawn is put back.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def compare(
     by = "transformers and peft" if weights == "adapter" else "transformers"
     report("loading it again", 0, 0)
     try:
-        with LEASE, seeded_streams(0), quiet_transformers():
+        with LEASE, seeded_streams(0), quiet_transformers(), _hushed():
             voice = _loaded(origin, folder, weights)
     except Exception as error:  # whatever makes transformers refuse it makes it useless
         first = next(iter(str(error).strip().splitlines()), "")
@@ -157,15 +157,35 @@ def _loaded(origin: Origin, folder: Path, weights: str) -> tuple[Any, Any]:
             with quantized.told_to_peft(model, base.quantization):
                 model = PeftModel.from_pretrained(model, str(folder))
         else:
-            model = PeftModel.from_pretrained(model.to(origin.dtype), str(folder))
+            model = PeftModel.from_pretrained(_cast(model, origin.dtype), str(folder))
     elif weights == "model":
-        model = auto.from_pretrained(folder, **options).to(origin.dtype)
+        model = _cast(auto.from_pretrained(folder, **options), origin.dtype)
     else:
         if hasattr(transformers, "GgufConfig"):
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-        model = auto.from_pretrained(folder, gguf_file=weights, **options).to(origin.dtype)
+        model = _cast(auto.from_pretrained(folder, gguf_file=weights, **options), origin.dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return model.requires_grad_(False).eval().to(device), tokenizer
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """No report of transformers' on a head that the base lacks: PEFT puts it in afterwards."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """As `from_pretrained(dtype=…)` leaves it: buffers (rotary frequencies) stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _as_quantised(base: Any) -> Any:

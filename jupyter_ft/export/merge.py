@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..control.lease import LEASE, seeded_streams
+from ..demo import quiet_transformers
 from ..models import Base, with_adapter
 from ..quantized import whole_copy
 from ..recipe import Recipe
@@ -36,21 +37,16 @@ def merged(base: Base, recipe: Recipe, judging: Judging | None, weights: Path, r
     layers = lora_layers(own)
     for done, layer in enumerate(layers):
         report("merging", done, len(layers))
-        _merge(layer, model)
+        _merge(layer)
     whole = own.unload()
     for name in ("peft_config", "active_adapter"):
         vars(whole).pop(name, None)
     return whole.requires_grad_(False).eval()
 
 
-def _merge(layer: Any, model: Any) -> None:
+def _merge(layer: Any) -> None:
     """Add the adapter's delta to the base's layer below it, in float32."""
-    below: Any = layer.get_base_layer()
-    inputs: Any = model.get_input_embeddings()
-    tied: torch.Tensor = below.weight
-    if below is not inputs and tied is getattr(inputs, "weight", None):  # the other must not learn it too
-        below.weight = torch.nn.Parameter(tied.detach().clone(), requires_grad=False)
-        model.config.tie_word_embeddings = False
+    below = layer.get_base_layer()
     dtype = below.weight.dtype
     below.weight.data = below.weight.data.float()
     with torch.no_grad():
@@ -64,7 +60,8 @@ def write_model(model: Any, base: Base, folder: Path) -> None:
     if config is not None:  # one that is strictly wrong cannot be saved; the base's file is taken as it is
         model.generation_config = type(config)(eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
     try:
-        model.save_pretrained(str(folder), max_shard_size=SHARD)
+        with quiet_transformers():
+            model.save_pretrained(str(folder), max_shard_size=SHARD)
     except SafetensorError as error:  # what safetensors says of a full disk is no OSError
         raise OSError(str(error)) from error
     if config is not None and theirs.is_file():

@@ -140,7 +140,7 @@ class _Making:
         copy_weights(self.weights, self.staging)
         self._name_base()
         self._tokenizer(self.staging)
-        if origin.hub_base is None:
+        if origin.hub_base is None and self.wanted.repo:
             name = Path(origin.recipe.model).name
             notes.append(f"its base is the folder {name}, which others do not have: --as merged goes without it")
         return compare(origin, self.own, self.staging, "adapter", self.report), notes
@@ -214,6 +214,8 @@ class _Making:
         return [f"the base was {kind}: dequantised, and merged in {_dtype(self.origin)}"] if kind != "none" else []
 
     def _rounding(self) -> str:
+        if self.origin.base.quantization == "int8":
+            return "8-bit layers also round what goes through them"
         half = _dtype(self.origin) in ("bfloat16", "float16")
         return f"merged in {_dtype(self.origin)}, which rounds" if half and not self.origin.full else ""
 
