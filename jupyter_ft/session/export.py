@@ -46,6 +46,7 @@ def export(
 
     As `Session.export`; with `repo` they are pushed there once they are checked.
     """
+    from ..export.place import check_free
     from ..export.write import Wanted, form_of, write
 
     with _opened(address) as session:
@@ -61,13 +62,14 @@ def export(
 
         form = checked(form, recipe.method not in ("classification", "reward"))
         parent = find_parent(address)
+        to = session.folder / "exports" / f"step-{parent.step}-{form}" if to is None else Path(to).expanduser()
+        wanted = Wanted(to, form, force or bool(repo), quantize, repo, public=public, unlike=force)
+        check_free(to, force=wanted.force)
         report("preparing", 0, 0)
         examples = _examples(session)
         samples = _samples(examples) if with_samples else []
         origin = origin_of(session, parent, examples, report)
-        form = checked(form, origin.judging is None)
-        to = session.folder / "exports" / f"step-{parent.step}-{form}" if to is None else Path(to).expanduser()
-        wanted = Wanted(to, form, force or bool(repo), quantize, repo, public=public, unlike=force)
+        checked(form, origin.judging is None)
         done = write(origin, told_of(session, samples), wanted, report)
         session.log.append(Logged(level="info", text=f"exported {done.said[0]}; {done.check.said}"))
         return done
