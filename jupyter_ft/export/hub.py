@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError
-from .origin import Report
+
+if TYPE_CHECKING:  # torch comes with it, and who has no token should not wait for that
+    from .origin import Report
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 LOGIN = "hf auth login (or set HF_TOKEN before the kernel starts)"

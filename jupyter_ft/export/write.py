@@ -196,8 +196,7 @@ class _Making:
         there = model / file.name
         file.rename(there)
         try:
-            why = "GGUF rounds" if self.wanted.quantize is not None else self._rounding()
-            return compare(self.origin, self.own, model, file.name, self.report, why=why)
+            return compare(self.origin, self.own, model, file.name, self.report, why="GGUF rounds")
         finally:
             there.rename(file)
 

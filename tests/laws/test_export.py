@@ -111,7 +111,7 @@ def _broken_off_leaves_nothing(session: Any, tmp_path: Path, older: Path) -> Non
         session.export(older, format="merged")
     with pytest.raises(ExportError, match="holds something that is no export"):
         session.export(tmp_path, force=True)
-    with pytest.raises(CheckpointError, match="no weights of step 10; there are: .*9"):
+    with pytest.raises(CheckpointError, match=r"no weights of step 10; there are: .*9"):
         session.export(tmp_path / "new", at=10)
 
 
