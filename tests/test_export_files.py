@@ -109,16 +109,21 @@ def test_tools_that_are_not_there_or_fail_are_one_line(tmp_path: Path, monkeypat
 
 def test_a_place_is_whole_or_as_it_was(tmp_path: Path) -> None:
     to = tmp_path / "a" / "b"
-    with pytest.raises(KeyboardInterrupt), published(to, force=False) as staging:
-        (staging / "half").write_text("x")
-        raise KeyboardInterrupt
+
+    def break_off(error: BaseException, *, force: bool = False) -> None:
+        with published(to, force=force) as staging:
+            (staging / "half").write_text("x")
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off(KeyboardInterrupt())
     assert not to.exists()
     for words in ("one", "two"):
         with published(to, force=words == "two") as staging:
             (staging / "text").write_text(words)
             keep_record(staging, {})
-    with pytest.raises(ExportError, match="No space left"), published(to, force=True) as staging:
-        raise OSError(28, "No space left on device")
+    with pytest.raises(ExportError, match="No space left"):
+        break_off(OSError(28, "No space left on device"), force=True)
     assert (to / "text").read_text() == "two"
     assert [file.name for file in to.parent.iterdir()] == ["b"]
     with pytest.raises(ExportError, match=r"c will take .* are free there; make room"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from .._version import __version__
 from ..errors import CheckpointError, ExportError
 from ..memory.fit import size_text
+from ..models import shards
 from ..runs import copy_weights
 from . import gguf
 from .card import Told, card
@@ -99,6 +103,7 @@ def write(origin: Origin, told: Told, wanted: Wanted, report: Report) -> Exporte
         making = _Making(origin, own, wanted, staging, weights, report)
         check, notes = making.adapter() if wanted.form == "adapter" else making.model()
         shutil.rmtree(weights)
+        notes += _of_newer_base(origin, told)
         checked = [check.said, *notes]
         text = card(origin, told, wanted.form, checked, wanted.repo or "PATH/OF/THIS/FOLDER")
         (staging / "README.md").write_text(text, encoding="utf-8")
@@ -115,6 +120,17 @@ def write(origin: Origin, told: Told, wanted: Wanted, report: Report) -> Exporte
         address = _push(origin, wanted, staging, check, report) if wanted.repo else ""
     folder = wanted.to.resolve()
     return Exported(folder, wanted.form, origin.name, origin.step, size_of(folder), check, tuple(notes), address)
+
+
+def _of_newer_base(origin: Origin, told: Told) -> list[str]:
+    """What is to be said where the base, a folder of one's own, was written to after the run began."""
+    started = str(told.about.get("started", ""))
+    with suppress(ValueError, OSError):
+        began = calendar.timegm(time.strptime(started, "%Y-%m-%dT%H:%M:%SZ"))
+        newest = max((file.stat().st_mtime for file in shards(Path(origin.base.path))), default=0.0)
+        if origin.hub_base is None and newest > began + 1:
+            return ["the base is newer than the run: where it holds other weights, this is not what was trained"]
+    return []
 
 
 def _push(origin: Origin, wanted: Wanted, folder: Path, check: Check, report: Report) -> str:

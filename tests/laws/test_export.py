@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,11 @@ def test_full_weights_and_a_quantised_base_are_whole_models(tune: Any, tiny_mode
     assert done.check.whole
     assert done.check.largest < 1e-4
     assert done.notes == ("the base was nf4: dequantised, and merged in float32",)
+    os.utime(tiny_model / "model.safetensors", (2**33, 2**33))
+    try:
+        assert "the base is newer than the run" in small.export(tmp_path / "newer").notes[0]
+    finally:
+        os.utime(tiny_model / "model.safetensors")
     small.close()  # a run that is not open is exported too, and not open afterwards
     with pytest.raises(ExportError, match="is there already"):
         export("small", form="merged")
