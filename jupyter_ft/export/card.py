@@ -25,7 +25,7 @@ CURVE_ROWS = 10
 SAMPLE_LETTERS = 1000
 _MARKUP = re.compile(r"([\\`*_{}\[\]#!|~$@])")
 _LINK = re.compile(r"(?i)(\bwww(?=\.)|\b(?:https?|ftp|mailto|xmpp)(?=:))")  # what is a link without any markup
-_FIRST = re.compile(r"^(\d*)([-+=.)])")  # what begins a list, or underlines a heading
+_FIRST = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what begins a list, or underlines a heading
 _PIPELINES = {"score": "text-classification", "mask": "fill-mask", "speak": "text-generation"}
 _TRL = ("sft", "dpo", "kto", "reward", "grpo", "rloo", "cpt")
 

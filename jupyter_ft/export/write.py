@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..control.memory import free_memory
 from ..errors import CheckpointError, ExportError
 from ..memory.fit import size_text
 from ..models import shards
@@ -118,6 +119,7 @@ def write(origin: Origin, told: Told, wanted: Wanted, report: Report) -> Exporte
             },
         )
         address = _push(origin, wanted, staging, check, report) if wanted.repo else ""
+    free_memory()  # what was loaded refers to itself in circles
     folder = wanted.to.resolve()
     return Exported(folder, wanted.form, origin.name, origin.step, size_of(folder), check, tuple(notes), address)
 

@@ -66,6 +66,8 @@ def run_export(shell: Any, line: Line) -> None:
 def run_push(shell: Any, line: Line) -> None:
     """Push, and say where it is."""
     *named, repo = line.words
+    if "/" not in repo:
+        raise ExportError(f"'{repo[:60]}' is no place on the hub: write USER/NAME last, as in {PUSH.example}")
     with _progress(Place.of(shell)) as report:
         done = push(
             _address(shell, named[0] if named else None),

@@ -16,7 +16,7 @@ import pytest
         ("%ft export desk@soon", "@soon is no step"),
         ("%ft export desk --to", "--to needs a value"),
         ("%ft export desk format=merged", "has no place here; usage: %ft export [RUN[@STEP]]"),
-        ("%ft push desk", "'desk' is no place on the hub: write USER/NAME"),
+        ("%ft push desk", "'desk' is no place on the hub: write USER/NAME last, as in %ft push"),
         ("%ft push desk ../../etc/passwd", "is no place on the hub"),
         ("%ft push desk ann/desk", "HF_HUB_OFFLINE=1 forbids pushing"),
         ("%ft push desk ann/desk --token hf_abcdefghij", "an access token would stay in the notebook"),
