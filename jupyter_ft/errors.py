@@ -7,6 +7,7 @@
     ├── AddressError (LookupError)    weights that are not there: a session or step that does not exist
     ├── RunFolderError (OSError)      a run folder that is locked, taken or unreadable
     │   └── CheckpointError           a checkpoint with a file missing or altered
+    ├── ExportError (RuntimeError)    an export that cannot be made, or not be pushed
     ├── Refused (RuntimeError)        a command that was not obeyed, with the reason
     ├── RewardFailed (RuntimeError)   a reward that could not be had: the function raised, hung, or gave no numbers
     └── TrainingFailed (RuntimeError) the run crashed; the traceback is in the log
@@ -47,6 +48,10 @@ class RunFolderError(FineTuneError, OSError):
 
 class CheckpointError(RunFolderError):
     """A checkpoint has a file missing, truncated or altered."""
+
+
+class ExportError(FineTuneError, RuntimeError):
+    """An export cannot be made, or not be pushed; nothing half-written is left."""
 
 
 class Refused(FineTuneError, RuntimeError):

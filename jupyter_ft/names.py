@@ -94,3 +94,12 @@ def check_trainer_keys(passed: Any) -> None:
             raise RecipeError(f"trainer.{key}: that is the session's own to set")
     if isinstance(passed, Mapping) and "optim" in passed:
         optimizer(passed["optim"])
+
+
+def without_secrets(value: Any) -> Any:
+    """The same with `…` for what is named like a token, a key or a password."""
+    if isinstance(value, dict):
+        secret = ("token", "secret", "password", "api_key")
+        hidden = [key for key in value if isinstance(key, str) and key.lower().endswith(secret)]
+        return {key: "…" if key in hidden and inner else without_secrets(inner) for key, inner in value.items()}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value

@@ -5,6 +5,7 @@ The layers are bitsandbytes' own. A copy of the modules shares their weights, an
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -153,6 +154,34 @@ def is_quantised(module: Any) -> bool:
     """Whether it is one of bitsandbytes' layers."""
     weight = module._parameters.get("weight")  # an adapter's layer passes its base's on, under the same name
     return getattr(weight, "quant_state", None) is not None or hasattr(weight, "SCB")
+
+
+def whole_copy(model: Any) -> Any:
+    """A copy of `model` on the CPU with storage of its own; what is quantised becomes linear layers in its dtype."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        if is_quantised(module):
+            memo[id(module)] = _linear(module, model.config.dtype)
+        else:
+            held = [t for own in (module._parameters, module._buffers) for t in own.values() if t is not None]
+            memo |= {id(t): _on_cpu(t) for t in held if id(t) not in memo}
+    return copy.deepcopy(model, memo)
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    own = tensor.detach().to("cpu", copy=True)
+    return torch.nn.Parameter(own, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else own
+
+
+def _linear(layer: Any, dtype: torch.dtype) -> torch.nn.Linear:
+    from peft.utils.integrations import dequantize_bnb_weight
+
+    weight = dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None)).to("cpu", dtype)
+    made = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta")
+    made.weight = torch.nn.Parameter(weight, requires_grad=False)
+    if layer.bias is not None:
+        made.bias = torch.nn.Parameter(layer.bias.detach().to("cpu", dtype), requires_grad=False)
+    return made
 
 
 def kind_of(model: Any) -> Quantization:

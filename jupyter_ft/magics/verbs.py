@@ -19,7 +19,7 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, fit, logs, review
+from . import data, doctor, export, fit, logs, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -340,5 +340,7 @@ VERBS: dict[str, Verb] = {
         keys=FINETUNE.keys,
         example="%ft fork support@40 calmer learning_rate=2e-5",
     ),
+    "export": Verb(export.EXPORT, export.run_export),
+    "push": Verb(export.PUSH, export.run_push),
     "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
 }

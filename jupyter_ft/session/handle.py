@@ -43,6 +43,7 @@ from .answers import Receipt
 from .registry import sessions
 from .rewards import Functions, given_again, missing, renew
 from .shown import Shown
+from .taking import Taking
 from .talk import Talking
 from .travel import Travelling, ahead_of
 
@@ -51,7 +52,7 @@ def _a_run_computes() -> bool:
     return any(session.state in ("loading", "running") for session in sessions.values())
 
 
-class Session(Talking, Travelling, Shown):
+class Session(Talking, Travelling, Taking, Shown):
     """A run of this kernel, live or over. Made by `finetune` and `open`."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, log: EventLog, examples: Examples | None) -> None:

@@ -19,6 +19,7 @@ import yaml
 
 from jupyter_ft._version import __version__
 from jupyter_ft.errors import RunFolderError
+from jupyter_ft.names import without_secrets as without_secrets  # noqa: PLC0414 - the bundle takes it from here
 from jupyter_ft.runs import RunFolder
 from jupyter_ft.ui.curve import curve_image
 from jupyter_ft.ui.figure import figure
@@ -226,15 +227,6 @@ def _asked(session: Watched) -> tuple[dict[str, Any], dict[str, Any]]:
 def _part(about: Mapping[str, Any], key: str) -> dict[str, Any]:
     part = about.get(key)
     return part if isinstance(part, dict) else {}
-
-
-def without_secrets(value: Any) -> Any:
-    """The same with `…` for what is named like a token, a key or a password."""
-    if isinstance(value, dict):
-        secret = ("token", "secret", "password", "api_key")
-        hidden = [key for key in value if isinstance(key, str) and key.lower().endswith(secret)]
-        return {key: "…" if key in hidden and inner else without_secrets(inner) for key, inner in value.items()}
-    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _yaml(asked: Mapping[str, Any]) -> str:
