@@ -85,7 +85,9 @@ class Recipe(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
     packing: bool = Field(False, description="Put several short rows into one, each attending to itself alone")
-    disk_budget: int = Field(2 * 10**9, ge=1, description="Bytes that its snapshots may take: 2 GB, 500 MB or a number")
+    disk_budget: int = Field(
+        2 * 10**9, ge=1, description="Bytes that its snapshots (not checkpoints) may take: 2 GB or 500 MB"
+    )
     loss_head: Literal["auto", "trl"] = Field(
         "auto", description="auto: score the trained tokens alone where that is faster; trl: as TRL does"
     )

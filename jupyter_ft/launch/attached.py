@@ -276,7 +276,7 @@ class AttachedRun(Running):
                 self._voices.publish(step, trained, port.edits.now.alpha)
                 self.chat.begin(self._voices, self.folder.name)
 
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
+        hooks = Hooks(publish=publish, save=lambda step, **how: self._save(port, step, **how), name=self.folder.name)
         hooks.rewind = _refuse_rewind
         if self._voices is not None:
             hooks.speak = partial(self._voices.speak, model=trainer.model)

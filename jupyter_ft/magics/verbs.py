@@ -103,7 +103,9 @@ def _status(shell: Any, line: Line) -> None:
     recipe = session.recipe
     say(f"  model {recipe.model} · {recipe.trains} · data {one_line(recipe.data)} · {session.folder}")
     say(f"  {live}")
-    say(f"  checkpoints at steps: {', '.join(map(str, session.steps)) or 'none yet'}")
+    saved = session.saved
+    steps = [f"{step} (saved, stays)" if step in saved else f"{step}" for step in session.steps]
+    say(f"  checkpoints at steps: {', '.join(steps) or 'none yet'}")
 
 
 def _show(shell: Any, line: Line) -> None:
@@ -255,7 +257,11 @@ VERBS: dict[str, Verb] = {
     ),
     "resume": _verb("resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _resume),
     "stop": _verb("stop [NAME]", "End at the next step, with a checkpoint.", _steer("stop", "stops at step")),
-    "save": _verb("save [NAME]", "Write a checkpoint at the next step.", _steer("save", "has a checkpoint of step")),
+    "save": _verb(
+        "save [NAME]",
+        "Write a checkpoint at the next step. It stays, however many come after it, unless a rewind takes it back.",
+        _steer("save", "keeps a checkpoint of step"),
+    ),
     "wait": _verb(
         "wait [NAME] [--step N]",
         "Wait until a run is over, or N steps are done. Ctrl-C stops waiting, not the run.",

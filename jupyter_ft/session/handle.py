@@ -217,7 +217,7 @@ class Session(Talking, Travelling, Shown):
         return self.submit(Stop())
 
     def save(self) -> Receipt:
-        """Write a checkpoint at the next step boundary."""
+        """Write a checkpoint at the next step boundary. It stays (`saved`), however many come after it."""
         return self.submit(Save())
 
     def wait(self, step: int | None = None, timeout: float | None = None) -> Session:

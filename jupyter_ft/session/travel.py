@@ -32,6 +32,11 @@ class Travelling:
         return self.run_folder.checkpoints()
 
     @property
+    def saved(self) -> list[int]:
+        """Those of `steps` that were saved by `save()`: they stay, however many come after them."""
+        return self.run_folder.saved()
+
+    @property
     def visitable(self) -> list[int]:
         """The steps whose weights are kept: to be talked to, compared and forked."""
         return self.run_folder.visitable()
