@@ -94,6 +94,8 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
 
 
 def _measured(event: EvalDone) -> str:
+    if event.best_metric == "eval_reward":  # of a policy, whose loss has no level
+        return f"held-out reward {shown(event.metrics.get('eval_reward'))}"
     more = (
         ""
         if event.best_metric == "eval_loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -85,7 +86,10 @@ def _table(place: Place, listed: list[Session]) -> None:
 def _row(session: Session) -> list[str]:
     state, of = session.state, f"/{session.total_steps}" if session.total_steps else ""
     last = session.log.last_row
-    figures = [shown(last[name]) if name in last else "–" for name in ("loss", "learning_rate")]
+    first = "reward" if not math.isnan(last.get("reward", math.nan)) else "loss"  # a policy's loss has no level
+    figures = [shown(last[name]) if name in last else "–" for name in (first, "learning_rate")]
+    if first == "reward":
+        figures[0] = f"reward {figures[0]}"
     level = "" if session.health.level == "green" else f" ({session.health.level})"
     return [session.name, f"{state}{level}", f"{session.step}{of}", *figures]
 
@@ -94,10 +98,19 @@ def _status(shell: Any, line: Line) -> None:
     if not line.words and len(sessions) != 1:
         _table(Place.of(shell), list(sessions.values()))
         return
+    if line.words and is_race(line.words[0]):
+        show_race(race_of(line.words[0]))
+        return
     session = _named(shell, line)
     name, state, step, loss, rate = _row(session)
-    live = ", ".join(f"{key} {shown(value)}" for key, value in session.hyperparameters.model_dump().items())
-    say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
+    values = session.hyperparameters.model_dump().items()
+    live = ", ".join(
+        f"{key} {', '.join(map(shown, value)) if isinstance(value, tuple) else shown(value)}" for key, value in values
+    )
+    loss = loss if loss.startswith("reward") else f"loss {loss}"
+    say(f"{name}: {state}, step {step}, {loss}, learning rate {rate}")
+    if session.said:
+        say(f"  {one_line(session.said)}")
     if session.health.level != "green":
         say(f"  {session.health.level}: {one_line(session.health.said)}")
     recipe = session.recipe
@@ -239,7 +252,7 @@ def _verb(usage: str, about: str, do: Callable[[Any, Line], None], **more: Any) 
 
 
 VERBS: dict[str, Verb] = {
-    "status": _verb("status [NAME]", "How a run stands, or all of them.", _status),
+    "status": _verb("status [NAME]", "How a run or a race stands, or all runs.", _status),
     "set": _verb(
         "set [NAME] key=value … [--step N]",
         "Change live hyperparameters at the next step.",
@@ -256,7 +269,11 @@ VERBS: dict[str, Verb] = {
         options=(Option("--free-memory", "give the memory back until it is resumed; no chat meanwhile"),),
     ),
     "resume": _verb("resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _resume),
-    "stop": _verb("stop [NAME]", "End at the next step, with a checkpoint.", _steer("stop", "stops at step")),
+    "stop": _verb(
+        "stop [NAME]",
+        "End a run, or those of a race, at the next step, with a checkpoint.",
+        _steer("stop", "stops at step"),
+    ),
     "save": _verb(
         "save [NAME]",
         "Write a checkpoint at the next step. It stays, however many come after it, unless a rewind takes it back.",
@@ -264,7 +281,7 @@ VERBS: dict[str, Verb] = {
     ),
     "wait": _verb(
         "wait [NAME] [--step N]",
-        "Wait until a run is over, or N steps are done. Ctrl-C stops waiting, not the run.",
+        "Wait until a run or a race is over, or N steps are done. Ctrl-C stops waiting, not the run.",
         _wait,
         options=(Option("--step", "until this step is done", "N"),),
     ),
@@ -275,7 +292,7 @@ VERBS: dict[str, Verb] = {
         options=(Option("--out", "the variable; else the run's name", "VAR"),),
         words=(1, 1),
     ),
-    "show": _verb("show [NAME]", "Show the panel here.", _show),
+    "show": _verb("show [NAME]", "Show the panel of a run here, or the table of a race.", _show),
     "report": _verb(
         "report [NAME] [--to FILE]",
         "Write a run as one page that needs nothing else: curves, edits, evaluations, chats, recipe; no rows.",
@@ -346,5 +363,7 @@ VERBS: dict[str, Verb] = {
         keys=FINETUNE.keys,
         example="%ft fork support@40 calmer learning_rate=2e-5",
     ),
-    "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
+    "close": _verb(
+        "close [NAME]", "Stop a run, or those of a race, where live, and free the memory; folders stay.", _close
+    ),
 }

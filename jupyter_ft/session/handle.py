@@ -88,6 +88,12 @@ class Session(Talking, Travelling, Shown):
         """The run folder."""
         return self.run_folder.path
 
+    @property
+    def said(self) -> str:
+        """Why it is in its state, where that is not obvious: what it paused or failed for."""
+        self._catch_up()
+        return self._said
+
     def _catch_up(self) -> None:
         with self._guard:
             news, self._seen = self.log.read(self._seen, steps="none")

@@ -26,7 +26,7 @@ from ..trainer_fields import check_trainer_fields
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
-from .rewards import Functions, find_judges, keep, split
+from .rewards import Functions, check_columns, find_judges, keep, split
 from .stages import Parent, find_parent, known_parent
 
 
@@ -85,6 +85,8 @@ def plan(
         wrong := live.geometry.too_few(len(train.rows))
     ):
         raise RecipeError(wrong)
+    if checked.rewards and functions:
+        check_columns(functions, train.rows[0].get("columns", ()))
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
     if checked.metrics and apart is not None:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..messages import Command, Rewind
+from ..messages import OVER, Command, Rewind
 from ..runs import STATE
 from .answers import Receipt
 
@@ -24,6 +24,10 @@ class Travelling:
 
         @property
         def name(self) -> str: ...  # noqa: D102
+        @property
+        def step(self) -> int: ...  # noqa: D102
+        @property
+        def state(self) -> str: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
 
     @property
@@ -50,6 +54,9 @@ class Travelling:
             kept = ", ".join(map(str, self.steps)) or "none yet"
             fork = f"; of {step} the weights alone are kept: fork it" if step in self.visitable else ""
             raise CheckpointError(f"'{self.name}' cannot go back to step {step}; it can to: {kept}{fork}")
+        if step == self.step and self.state in OVER:
+            go_on = "" if self.state == "finished" else f"; %ft resume {self.name} goes on"
+            raise CheckpointError(f"'{self.name}' is {self.state} at step {step}: nothing after it to take back{go_on}")
         return self.submit(Rewind(step=step))
 
     def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:
