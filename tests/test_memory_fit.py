@@ -102,7 +102,7 @@ def test_that_of_a_policy_counts_its_answers(middle_model: Path) -> None:
     recipe = GENERATED | {"adapter": ADAPTER}
     check(middle_model, 80, 4, **recipe)
     more = jupyter_ft.fits(str(middle_model), **recipe | {"rewards": nothing, "max_completion_length": 400}).fit
-    less = jupyter_ft.fits(str(middle_model), **recipe | {"rewards": nothing}).fit
+    less = jupyter_ft.fits(str(middle_model), **recipe).fit
     assert more.work.length - less.work.length == 360
     assert more.needs > less.needs
 

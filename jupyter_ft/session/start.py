@@ -23,6 +23,7 @@ from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
+from .encoders import check_speaks
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
@@ -77,6 +78,7 @@ def plan(
     check_trainer_fields(checked.method, checked.trainer)
     check_bitsandbytes(checked)
     check_model(checked.model)
+    check_speaks(checked)
     judges = {} if resume else find_judges(checked, functions, save=to_start)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
