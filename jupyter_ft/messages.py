@@ -238,7 +238,10 @@ class Refused(_Event):
 
 
 class CheckpointSaved(_Event):
-    """A complete checkpoint is published in the run folder; `kept`: those with weights now (None: not told)."""
+    """A complete checkpoint is published in the run folder; `kept`: those with weights now (None: not told).
+
+    `asked`: a person saved it, so newer ones do not push it out.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -246,6 +249,7 @@ class CheckpointSaved(_Event):
     bytes: int
     seconds: float
     kept: list[int] | None = None
+    asked: bool = False
 
 
 class SnapshotSaved(_Event):

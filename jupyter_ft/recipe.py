@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, JsonValue, PrivateAttr, ValidationError, field_validator
 
+from .attached_fields import ATTACHED, OWN_METHOD
 from .complaints import complaint
 from .errors import RecipeError, nearest_or_all
 from .hyperparameters import (
@@ -84,7 +85,9 @@ class Recipe(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the base")
     max_length: int = Field(1024, ge=8, le=10**6, description="Longer rows are cut; in tokens")
     packing: bool = Field(False, description="Put several short rows into one, each attending to itself alone")
-    disk_budget: int = Field(2 * 10**9, ge=1, description="Bytes that its snapshots may take: 2 GB, 500 MB or a number")
+    disk_budget: int = Field(
+        2 * 10**9, ge=1, description="Bytes that its snapshots (not checkpoints) may take: 2 GB or 500 MB"
+    )
     loss_head: Literal["auto", "trl"] = Field(
         "auto", description="auto: score the trained tokens alone where that is faster; trl: as TRL does"
     )
@@ -212,7 +215,7 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
         _put(fixed, ALIASES.get(key, key), as_plain(value))
     method = fixed.get("method", "sft")
     fixed["method"] = METHOD_WORDS.get(method, method) if isinstance(method, str) else method
-    live_model = METHODS.get(str(fixed["method"]), Hyperparameters)
+    live_model = _live_model(str(fixed["method"]), fixed.get("trainer"))
     for key in fixed:
         if key not in FIXED_NAMES and key not in live_model.model_fields:
             known = [*_FIXED, *live_model.model_fields]
@@ -230,6 +233,12 @@ def parse_recipe(asked: Mapping[str, Any]) -> Recipe:
         raise RecipeError(first_complaint(error)) from None
     check_together(recipe)
     return recipe
+
+
+def _live_model(method: str, passed: Any) -> type[Hyperparameters]:
+    if method == "attached" and isinstance(passed, Mapping) and passed.get(OWN_METHOD) in ATTACHED:
+        return ATTACHED[passed[OWN_METHOD]]
+    return METHODS.get(method, Hyperparameters)
 
 
 def lift(asked: Mapping[str, Any]) -> dict[str, Any]:

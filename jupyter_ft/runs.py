@@ -34,7 +34,8 @@ KEEP = 3  # resumable checkpoints kept in a run
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _STEP = re.compile(r"step-(\d{6,})")
 OPTIMIZER, STREAMS, STATE = "optimizer.safetensors", "random.safetensors", "training.json"
-FOR_RESUMPTION = (OPTIMIZER, STREAMS, STATE, "manifest.json")
+SAVED = "saved"  # a file that marks a checkpoint as asked for by a person
+FOR_RESUMPTION = (OPTIMIZER, STREAMS, STATE, "manifest.json", SAVED)
 """The files of a checkpoint that are not the weights."""
 _RESERVED = {"con", "prn", "aux", "nul"}  # no folder of Windows
 _ADDRESSES = {"base", "live", "best", "last"}
@@ -171,6 +172,10 @@ class RunFolder:
         """The steps with a published checkpoint, in order (not verified)."""
         return _steps_in(self.path / "checkpoints")
 
+    def saved(self) -> list[int]:
+        """Those of them that a person asked for: newer ones do not push them out."""
+        return [step for step in self.checkpoints() if (self.checkpoint(step) / SAVED).exists()]
+
     def snapshot(self, step: int) -> Path:
         """Where the snapshot of `step` is, or would be: no optimizer, no random streams."""
         return self.path / "snapshots" / f"step-{step:06d}"
@@ -199,14 +204,20 @@ class RunFolder:
         verify(self.checkpoint(step))
         return self.checkpoint(step)
 
-    def publish(self, step: int, write: Callable[[Path], None], pinned: Collection[int] = ()) -> tuple[Path, int]:
+    def publish(
+        self, step: int, write: Callable[[Path], None], pinned: Collection[int] = (), *, asked: bool = False
+    ) -> tuple[Path, int]:
         """Have `write` fill a staging folder and publish it as the checkpoint of `step`: its path and size in bytes.
 
-        Older checkpoints beyond `KEEP`, but the `pinned` ones, are removed afterwards. Raises `OSError` where the disk
-        refuses; nothing is published then, and what was there stays.
+        Older checkpoints beyond `KEEP` are removed afterwards, but the `pinned` ones and those that were `asked` for.
+        Raises `OSError` where the disk refuses; nothing is published then, and what was there stays.
         """
+        saved = {*self.saved(), *([step] if asked else [])}
         final, size = self._publish(self.checkpoint(step), step, write)
-        for old in self.checkpoints()[:-KEEP]:
+        if step in saved:
+            (final / SAVED).touch()
+        others = [old for old in self.checkpoints() if old not in saved]
+        for old in others[:-KEEP]:
             if old != step and old not in pinned:
                 shutil.rmtree(self.checkpoint(old), ignore_errors=True)
         return final, size

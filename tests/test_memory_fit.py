@@ -25,6 +25,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dpo": {"adapter": ADAPTER, "method": "dpo"},
     "classification": {"adapter": ADAPTER, "method": "classification"},
 }
+GENERATED = {"method": "grpo", "num_generations": 4, "max_completion_length": 40, "batch_size": 4, "accumulation": 1}
 MORE: dict[str, dict[str, Any]] = {
     "checkpointed": {"adapter": ADAPTER, "trainer": {"activation_checkpointing": True}},
     "accumulated": {"adapter": "full", "accumulation": 2},
@@ -40,6 +41,8 @@ MORE: dict[str, dict[str, Any]] = {
     "plain-adamw": {"adapter": "full", "trainer": {"optim": "adamw_torch"}},
     "half": {"adapter": ADAPTER, "dtype": "bfloat16"},
     "half-full": {"adapter": "full", "dtype": "bfloat16"},
+    "grpo-full": GENERATED | {"adapter": "full"},
+    "rloo": GENERATED | {"adapter": ADAPTER, "method": "rloo", "accumulation": 2},
 }
 
 
@@ -79,6 +82,8 @@ def data(method: str, length: int) -> list[dict[str, Any]]:
 
 def check(model: Path, length: int, batch: int, **recipe: Any) -> None:
     recipe = {"dtype": "float32", "batch_size": batch} | recipe
+    if recipe.get("method") in ("grpo", "rloo"):
+        recipe["rewards"] = nothing
     found = jupyter_ft.fits(str(model), data(recipe.get("method", "sft"), length), measure=True, **recipe).fit
     assert found.measured is not None
     assert not found.measured.failed
@@ -92,6 +97,19 @@ def test_the_estimate_is_above_a_real_step_by_a_tenth_at_most(
 ) -> None:
     check(tiny_model, 40, 1, **METHODS[method])
     check(middle_model, 120, 3, **METHODS[method])
+
+
+def test_that_of_a_policy_counts_its_answers(middle_model: Path) -> None:
+    recipe = GENERATED | {"adapter": ADAPTER}
+    check(middle_model, 80, 4, **recipe)
+    more = jupyter_ft.fits(str(middle_model), **recipe | {"rewards": nothing, "max_completion_length": 400}).fit
+    less = jupyter_ft.fits(str(middle_model), **recipe).fit
+    assert more.work.length - less.work.length == 360
+    assert more.needs > less.needs
+
+
+def nothing(completions: list[Any], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
 
 
 @pytest.mark.slow

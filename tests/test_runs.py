@@ -118,6 +118,19 @@ def test_only_the_newest_checkpoints_are_kept() -> None:
     assert run.checkpoints() == [4, 5, 6][-KEEP:]
 
 
+def test_one_that_was_asked_for_stays_also_where_it_is_written_again() -> None:
+    run = RunFolder.create("support")
+    run.publish(2, fill, asked=True)
+    run.publish(2, fill)
+    for step in range(3, 3 + KEEP + 2):
+        run.publish(step, fill)
+    assert run.checkpoints() == [2, 5, 6, 7]
+    assert run.saved() == [2]
+    verify(run.checkpoint(2))
+    run.drop_after(1)
+    assert run.saved() == []
+
+
 def test_a_run_folder_has_one_writer() -> None:
     run = RunFolder.create("support")
     run.lock()

@@ -63,6 +63,10 @@ class GenerationCursor(RowCursor):
             self.position += 1
         return batches
 
+    def peek(self) -> list[int]:
+        """Nothing: what comes next is not collated before its time, since it is generated, not read."""
+        return []
+
     def give_back(self, batches: list[list[int]]) -> None:
         """Take back what `take` gave last: those micro-batches come next again."""
         self.position -= len(batches)

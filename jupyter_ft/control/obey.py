@@ -161,7 +161,7 @@ class Obedience:
 
     def _save(self, command: Save) -> None:
         try:
-            self._port.hooks.save(self._port.step)
+            self._port.hooks.save(self._port.step, asked=True)
         except OSError as error:
             self._refuse(command, f"the checkpoint could not be written: {error}")
             return

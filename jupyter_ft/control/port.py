@@ -45,6 +45,7 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
+    `save(step, asked=True)` is one that a person asked for, and so keeps.
     `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
     given up meanwhile. `probe(step, at_end)` has the weights of the step answer the fixed prompts where it is time, and
     the run waits while `held()`; `measure()` adds to what an evaluation tells. `name` is the run's, for advice;
@@ -54,7 +55,7 @@ class Hooks:
     """
 
     publish: Callable[[int], None]
-    save: Callable[[int], None]
+    save: Callable[..., None]
     restore: Callable[[Port], None] | None = None
     rewind: Callable[[int], None] = lambda step: None
     speak: Callable[[int], None] = lambda step: None

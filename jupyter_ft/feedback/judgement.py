@@ -86,6 +86,12 @@ class Judgement(_Record):
             raise ValueError("the prompt ends with an answer; end it with what was asked")
         return self
 
+    def __repr__(self) -> str:
+        """What was judged, in a line that does not tell which weights said what."""
+        rated = "good" if self.good else "bad"
+        verdict = rated if self.good is not None else self.choice or "edited"
+        return f"<Judgement {self.id}: {verdict} · {self.prompt[-1]['content']:.60}>"
+
     @property
     def preferred(self) -> Answer | None:
         """The answer of a pair that was chosen; None where neither was."""

@@ -14,19 +14,22 @@ from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.utils.notebook import NotebookProgressCallback
 
+from ..attached_fields import OWN_METHOD
 from ..control.accelerated import States, give_back, own_state
 from ..control.ahead import Ahead, masks_of
 from ..control.edits import hf_lambda
+from ..control.generations import GenerationCursor, Generations
 from ..control.lease import LEASE, Streams, Turn
 from ..control.port import Hooks, Port
 from ..control.served import Served, ServingInbox
-from ..errors import CheckpointError, FineTuneError, Refused
+from ..errors import CheckpointError, FineTuneError, RecipeError, Refused
 from ..hyperparameters import AnySchedule
 from ..messages import Crashed, StateChanged
 from ..messages import Refused as RefusedEvent
 from ..recipe import Recipe, parse_recipe
 from ..sampling.twin import Voices
 from ..weights import lora_layers, write_weights
+from . import attached_kinds as kinds
 from .running import Running, one_line
 
 _AHEAD = "ahead"
@@ -73,7 +76,8 @@ def _unfit(trainer: Any) -> str:
     """The first reason against it, or nothing."""
     args, rows = trainer.args, trainer.train_dataset
     shape = _shape(args)
-    own = [name for name in _BATCHES if getattr(type(trainer), name) is not getattr(Trainer, name)]
+    known = kinds.of_trl(trainer) or Trainer
+    own = [name for name in _BATCHES if getattr(type(trainer), name) is not getattr(known, name)]
     counted = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
     several = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or args.world_size > 1
     reasons = {
@@ -91,18 +95,16 @@ def _unfit(trainer: Any) -> str:
         == "batch_rebalance",
         "dataloader_drop_last leaves no batch of so few rows": counted and _rows(trainer) == 0,
     }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return next((reason for reason, holds in reasons.items() if holds), "") or kinds.unfit_to_generate(trainer)
 
 
 def recipe_of(trainer: Any) -> Recipe:
     """What the trainer was asked to be, in our words. Raises `RecipeError` where a value is out of range."""
     args, model = trainer.args, trainer.model
     shape = _shape(args)
-    rows = _rows(trainer)
-    batches = -(-rows // args.per_device_train_batch_size)
     total = args.max_steps if args.max_steps > 0 else None
-    updates = -(-batches // args.gradient_accumulation_steps)
-    warmup = 0 if shape == "constant" else args.get_warmup_steps(total or -int(-args.num_train_epochs * updates // 1))
+    steps = total or -int(-args.num_train_epochs * kinds.updates_of(trainer) // 1)
+    warmup = 0 if shape == "constant" else args.get_warmup_steps(steps)
     kwargs = args.lr_scheduler_kwargs or {}
     schedule = "trainer" if kwargs else _SCHEDULES.get(shape, "trainer")
     asked: dict[str, Any] = {
@@ -122,6 +124,13 @@ def recipe_of(trainer: Any) -> Recipe:
         "epochs": args.num_train_epochs,
         "max_steps": total,
     }
+    if kind := kinds.kind_of(trainer):
+        own = {"trainer": asked["trainer"] | {OWN_METHOD: kind}}
+        try:
+            return parse_recipe(asked | own | kinds.fields_of(trainer))
+        except RecipeError:  # a value beyond the bounds of what is live is TRL's affair
+            if kinds.generates(trainer):
+                raise
     return parse_recipe(asked)
 
 
@@ -205,6 +214,8 @@ class AttachedPort(Port):
         """As the port; the epoch is counted in batches, as transformers does."""
         super().on_step_end(args, state, control, **more)
         cursor = self.cursor
+        if isinstance(cursor, GenerationCursor):
+            return  # it counts in batches itself
         state.epoch = cursor.epoch + -(-cursor.position // cursor.batch_size) / -(-cursor.rows // cursor.batch_size)
 
 
@@ -265,15 +276,15 @@ class AttachedRun(Running):
                 self._voices.publish(step, trained, port.edits.now.alpha)
                 self.chat.begin(self._voices, self.folder.name)
 
-        hooks = Hooks(publish=publish, save=lambda step: self._save(port, step), name=self.folder.name)
+        hooks = Hooks(publish=publish, save=lambda step, **how: self._save(port, step, **how), name=self.folder.name)
         hooks.rewind = _refuse_rewind
         if self._voices is not None:
             hooks.speak = partial(self._voices.speak, model=trainer.model)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters
-        port = AttachedPort(trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
-        port.cursor.rows = _rows(trainer)
+        hooks.batches, hooks.live = kinds.batches_of(trainer), kinds.live_of(self.recipe)
+        port = self._port(trainer, turn, hooks)
         port.edits.plain = (asked.schedule, asked.warmup_steps, port.edits.total_steps(asked))
         try:
             turn.take()
@@ -290,6 +301,16 @@ class AttachedRun(Running):
             port.detach()
             args.gradient_accumulation_steps, args.logging_nan_inf_filter = before
             handler.callbacks = callbacks
+
+    def _port(self, trainer: Any, turn: Turn, hooks: Hooks) -> AttachedPort:
+        asked = self.recipe.hyperparameters
+        port = AttachedPort(trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        if isinstance(port.batching, Generations):
+            port.batching.keep = self._keep_some
+            port.evaluation.decide_by(kinds.decides(self.recipe))
+        else:
+            port.cursor.rows = _rows(trainer)
+        return port
 
     @contextmanager
     def _masks_kept(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from ..control.accounting import Accounting
 from ..control.lease import LEASE, seeded_streams
 from ..control.memory import free_memory, is_out_of_memory
 from ..heads import masked_model, scoring_model
+from ..hyperparameters import PolicyHyperparameters
 from ..memory.asked import lengths_of
 from ..memory.fit import Measured
 from ..methods import method_of
@@ -85,27 +86,36 @@ def _worst(recipe: Recipe, rows: Sequence[Row]) -> list[Row]:
 
 
 def _two_steps(recipe: Recipe) -> Recipe:
-    live = recipe.hyperparameters
-    changed = {"accumulation": min(live.accumulation, 2), "max_steps": 2, "epochs": 1.0}
-    return recipe.model_copy(
-        update={
-            "hyperparameters": live.model_copy(update=changed),
-            "trainer": {**recipe.trainer, "train_sampling_strategy": "sequential"},
-        }
-    )
+    live, passed = recipe.hyperparameters, {**recipe.trainer}
+    changed: dict[str, Any] = {"accumulation": min(live.accumulation, 2), "max_steps": 2, "epochs": 1.0}
+    if isinstance(live, PolicyHyperparameters):
+        del changed["accumulation"]  # it decides how many answers are made at once
+        changed["reward_weights"] = (1.0,)
+        passed["generation_kwargs"] = {"min_new_tokens": live.max_completion_length}  # the longest that there can be
+    else:
+        passed["train_sampling_strategy"] = "sequential"
+    return recipe.model_copy(update={"hyperparameters": live.model_copy(update=changed), "trainer": passed})
+
+
+def _nothing(completions: Sequence[Any], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
 
 
 def _counted(
     base: Base, model: Any, recipe: Recipe, batch: list[Row], folder: Path, *, start: Path | None
 ) -> tuple[int, int]:
     """The peak in bytes, and those of the base."""
-    rows = batch * (2 * recipe.hyperparameters.accumulation)
+    live, method = recipe.hyperparameters, method_of(recipe, base.speaks)
+    rows = batch * (2 * live.accumulation)
+    more: dict[str, Any] = {"rewards": [_nothing]} if method.generates else {}
+    if isinstance(live, PolicyHyperparameters):
+        rows = batch * (2 * live.geometry.prompts)
     held = [*base.model.parameters(), *base.model.buffers()]
     held += [tensor for weight in base.model.parameters() for tensor in _statistics(weight)]
     count = _Count(held[0].device)
     with count:
         weights = count.hold(held)
-        trainer = method_of(recipe, base.speaks).build(model, base.new_tokenizer(), recipe, rows, folder, start=start)
+        trainer = method.build(model, base.new_tokenizer(), recipe, rows, folder, start=start, **more)
         trainer.train()
     return count.peak, weights
 

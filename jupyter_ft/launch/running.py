@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from peft import PeftModel
@@ -99,7 +100,9 @@ class Running:
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
             self._snapshot(port, step)
 
-        hooks = Hooks(publish, lambda step: self._save(port, step), name=self.folder.name, behind=self.behind)
+        hooks = Hooks(
+            publish, lambda step, **how: self._save(port, step, **how), name=self.folder.name, behind=self.behind
+        )
         hooks.rewind = lambda step: self._rewind(port, step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
@@ -214,18 +217,20 @@ class Running:
             every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
             self.snapshots.if_due(step, every, model, pinned=pinned, place=lambda: as_json(place_of(port)))
 
-    def _save(self, port: Port, step: int) -> None:
+    def _save(self, port: Port, step: int, *, asked: bool = False) -> None:
         began = time.perf_counter()
         port.last_save = (step, time.monotonic())
         try:
             best = {port.evaluation.best_step}
-            path, size = self.folder.publish(step, lambda staging: write_checkpoint(port, staging), pinned=best)
+            write = partial(write_checkpoint, port)
+            path, size = self.folder.publish(step, write, best, asked=asked)
         except OSError as error:
             self.log.append(SaveFailed(step=step, reason=one_line(error)))
             raise
         seconds = time.perf_counter() - began
         kept = self.folder.visitable()
-        self.log.append(CheckpointSaved(step=step, path=str(path), bytes=size, seconds=seconds, kept=kept))
+        told = {"path": str(path), "bytes": size, "seconds": seconds}
+        self.log.append(CheckpointSaved(step=step, kept=kept, asked=asked, **told))
 
     def _finish(self, port: Port) -> StateChanged:
         state: RunState = "stopped" if port.obedience.stopping else "finished"

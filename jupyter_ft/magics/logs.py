@@ -82,7 +82,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
     Applied: lambda e: ("info", f"{e.verb} applied at step {e.step}{': ' * bool(e.changes)}{change_text(e)}"),
     Refused: lambda e: ("warning", f"{e.verb} refused: {e.reason}"),
     EvalDone: lambda e: ("info", f"step {e.step}: {_measured(e)}; best is step {e.best_step}"),
-    CheckpointSaved: lambda e: ("info", f"checkpoint of step {e.step} saved"),
+    CheckpointSaved: lambda e: ("info", f"checkpoint of step {e.step} saved" + (", to stay" if e.asked else "")),
     SaveFailed: lambda e: ("error", f"no checkpoint of step {e.step}: {e.reason}"),
     StepRefused: lambda e: (
         "warning",
@@ -94,6 +94,8 @@ _TELLERS: dict[type, Callable[[Any], tuple[str, str]]] = {
 
 
 def _measured(event: EvalDone) -> str:
+    if event.best_metric == "eval_reward":  # of a policy, whose loss has no level
+        return f"held-out reward {shown(event.metrics.get('eval_reward'))}"
     more = (
         ""
         if event.best_metric == "eval_loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -85,7 +86,10 @@ def _table(place: Place, listed: list[Session]) -> None:
 def _row(session: Session) -> list[str]:
     state, of = session.state, f"/{session.total_steps}" if session.total_steps else ""
     last = session.log.last_row
-    figures = [shown(last[name]) if name in last else "–" for name in ("loss", "learning_rate")]
+    first = "reward" if not math.isnan(last.get("reward", math.nan)) else "loss"  # a policy's loss has no level
+    figures = [shown(last[name]) if name in last else "–" for name in (first, "learning_rate")]
+    if first == "reward":
+        figures[0] = f"reward {figures[0]}"
     level = "" if session.health.level == "green" else f" ({session.health.level})"
     return [session.name, f"{state}{level}", f"{session.step}{of}", *figures]
 
@@ -94,16 +98,27 @@ def _status(shell: Any, line: Line) -> None:
     if not line.words and len(sessions) != 1:
         _table(Place.of(shell), list(sessions.values()))
         return
+    if line.words and is_race(line.words[0]):
+        show_race(race_of(line.words[0]))
+        return
     session = _named(shell, line)
     name, state, step, loss, rate = _row(session)
-    live = ", ".join(f"{key} {shown(value)}" for key, value in session.hyperparameters.model_dump().items())
-    say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
+    values = session.hyperparameters.model_dump().items()
+    live = ", ".join(
+        f"{key} {', '.join(map(shown, value)) if isinstance(value, tuple) else shown(value)}" for key, value in values
+    )
+    loss = loss if loss.startswith("reward") else f"loss {loss}"
+    say(f"{name}: {state}, step {step}, {loss}, learning rate {rate}")
+    if session.said:
+        say(f"  {one_line(session.said)}")
     if session.health.level != "green":
         say(f"  {session.health.level}: {one_line(session.health.said)}")
     recipe = session.recipe
     say(f"  model {recipe.model} · {recipe.trains} · data {one_line(recipe.data)} · {session.folder}")
     say(f"  {live}")
-    say(f"  checkpoints at steps: {', '.join(map(str, session.steps)) or 'none yet'}")
+    saved = session.saved
+    steps = [f"{step} (saved, stays)" if step in saved else f"{step}" for step in session.steps]
+    say(f"  checkpoints at steps: {', '.join(steps) or 'none yet'}")
 
 
 def _show(shell: Any, line: Line) -> None:
@@ -237,7 +252,7 @@ def _verb(usage: str, about: str, do: Callable[[Any, Line], None], **more: Any) 
 
 
 VERBS: dict[str, Verb] = {
-    "status": _verb("status [NAME]", "How a run stands, or all of them.", _status),
+    "status": _verb("status [NAME]", "How a run or a race stands, or all runs.", _status),
     "set": _verb(
         "set [NAME] key=value … [--step N]",
         "Change live hyperparameters at the next step.",
@@ -254,11 +269,19 @@ VERBS: dict[str, Verb] = {
         options=(Option("--free-memory", "give the memory back until it is resumed; no chat meanwhile"),),
     ),
     "resume": _verb("resume [NAME]", "Go on after a pause, or from the newest checkpoint.", _resume),
-    "stop": _verb("stop [NAME]", "End at the next step, with a checkpoint.", _steer("stop", "stops at step")),
-    "save": _verb("save [NAME]", "Write a checkpoint at the next step.", _steer("save", "has a checkpoint of step")),
+    "stop": _verb(
+        "stop [NAME]",
+        "End a run, or those of a race, at the next step, with a checkpoint.",
+        _steer("stop", "stops at step"),
+    ),
+    "save": _verb(
+        "save [NAME]",
+        "Write a checkpoint at the next step. It stays, however many come after it, unless a rewind takes it back.",
+        _steer("save", "keeps a checkpoint of step"),
+    ),
     "wait": _verb(
         "wait [NAME] [--step N]",
-        "Wait until a run is over, or N steps are done. Ctrl-C stops waiting, not the run.",
+        "Wait until a run or a race is over, or N steps are done. Ctrl-C stops waiting, not the run.",
         _wait,
         options=(Option("--step", "until this step is done", "N"),),
     ),
@@ -269,7 +292,7 @@ VERBS: dict[str, Verb] = {
         options=(Option("--out", "the variable; else the run's name", "VAR"),),
         words=(1, 1),
     ),
-    "show": _verb("show [NAME]", "Show the panel here.", _show),
+    "show": _verb("show [NAME]", "Show the panel of a run here, or the table of a race.", _show),
     "report": _verb(
         "report [NAME] [--to FILE]",
         "Write a run as one page that needs nothing else: curves, edits, evaluations, chats, recipe; no rows.",
@@ -342,5 +365,7 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb(export.EXPORT, export.run_export),
     "push": Verb(export.PUSH, export.run_push),
-    "close": _verb("close [NAME]", "Stop a run where it is live, and free its memory; its folder stays.", _close),
+    "close": _verb(
+        "close [NAME]", "Stop a run, or those of a race, where live, and free the memory; folders stay.", _close
+    ),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jupyter_ft.hyperparameters import REWARDED, PolicyHyperparameters
 from jupyter_ft.recipe import Recipe
 
 from .parts import Head, Work
@@ -14,7 +15,7 @@ from .shape import Shape
 PAIRED = ("dpo", "reward")
 """Methods that see a row twice, with each of two answers."""
 REFERENCE = ("dpo", "kto")
-ESTIMATED = ("sft", "cpt", "dpo", "kto", "reward", "classification")
+ESTIMATED = ("sft", "cpt", "dpo", "kto", "reward", "classification", *REWARDED)
 """Methods whose steps the formulas know."""
 REPLY = 256  # tokens, as chat has it where nothing else is asked
 UNTRAINED = -100
@@ -71,10 +72,15 @@ def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, la
     own = recipe.method in ("sft", "cpt") and recipe.loss_head == "auto" and recipe.dtype != "float16"
     head: Head = "score" if scores else "triton" if machine.triton else "ours" if own else "trl"
     passed = recipe.trainer
+    answer = live.max_completion_length if isinstance(live, PolicyHyperparameters) else 0
+    made = live.geometry.steps * live.batch_size if isinstance(live, PolicyHyperparameters) else 0
+    if answer:
+        length = min(length + answer, shape.longest or length + answer)
     return Work(
         rows=live.batch_size * (2 if recipe.method in PAIRED else 1),
         length=length,
-        trained=min(lengths.trained, length),
+        trained=min(answer or lengths.trained, length),
+        made=made,
         plain=machine.plain,
         compute=machine.plain,
         adapter="full" if adapter.kind == "full" else "lora",
@@ -86,9 +92,12 @@ def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, la
         optimizer=str(passed.get("optim", "adamw_torch_fused")),
         head=head,
         labels=max(labels, 1) if scores else 0,
-        reference=recipe.method in REFERENCE,
+        reference=recipe.method in REFERENCE or bool(made and recipe.start_from and getattr(live, "beta", 0)),
         accumulated=live.accumulation > 1,
-        masked=bool(recipe.packing) or not (lengths.even or live.batch_size == 1) or recipe.method in PAIRED,
+        masked=bool(recipe.packing)
+        or not (lengths.even or live.batch_size == 1)
+        or recipe.method in PAIRED
+        or made > 0,
         checkpointing=bool(passed.get("activation_checkpointing") or passed.get("gradient_checkpointing")),
         offloaded=bool(passed.get("activation_offloading")),
         device=machine.kind,

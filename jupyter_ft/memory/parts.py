@@ -27,6 +27,7 @@ TILE = 2**23  # elements of a tile of our loss head
 TRL_ROWS, TRL_COLUMNS = 4096, 32768  # of a tile of TRL's, whatever the vocabulary is
 SCALARS = 256  # bytes of losses, counts and norms
 SCORED = 24  # bytes of a scored position: its label, its scores, and whether it counts
+KEPT_ANSWER = 24  # bytes of a token of an answer that waits for its step: its id, its masks, and what it was scored
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: arXiv 2305.14314, section 3, double quantisation
 INT8 = 1.0  # arXiv 2208.07339; a scale for each row is beside it
 _OPTIMIZER = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "rmsprop": 4.0, "adagrad": 4.0}  # bytes a trained weight
@@ -38,7 +39,8 @@ class Work:
 
     `rows` are sequences in a micro-batch (a choice between two answers is two), `length` the tokens of the longest,
     `trained` how many of them are scored. `plain` and `compute` are the bytes of a number of the base, and of one that
-    a product is taken in. `masked`: rows of several lengths, or packed ones.
+    a product is taken in. `made` answers of `trained` tokens are generated at once. `masked`: rows of several
+    lengths, or packed ones.
     """
 
     rows: int
@@ -57,6 +59,7 @@ class Work:
     labels: int = 0
     reference: bool = False
     accumulated: bool = False
+    made: int = 0
     masked: bool = True
     checkpointing: bool = False
     offloaded: bool = False
@@ -175,6 +178,7 @@ def _moments(shape: Shape, work: Work) -> list[Moment]:
     every = shape.layers * (tokens * _between(shape, work) if work.checkpointing else kept)
     one = kept if work.checkpointing else 0
     asked = tokens * (1 + 3 * 8 * (2 if work.accumulated else 1))  # ids, mask, labels, of the next micro-batch too
+    asked += work.made * work.length * KEPT_ANSWER
     shared = _casts(shape, work) + 2 * 4 * work.length * shape.head_size + asked
     shared += work.rows * work.length**2 if work.masked and (work.checkpointing or work.head == "score") else 0
     beside = tokens * _beside(shape, work)
@@ -196,7 +200,22 @@ def _moments(shape: Shape, work: Work) -> list[Moment]:
         moments = [(max(0, a - every) + 2 * (one or kept), b, g) for a, b, g in moments]
     if not work.optimizer.endswith("fused") and "8bit" not in work.optimizer:
         moments.append((gradients if work.device == "cuda" else _largest(shape, work), 0, gradients))
+    if work.made:
+        moments.append(_generation(shape, work))
     return [(a, b, gradients) for a, b, _ in moments] if work.accumulated else moments
+
+
+def _generation(shape: Shape, work: Work) -> Moment:
+    """Answers are made: keys and values of all of them, one layer's once more where they grow and for each head, and
+    the logits of a token; or before the first token, all tokens of the prompts in one layer, without a backward pass.
+    """
+    c, prompt = work.compute, work.length - work.trained
+    cache = work.made * 2 * shape.layers * shape.keys * c
+    grown = work.made * work.length * 2 * c * (shape.keys + shape.queries)
+    logits = work.made * shape.vocabulary * (c + 3 * 4)
+    read = work.made * prompt * (3 * shape.inner * c + 4 * 4 * shape.hidden)
+    written = cache * work.length + grown + logits
+    return max(written, cache * prompt + read) + work.made * work.length * KEPT_ANSWER, 0, 0
 
 
 def layer_keeps(shape: Shape, work: Work) -> int:

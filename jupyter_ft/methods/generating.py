@@ -94,6 +94,8 @@ def _refer(trainer: Any, model: Any, beta: float) -> None:
 
 def _set_temperature(trainer: Any, value: float) -> None:
     """Sample with it, and score with it: TRL's fused head has been given the one that it was built with."""
+    if trainer.temperature == value:
+        return
     trainer.temperature = trainer.generation_config.temperature = trainer.generation_kwargs["temperature"] = value
     for model in (trainer.model, trainer.ref_model):
         if model is not None:

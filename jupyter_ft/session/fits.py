@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data import Examples, hold_out, labels_of
 from ..errors import ModelError, RecipeError
+from ..hyperparameters import REWARDED
 from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
@@ -20,6 +21,7 @@ from ..memory.parts import base_bytes, parts
 from ..memory.shape import Shape, find_folder, read_shape
 from ..recipe import Recipe, parse_recipe
 from ..trainer_fields import check_trainer_fields
+from .rewards import split
 from .start import Plan, check_model, plan
 
 MOST_LOOKED_AT = 100_000  # rows whose texts are measured, to find the longest
@@ -38,15 +40,22 @@ def will_it_fit(
     Without `data` the rows are taken to be as long as `max_length` allows, every token scored. `memory` is that of
     another card (bytes, or `"80 GB"`). With `measure` two steps are done on weights that are thrown away.
     """
+    if recipe.get("method") in REWARDED and "rewards" not in recipe:
+        recipe = {**recipe, "rewards": some_reward}
     if data is not None:
         planned = plan(model, data, recipe, to_start=False)
         return fit_of(planned, memory=memory, measure=measure)
     if measure:
         raise RecipeError("measure: a step needs rows; give data")
-    checked = parse_recipe({"model": model or "demo", **recipe})
+    checked = parse_recipe({"model": model or "demo", **split(recipe)[0]})
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     return _fit(checked, _longest_possible(checked), _machine(checked, memory))
+
+
+def some_reward(completions: Sequence[Any], **_: Any) -> list[float]:
+    """In the place of rewards that are not told: what a step takes is the same."""
+    return [0.0] * len(completions)
 
 
 def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light: bool = False) -> Fit:

@@ -89,6 +89,12 @@ class Session(Talking, Travelling, Taking, Shown):
         """The run folder."""
         return self.run_folder.path
 
+    @property
+    def said(self) -> str:
+        """Why it is in its state, where that is not obvious: what it paused or failed for."""
+        self._catch_up()
+        return self._said
+
     def _catch_up(self) -> None:
         with self._guard:
             news, self._seen = self.log.read(self._seen, steps="none")
@@ -218,7 +224,7 @@ class Session(Talking, Travelling, Taking, Shown):
         return self.submit(Stop())
 
     def save(self) -> Receipt:
-        """Write a checkpoint at the next step boundary."""
+        """Write a checkpoint at the next step boundary. It stays (`saved`), however many come after it."""
         return self.submit(Save())
 
     def wait(self, step: int | None = None, timeout: float | None = None) -> Session:

@@ -112,7 +112,9 @@ class Race(Sequence[Session]):
                     name: counted[-1].metrics.get(name, math.nan) for name in ("eval_loss", counted[-1].best_metric)
                 }
             rows.append(self.settings[self._runs.index(session)] | about)
-        return pd.DataFrame(rows, index=[session.name for session in order])
+        first = dict.fromkeys(name for one in self.settings for name in one)
+        columns = [*first, *dict.fromkeys(name for row in rows for name in row if name not in first)]
+        return pd.DataFrame(rows, index=[session.name for session in order], columns=columns)
 
     def wait(self, step: int | None = None, timeout: float | None = None) -> Race:
         """Block until every run is over, or has done `step` steps; one that failed is passed over.

@@ -26,6 +26,11 @@ class Sessions(Mapping[str, "Session"]):
         try:
             return self._open[name]
         except KeyError:
+            from .race import races
+
+            if name in races:
+                runs = ", ".join(session.name for session in races[name])
+                raise AddressError(f"'{name}' is a race; name one of its runs: {runs}") from None
             known = ", ".join(self._open) or "none; start one with %%finetune NAME"
             hint = did_you_mean(name, [*self._open, "base", "live"])
             if (runs_root() / name / "recipe.yaml").is_file():

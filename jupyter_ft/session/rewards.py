@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..errors import AddressError, CheckpointError, RecipeError, RunFolderError
@@ -13,6 +13,8 @@ from .stages import Parent, find_parent
 
 Functions = dict[str, Callable[..., Any]]
 """Reward functions by name."""
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""What TRL gives a reward function beside the columns."""
 
 
 def split(asked: Mapping[str, Any]) -> tuple[dict[str, Any], Functions]:
@@ -80,6 +82,24 @@ def find_judges(recipe: Recipe, functions: Functions, *, save: bool) -> dict[str
             )
         found[name] = judge
     return found
+
+
+def check_columns(functions: Functions, columns: Collection[str]) -> None:
+    """Raises `RecipeError` where a function cannot do without a column that the rows do not have."""
+    for name, function in functions.items():
+        try:
+            wanted = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # written in C: it shows at the first step
+            continue
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        lacking = [one.name for one in wanted if one.kind in named and one.default is one.empty]
+        lacking = [one for one in lacking if one not in {*GIVEN, *columns}]
+        if lacking:
+            there = ", ".join([*GIVEN[:2], *columns])
+            raise RecipeError(
+                f"rewards: {name} wants '{lacking[0]}', and the rows have no such column; there are {there}: add the "
+                "column, or give the parameter a default"
+            )
 
 
 def keep(folder: RunFolder, recipe: Recipe, functions: Functions, judges: Mapping[str, Parent]) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
+from .encoders import check_speaks
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
-from .rewards import Functions, find_judges, keep, split
+from .rewards import Functions, check_columns, find_judges, keep, split
 from .stages import Parent, find_parent, known_parent
 
 
@@ -77,6 +78,7 @@ def plan(
     check_trainer_fields(checked.method, checked.trainer)
     check_bitsandbytes(checked)
     check_model(checked.model)
+    check_speaks(checked)
     judges = {} if resume else find_judges(checked, functions, save=to_start)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
@@ -85,6 +87,8 @@ def plan(
         wrong := live.geometry.too_few(len(train.rows))
     ):
         raise RecipeError(wrong)
+    if checked.rewards and functions:
+        check_columns(functions, train.rows[0].get("columns", ()))
     if examples.format == "labelled":
         data_package.labels_of(train, apart)  # errors, now
     if checked.metrics and apart is not None:

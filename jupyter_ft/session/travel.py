@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..messages import Command, Rewind
+from ..messages import OVER, Command, Rewind
 from ..runs import STATE
 from .answers import Receipt
 
@@ -24,12 +24,21 @@ class Travelling:
 
         @property
         def name(self) -> str: ...  # noqa: D102
+        @property
+        def step(self) -> int: ...  # noqa: D102
+        @property
+        def state(self) -> str: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
 
     @property
     def steps(self) -> list[int]:
         """The steps with a checkpoint from which the run can be resumed."""
         return self.run_folder.checkpoints()
+
+    @property
+    def saved(self) -> list[int]:
+        """Those of `steps` that were saved by `save()`: they stay, however many come after them."""
+        return self.run_folder.saved()
 
     @property
     def visitable(self) -> list[int]:
@@ -45,6 +54,9 @@ class Travelling:
             kept = ", ".join(map(str, self.steps)) or "none yet"
             fork = f"; of {step} the weights alone are kept: fork it" if step in self.visitable else ""
             raise CheckpointError(f"'{self.name}' cannot go back to step {step}; it can to: {kept}{fork}")
+        if step == self.step and self.state in OVER:
+            go_on = "" if self.state == "finished" else f"; %ft resume {self.name} goes on"
+            raise CheckpointError(f"'{self.name}' is {self.state} at step {step}: nothing after it to take back{go_on}")
         return self.submit(Rewind(step=step))
 
     def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:

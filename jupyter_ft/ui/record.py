@@ -6,6 +6,7 @@ are rendered from markdown with HTML off and then sanitised.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache
 from html import escape
@@ -105,11 +106,12 @@ def record_text(session: Watched) -> str:
 
 
 def headline(session: Watched, past: Past) -> str:
-    """`finished · step 40 of 40 · loss 1.234`."""
+    """`finished · step 40 of 40 · loss 1.234`; of a policy, whose loss has no level, the reward."""
     said = [session.state, f"step {session.step}" + (f" of {session.total_steps}" if session.total_steps else "")]
-    losses = past.steps["loss"]
-    if len(losses):
-        said.append(f"loss {shown(float(losses[-1]))}")
+    by = "reward" if "reward" in past.steps else "loss"
+    last = next((float(value) for value in reversed(past.steps[by]) if by == "loss" or not math.isnan(value)), None)
+    if last is not None:
+        said.append(f"{by} {shown(last)}")
     return " · ".join(said)
 
 

@@ -40,6 +40,16 @@ def _all(desk: Desk, choose: Callable[[Any], str] = lambda pair: "left") -> list
     return seen
 
 
+def test_a_verdict_waits_for_the_first_pair_and_what_is_shown_of_both_is_blind(over: Any) -> None:
+    desk = over.review_desk(CASES[:2], reviewer="Ada", at=("live", "base"), **SHORT)
+    judged = desk.judge("tie")
+    assert (judged.choice, judged.prompt[-1]["content"]) == ("tie", CASES[0])
+    assert CASES[0] in repr(judged)
+    assert not any(word in repr(judged) for word in ("live", "base", "step"))
+    pair = _next(desk)
+    assert repr(pair).splitlines() == [f"pair 2: {CASES[1]}", f"  left:  {pair.left}", f"  right: {pair.right}"]
+
+
 @pytest.mark.slow
 def test_from_the_first_pair_to_the_last(over: Any) -> None:
     desk = over.review_desk(CASES, reviewer="Ada", **SHORT)

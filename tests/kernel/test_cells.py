@@ -167,7 +167,7 @@ def test_pause_chat_resume_stop(kernel: Kernel) -> None:
     assert "support is paused at step" in kernel.run("%ft pause support").stdout
     assert kernel.run("%ft chat support max_new_tokens=4 'hello there'").ok
     assert "goes on from step" in kernel.run("%ft resume support").stdout
-    assert "has a checkpoint of step" in kernel.run("%ft save support").stdout
+    assert "keeps a checkpoint of step" in kernel.run("%ft save support").stdout
     again = kernel.run(CELL.format(name="support", steps=10))
     assert "--replace" in again.stderr
     assert "support stops at step" in kernel.run("%ft stop support").stdout

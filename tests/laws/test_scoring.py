@@ -369,16 +369,15 @@ def test_metrics_by_hand() -> None:
 @pytest.mark.slow
 def test_an_encoder_reads_no_more_than_it_has_room_for(tiny_bert: Path) -> None:
     import jupyter_ft
-    from jupyter_ft.errors import TrainingFailed
+    from jupyter_ft.errors import RecipeError
 
     long = [{"text": "much too long " * 20, "label": "long"}, {"text": "short", "label": "short"}] * 3
     asked: dict[str, Any] = {"method": "classify", "dtype": "float32", "adapter": {"r": 2}}
     session = jupyter_ft.finetune(str(tiny_bert), long, "long", **asked).wait(timeout=60)
     assert "3 rows cut at max_length 48" in next(e.said for e in session.events if e.kind == "data")
     assert session.chat("much too long " * 30).tokens == 48
-    spoken = jupyter_ft.finetune(str(tiny_bert), [{"prompt": "a", "completion": "b"}] * 3, "spoken")
-    with pytest.raises(TrainingFailed, match=r"does not speak .* classification, reward or cpt"):
-        spoken.wait(timeout=60)
+    with pytest.raises(RecipeError, match=r"is an encoder \(bert\): it writes no text, as sft wants; method: class"):
+        jupyter_ft.finetune(str(tiny_bert), [{"prompt": "a", "completion": "b"}] * 3, "spoken")
 
 
 @pytest.mark.slow

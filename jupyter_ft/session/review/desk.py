@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHOICES: tuple[str, ...] = get_args(Choice)
 
+FIRST_SECONDS = 60.0  # that a verdict waits for a pair to be there
+
 
 class Desk:
     """One reviewer's review of two weights of a run (`session.review_desk`). Safe to use from any thread.
@@ -92,12 +94,15 @@ class Desk:
         """Judge the pair on the table: `left right tie both_bad skip`. When this returns, it survives `kill -9`.
 
         `edited` is a better answer than both, in the reviewer's words. `pair` (or its id) is the one that was seen:
-        `Refused` where it is no longer on the table, so that a second click judges nothing unseen.
+        `Refused` where it is no longer on the table, so that a second click judges nothing unseen. Without one, it
+        waits while the next is prepared.
         """
         if choice not in CHOICES:
             raise Refused(
                 f"'{choice}' is no choice{did_you_mean(str(choice), CHOICES)}; there are: {' '.join(CHOICES)}"
             )
+        if pair is None:
+            self.wait(FIRST_SECONDS)
         with self._supply.changed:
             on_table = self._on_table(pair)
             judgement = self._judgement(on_table, choice, tags, comment, edited or "")

@@ -35,6 +35,11 @@ class Pair:
         shown = (0, 1) if judgement.shown != [1, 0] else (1, 0)
         return cls(judgement.id, number, judgement.prompt, (left, right), shown)
 
+    def __repr__(self) -> str:
+        """What is on the table, and nothing of who said it."""
+        left, right = (answer.text for answer in self.answers)
+        return f"pair {self.number}: {self.question}\n  left:  {left}\n  right: {right}"
+
     @property
     def question(self) -> str:
         """The last turn of the prompt."""

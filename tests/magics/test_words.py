@@ -1,0 +1,55 @@
+"""What the magics say of races, of runs that are over, and of policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def brief(completions: list[Any], **_: Any) -> list[float]:
+    return [-float(len(str(one))) for one in completions]
+
+
+def test_a_race_is_called_one(shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import jupyter_ft
+    from jupyter_ft.errors import AddressError, CheckpointError
+    from jupyter_ft.magics.verbs import help_text, run
+
+    asked = {"dtype": "float32", "adapter": {"kind": "lora", "r": 4}, "max_steps": 2}
+    race = jupyter_ft.race({"learning_rate": [1e-3, 2e-3]}, str(tiny_model), rows, "grid", **asked)
+    race.wait(timeout=60)
+    with pytest.raises(AddressError, match="'grid' is a race; name one of its runs: grid-1, grid-2"):
+        run(shell, ["set", "grid", "learning_rate=1e-3"])
+    run(shell, ["status", "grid"])
+    said = capsys.readouterr().out
+    assert "grid-1" in said
+    assert "grid-2" in said
+    assert "status" in help_text()
+    with pytest.raises(CheckpointError, match="'grid-1' is finished at step 2: nothing after it to take back"):
+        run(shell, ["rewind", "grid-1@2"])
+    race.close()
+
+
+def test_of_a_policy_the_reward_is_told_and_a_lacking_column_at_once(
+    tune: Any, shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jupyter_ft.errors import RecipeError
+    from jupyter_ft.magics.verbs import run
+
+    def matches(completions: list[Any], answer: list[str]) -> list[float]:
+        return [float(one == right) for one, right in zip(completions, answer, strict=True)]
+
+    asked = {
+        "data": [{"prompt": f"Where is order {number}?", "number": number} for number in range(4)],
+        "method": "grpo", "num_generations": 2, "batch_size": 4, "accumulation": 1, "max_completion_length": 4,
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match=r"matches wants 'answer', .*there are prompts, completions, number"):
+        tune("policy", rewards=matches, **asked)
+    session = tune("policy", rewards=brief, **asked)
+    session.wait(timeout=60)
+    run(shell, ["status", "policy"])
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert "reward -" in first
+    assert "loss" not in first
+    assert not any("(1.0,)" in line for line in rest)
