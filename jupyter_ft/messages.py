@@ -310,7 +310,7 @@ class ReplyDone(_Event):
     """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken.
 
     Of a model that scores, `scores` are what it gave: the probability of each label, or the `score` of a reward model;
-    `tokens` are then those that it read.
+    `tokens` are then those that it read. `together`: so many columns spoke in its batch.
     """
 
     kind: Literal["reply"] = "reply"
@@ -326,6 +326,7 @@ class ReplyDone(_Event):
     first_token_seconds: float
     ended: str
     between_steps: bool = False
+    together: int = 1
     scores: dict[str, float] = Field(default_factory=dict)
 
 
