@@ -93,3 +93,20 @@ def test_a_reviewer_is_followed(execute: Execute) -> None:
     assert won + lost >= 6
     assert won > lost
     assert sorry["live"] >= sorry["support"]
+
+
+def test_time_travel_comes_back_to_the_same_steps(execute: Execute) -> None:
+    said, states, same, forked, together = execute(
+        "time_travel.ipynb",
+        "[grid.said, [run.state for run in grid], bool((before == grid[3].metrics['loss']).all()),"
+        " [(grid[2].metrics['loss'] == calmer.metrics['loss']).to_list(), calmer.changes[-1].step],"
+        " [event.together for run in (grid[2], calmer) for event in run.events if event.kind == 'reply']]",
+    )
+    assert [line.partition(":")[0] for line in said] == ["grid-1", "grid-2"] or sorted(said) == said[::-1]
+    assert all("halving at step 6: eval_loss" in line for line in said)
+    assert states == ["stopped", "stopped", "finished", "finished"]
+    assert same
+    assert forked[0][:6] == [True] * 6
+    assert not any(forked[0][7:])
+    assert forked[1] == 7
+    assert together == [4, 4, 4, 4, 4, 4, 4]
