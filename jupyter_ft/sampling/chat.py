@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 from .columns import Columns, Entry, Parts, about, answer_of, manner_of
 from .round import MOST, rounds
 
+GATHERING = 0.2  # seconds that the first column of a question waits for the others
+
 
 class Voices(Protocol):
     """Who speaks: a tokenizer, and what does something with the model of `live`, `base` or a step's number.
@@ -215,6 +217,9 @@ class Chat:
                 if self._closed:
                     self._voices = None
                     return
+                self._wait_for_turn()
+                if not self._has_work():  # taken back meanwhile
+                    continue
                 entries = self._next()
                 task = None if entries else self._idle[0]
                 self._current, self._busy = tuple(command for command, _ in entries) or None, True
@@ -228,6 +233,18 @@ class Chat:
                         self._answer_turn(entries, voices)
                     elif task is not None:
                         self._do(task, voices)
+
+    def _wait_for_turn(self) -> None:
+        """The columns of a question may come one by one: give those that are announced the time to."""
+        first = self._queue[0][0] if self._queue else None
+
+        def enough() -> bool:
+            assert first is not None
+            here = sum(command.turn == first.turn for command, _ in self._queue)
+            return here >= first.columns or not here or bool(self._closed)
+
+        if first is not None and first.columns > 1:
+            self._changed.wait_for(enough, GATHERING)
 
     def _next(self) -> list[Entry]:
         """The next question, with the other columns of its turn that wait here."""

@@ -61,6 +61,8 @@ def test_columns_across_steps_and_runs_speak_in_one_batch_as_each_does_alone(tun
     compared = a.compare("Where is order 3?", at=[4, 12, "live"], max_new_tokens=40)
     assert [reply.step for reply in compared.replies["Where is order 3?"].values()] == [4, 12, a.step]
     assert [event.together for event in a.events if event.kind == "reply"][-3:] == [3, 3, 3]
+    one_by_one = [a.ask(QUESTION, at, columns=3, turn="panel", max_new_tokens=40) for at in (4, 12, "live")]
+    assert [one.wait() and one.answer.together for one in one_by_one] == [3, 3, 3]
     one_is_stopped_while_the_others_go_on(a)
     what_is_held_is_bounded_and_forgotten(a)
 
