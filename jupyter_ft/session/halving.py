@@ -85,7 +85,7 @@ class Halver:
         ranked = sorted((s for s in came if math.isfinite(scores[s.name][1])), key=lambda s: scores[s.name][1])
         going = ranked[: math.ceil(len(ranked) * self._how.keep)]
         for place, session in enumerate(ranked[len(going) :], len(going) + 1):
-            if session.state not in OVER:
+            if session.state not in OVER and session.total_steps > rung:  # else it is at its end
                 metric, own = scores[session.name][0], abs(scores[session.name][1])
                 best = ", ".join(f"{s.name} {abs(scores[s.name][1]):.4g}" for s in going)
                 said = f"{metric} {own:.4g} is number {place} of {len(ranked)}; {best} {_go(len(going))} on"

@@ -102,11 +102,11 @@ def test_time_travel_comes_back_to_the_same_steps(execute: Execute) -> None:
         " [(grid[2].metrics['loss'] == calmer.metrics['loss']).to_list(), calmer.changes[-1].step],"
         " [event.together for run in (grid[2], calmer) for event in run.events if event.kind == 'reply']]",
     )
-    assert [line.partition(":")[0] for line in said] == ["grid-1", "grid-2"] or sorted(said) == said[::-1]
-    assert all("halving at step 6: eval_loss" in line for line in said)
+    assert {line.partition(":")[0] for line in said} == {"grid-1", "grid-2"}  # a tenth of the learning rate
+    assert all("halving at step 4: eval_loss" in line for line in said)
     assert states == ["stopped", "stopped", "finished", "finished"]
     assert same
-    assert forked[0][:6] == [True] * 6
-    assert not any(forked[0][7:])
-    assert forked[1] == 7
-    assert together == [4, 4, 4, 4, 4, 4, 4]
+    assert forked[0][:4] == [True] * 4
+    assert not any(forked[0][5:])
+    assert forked[1] == 5
+    assert together == [4] * 7  # those of grid-4 are in its own log
