@@ -15,7 +15,7 @@ from ._runs import finish
 
 QUESTION = [{"role": "user", "content": "Where is order 3?"}]
 LONGER = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Well, hello."}, *QUESTION]
-MANY = {"epochs": 3, "snapshot_steps": 4, "learning_rate": 2e-2}
+MANY = {"epochs": 2, "snapshot_steps": 2, "learning_rate": 2e-2}
 
 
 def put(columns: list[tuple[Any, str]], messages: Any = QUESTION, **more: Any) -> Talk:
