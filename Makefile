@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 PANEL := jupyter_ft/ui/static/panel.js
-PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/package.json labextension/package-lock.json labextension/tsconfig.json
+PANEL_SOURCES := $(wildcard labextension/panel/*) labextension/bundle.mjs labextension/package.json labextension/package-lock.json labextension/tsconfig.json
 KERNELS := .kernels/ipykernel630 .kernels/colab
 NOTEBOOK := examples/support_chatbot.ipynb
 REVIEWS := examples/vaderSentiment-3.3.2.tar.gz
@@ -80,8 +80,9 @@ lint: $(VENV)/installed $(PANEL)
 	$(BIN)/lint-imports
 	cd labextension && $(RUN) npm run --silent check
 
-# a process a core, four at most, each with one thread: those of two would wait for each other
-ABREAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+# a process a core, four at most, each with one thread: those of two would wait for each other; in the order of the
+# files, so that the example notebooks, which take longest, are not left to the end
+ABREAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(ABREAST) -m "not slow"

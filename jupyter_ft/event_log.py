@@ -192,6 +192,12 @@ class EventLog:
             return Cursor(self._steps.rows, self._events.count, self._era)
 
     @property
+    def abandoned(self) -> list[tuple[Floats, Floats]]:
+        """Steps that were taken back and their losses, each time from the last that stayed; the newest last."""
+        with self._changed:
+            return list(self._steps.abandoned)
+
+    @property
     def last_row(self) -> dict[str, float]:
         """The columns of the last step; empty where there is none."""
         with self._changed:

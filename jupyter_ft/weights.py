@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def write_weights(model: Any, folder: Path, dtype: torch.dtype | None = None) ->
     """
     try:
         if isinstance(model, PeftModel):
-            model.save_pretrained(str(folder), selected_adapters=[_NAME], save_embedding_layers=False)
+            with _without_card(model):
+                model.save_pretrained(str(folder), selected_adapters=[_NAME], save_embedding_layers=False)
             if hasattr(model.get_base_model(), "head_modules"):
                 model.get_base_model().config.save_pretrained(str(folder))  # the labels
             return
@@ -103,6 +105,16 @@ def write_weights(model: Any, folder: Path, dtype: torch.dtype | None = None) ->
         save_file(tensors, folder / MODEL, metadata={"format": "pt"})
     except SafetensorError as error:  # what safetensors says of a full disk is no OSError
         raise OSError(str(error)) from error
+
+
+@contextmanager
+def _without_card(model: PeftModel) -> Iterator[None]:
+    """PEFT compiles a template to write an empty model card beside each file: a seventh of what a small run takes."""
+    model.create_or_update_model_card = lambda _folder: None
+    try:
+        yield
+    finally:
+        del model.create_or_update_model_card
 
 
 def read_weights(folder: Path, device: str = "cpu") -> dict[str, torch.Tensor]:

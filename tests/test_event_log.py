@@ -163,6 +163,7 @@ for n in range(1, 10**9):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_step(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
@@ -186,6 +187,7 @@ def small_disk() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGXFSZ, quiet)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_step_of_a_living_run(tmp_path: Path, small_disk: Callable[[], None]) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)

@@ -85,6 +85,7 @@ def check(model: Path, length: int, batch: int, **recipe: Any) -> None:
     assert 1.0 <= found.parts.training / found.measured.peak <= 1.10, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_estimate_is_above_a_real_step_by_a_tenth_at_most(
     tiny_model: Path, middle_model: Path, method: str
@@ -212,6 +213,7 @@ def test_without_a_tokenizer_of_transformers_the_rows_are_not_taken_for_shorter(
 # --- nothing is left behind -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_measured_step_leaves_nothing_behind(
     tune: Any, tiny_model: Path, rows: list[dict[str, str]], runs: Path
 ) -> None:
@@ -243,6 +245,7 @@ def test_a_step_that_cannot_be_made_tells_why(tiny_model: Path, rows: list[dict[
 # --- at the start of a run --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_will_be_short_of_memory_says_so_and_what_to_press(
     tiny_model: Path, rows: list[dict[str, str]]
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_save_that_fails_publishes_nothing() -> None:
     assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["step-000007"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving_leaves_no_checkpoint() -> None:
     run = RunFolder.create("support")
     run.publish(1, fill)
@@ -126,6 +127,7 @@ def test_a_run_folder_has_one_writer() -> None:
     RunFolder(run.path).lock()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_is_taken_over() -> None:
     run = RunFolder.create("support")
     code = f"from pathlib import Path; from jupyter_ft.runs import RunFolder; RunFolder(Path({str(run.path)!r})).lock()"
@@ -151,6 +153,7 @@ def race(root: Path, start: Any, won: Any) -> None:
     start.wait(60)  # who has won stays alive until all have tried
 
 
+@pytest.mark.slow
 def test_of_those_that_take_over_a_lock_in_the_same_instant_one_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

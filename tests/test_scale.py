@@ -81,6 +81,7 @@ def step_done(number: int) -> StepDone:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
     path = write_run(tmp_path, 300_000)  # 22 MB
     held = []
@@ -98,6 +99,7 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
     assert log.read()[0].steps["loss"][300_000:].tolist() == [1 / number for number in range(300_001, 318_001)]
 
 
+@pytest.mark.slow
 def test_looking_at_a_long_run_copies_little_of_it(million: Path) -> None:
     log = EventLog(million)
     run = SmallRun(log=log, step=MILLION, total_steps=MILLION, state="finished")
@@ -193,6 +195,7 @@ def test_neither_a_spike_nor_what_is_not_finite_is_smoothed_away(million: Path) 
     assert "Not finite at step 333333" in record_html(SmallRun(log=log, step=MILLION))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [0, 1, 499_999, 567_000, 567_890, 567_891, MILLION - 10_000, MILLION - 3])
 def test_a_picture_from_any_row_has_every_peak_after_it(million: Path, seen: int) -> None:
     steps = Steps(million.parent / "steps")
@@ -205,6 +208,7 @@ def test_a_picture_from_any_row_has_every_peak_after_it(million: Path, seen: int
     np.testing.assert_array_equal(found["loss"], rows_of(MILLION)[found["step"].astype(int) - 1, 1])  # true rows
 
 
+@pytest.mark.slow
 def test_a_picture_that_grew_step_by_step_is_right_after_steps_were_taken_back(tmp_path: Path) -> None:
     steps = Steps(tmp_path / "steps")
     truth = rows_of(100_000)
@@ -261,6 +265,7 @@ def test_steps_that_a_reader_has_not_seen_are_read_from_disk(tmp_path: Path) -> 
     assert log.last_step == 5
 
 
+@pytest.mark.slow
 def test_what_transformers_keeps_does_not_grow(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Its `log_history` has an entry a logged step, and is written to each of its checkpoints."""
     from transformers import TrainerCallback

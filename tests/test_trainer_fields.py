@@ -41,6 +41,7 @@ def test_where_the_source_cannot_be_read_nothing_is_refused() -> None:
     assert fields_of("no_such_package/a.py", "A") == frozenset()
 
 
+@pytest.mark.slow
 def test_it_is_found_before_torch() -> None:
     code = """
 import sys, jupyter_ft

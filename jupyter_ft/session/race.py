@@ -13,7 +13,7 @@ from ..data import Report
 from ..errors import AddressError, RecipeError, TrainingFailed
 from ..event_log import that_count
 from ..hyperparameters import REWARDED
-from ..messages import OVER, EvalDone
+from ..messages import OVER, EvalDone, Logged
 from ..names import deciding
 from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
@@ -80,6 +80,7 @@ class Race(Sequence[Session]):
         self.name = name
         self.settings = [dict(one) for one in settings]
         self._runs = list(runs)
+        self.promoted: Session | None = None
         self._halver = Halver(name, runs, halve) if halve is not None else None
 
     @property
@@ -165,19 +166,45 @@ class Race(Sequence[Session]):
             session.stop()
         return worse
 
-    def clone(self, run: str | int, step: int | None = None, **changes: Any) -> Session:
-        """A run like `run` (its name or number) with `changes`, from the beginning or from its `step`; it joins.
+    def clone(self, run: str, step: int | None = None, **changes: Any) -> Session:
+        """One more run, like `run` with `changes`, from the beginning, or from the weights at its `step`; it joins.
 
         Raises as `finetune` does, or as `fork`. It is not stopped by the race's halving.
         """
-        like = next((s for n, s in enumerate(self, 1) if run in (n, s.name)), None)
-        if like is None:
-            raise AddressError(f"no run '{run}' in the race {self.name}: {', '.join(s.name for s in self)}")
-        name = f"{self.name}-{len(self) + 1}"
-        joins = like.fork(name, step, **changes) if step is not None else again(like, name, changes)
-        self.settings.append(self.settings[self._runs.index(like)] | changes)
-        self._runs.append(joins)
-        return joins
+        if step is not None:
+            return self.fork(run, at=step, **changes)
+        like = self._named(run)
+        return self._join(again(like, self._free_name(), changes), like, changes)
+
+    def fork(self, run: str, name: str | None = None, at: str | int = "live", **changes: Any) -> Session:
+        """A new run from the weights of `run` at `at`, as `Session.fork`; it joins the race, the others go on."""
+        parent = self._named(run)
+        return self._join(parent.fork(name or self._free_name(), at, **changes), parent, changes)
+
+    def _free_name(self) -> str:
+        taken = {session.name for session in self}
+        return next(name for n in itertools.count(len(self) + 1) if (name := f"{self.name}-{n}") not in taken)
+
+    def _join(self, child: Session, like: Session, changes: dict[str, Any]) -> Session:
+        own = self.settings[self._runs.index(like)]
+        self._runs.append(child)
+        self.settings.append(own | changes)
+        return child
+
+    def promote(self, run: str) -> Session:
+        """Let `run` win: the others that are live are stopped, with a checkpoint; it goes on. Raises `AddressError`."""
+        self.promoted = winner = self._named(run)
+        for session in self.live:
+            if session is not winner:
+                session.stop()
+        winner.log.append(Logged(level="info", text=f"promoted in the race {self.name}: the other runs are stopped"))
+        return winner
+
+    def _named(self, run: str) -> Session:
+        for session in self:
+            if session.name == run:
+                return session
+        raise AddressError(f"'{run}' is no run of {self.name}; those are: {', '.join(one.name for one in self)}")
 
     def close(self) -> None:
         """Stop what is live and free the memory; what is on disk stays."""

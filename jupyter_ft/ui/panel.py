@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
@@ -17,6 +17,7 @@ from jupyter_ft.messages import Refused, command_from
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.data_tab import DataTab
+from jupyter_ft.ui.lineage import ForkTab, LineageTab
 from jupyter_ft.ui.pump import PUMP, free_replies
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.review import ReviewTab
@@ -25,6 +26,9 @@ from jupyter_ft.ui.served import PATIENCE, Served, ServedTab
 from jupyter_ft.ui.telling import PROTOCOL, Message, View
 from jupyter_ft.ui.thumbs import Thumbs
 from jupyter_ft.ui.watched import Watched
+
+if TYPE_CHECKING:
+    from jupyter_ft.session import Session
 
 VIEWS_KEPT = 16  # a page that is closed does not say goodbye
 NOTHING = {"text/plain": "", "text/html": "<span hidden></span>"}  # where no widget is drawn: the record is below
@@ -49,6 +53,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     _css = traitlets.Unicode().tag(sync=True)
     name = traitlets.Unicode().tag(sync=True)
     protocol = traitlets.Int(PROTOCOL).tag(sync=True)
+    beside = traitlets.List(traitlets.Unicode()).tag(sync=True)  # the models of panels that are drawn below this one
     tab = traitlets.Unicode().tag(sync=True)  # on which a view opens; empty: where it was left
 
     def __init__(self, session: Watched) -> None:
@@ -61,6 +66,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             "data": DataTab(session),
             "samples": SamplesTab(session),
             "review": ReviewTab(session),
+            "lineage": LineageTab(session, self.show_beside),
+            "fork": ForkTab(session, self.show_beside),
         }
         self._served = Served(session.name, tabs)
         self._thumbs = Thumbs(session)
@@ -194,6 +201,15 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._handles.append(handle)
             self._below.show()
         PUMP.watch(self)
+
+    def show_beside(self, session: Session) -> bool:
+        """Have each view of this panel draw that of `session` below it; False where it has none to draw."""
+        from jupyter_ft.ui.views import panel_of
+
+        model = panel_of(session).model_id
+        if model and model not in self.beside:
+            self.beside = [*self.beside, model]  # by name: a panel that is closed must not be held
+        return bool(model)
 
     def close(self) -> None:
         """Leave the record alone in the place of each view, and tell them nothing more; the run is not touched."""

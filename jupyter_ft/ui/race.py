@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from base64 import b64encode
 from html import escape
 from typing import Any
@@ -14,9 +15,12 @@ from jupyter_ft.event_log import Floats
 from jupyter_ft.session.race import Race
 from jupyter_ft.ui.curve import HEIGHT, INK, LEFT, RIGHT, TOP, WIDTH, axes, bounds, path_of
 from jupyter_ft.ui.pump import PUMP
+from jupyter_ft.ui.race_controls import RaceControls
 from jupyter_ft.ui.thin import thin
+from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import shown
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 SECONDS = 1.0  # between two updates of the cell
 SMOOTH = 0.8  # weight of the past in the drawn loss: the runs of a race are told apart by their trend
 COLOURS = ("#3b82d6", "#d9822b", "#2f9e6e", "#a855c7", "#d64545", "#0e9aa7", "#b7791f", "#7c8794")
@@ -30,9 +34,18 @@ class RaceView:
     """One display of a race, told its news by the pump until every run is over."""
 
     def __init__(self, race: Race) -> None:
-        self.name, self._race = race.name, race
+        self.name, self._ref = race.name, weakref.ref(race)
         self._handle: DisplayHandle | None = display(_bundle(race), raw=True, display_id=True)
         self._told, self._ended = -math.inf, False
+        self._controls = RaceControls(race, self.again) if in_a_kernel() else None
+        if self._controls is not None:
+            view = {"version_major": 2, "version_minor": 0, "model_id": self._controls.element.model_id}
+            display({VIEW: view, "text/plain": "", "text/html": "<span hidden></span>"}, raw=True)
+
+    def again(self) -> None:
+        """Draw it soon: something was done to a run."""
+        self._told, self._ended = -math.inf, False
+        PUMP.watch(self)
 
     @property
     def watched(self) -> bool:
@@ -43,8 +56,13 @@ class RaceView:
         """Draw it anew, once in a while, and a last time when it is over."""
         if self._handle is None or now - self._told < SECONDS:
             return 0
-        self._told, self._ended = now, not self._race.live
-        self._handle.update(_bundle(self._race), raw=True)
+        race = self._ref()
+        self._told, self._ended = now, race is None or not race.live
+        if race is None:
+            return 0
+        self._handle.update(_bundle(race), raw=True)
+        if self._controls is not None:
+            self._controls.follow()
         return 1
 
 
@@ -87,6 +105,8 @@ def _cell(value: Any) -> str:
 
 def _headline(race: Race) -> str:
     best = f" · best so far: {race.best.name}" if race.best is not None else ""
+    if race.promoted is not None:
+        best = f" · promoted: {race.promoted.name}"
     told = f" · {race.said[-1]}" if race.said else ""
     return f"{race.name}: {len(race)} runs, {len(race.live)} live{best}{told}"
 

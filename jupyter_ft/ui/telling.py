@@ -42,6 +42,7 @@ from jupyter_ft.ui.watched import Watched
 PROTOCOL = 1
 STORY_ROWS = 2000
 NEWS_ROWS = 500
+LEFT_ROWS = 300  # of steps that were taken back, each time
 VIEW_ROWS = 20_000  # what a view holds at most before its curves are thinned again
 TOLD_EVERY = 0.25  # seconds between two messages at least; what comes meanwhile goes together
 BEAT_EVERY = 5.0  # while a run is live a view hears something at least so often, or it says that the kernel is gone
@@ -122,7 +123,7 @@ class View:
             "folder": str(session.folder),
             "controls": controls(session.hyperparameters, session.recipe),
         }
-        return self._filled(content, news, STORY_ROWS)
+        return self._filled(session, content, news, STORY_ROWS)
 
     def _news(self, session: Watched) -> Message | None:
         assert self.cursor is not None
@@ -138,9 +139,13 @@ class View:
             content["restart"], self.rows = True, 0
         if any(isinstance(event, Applied | Resumed | StateChanged) for event in news.events):
             content["values"] = session.hyperparameters.model_dump(mode="json")
-        return self._filled(content, news, STORY_ROWS if news.restart else NEWS_ROWS)
+        return self._filled(session, content, news, STORY_ROWS if news.restart else NEWS_ROWS)
 
-    def _filled(self, content: dict[str, Any], news: News, limit: int) -> Message:
+    def _filled(self, session: Watched, content: dict[str, Any], news: News, limit: int) -> Message:
+        if content["t"] == "story" or news.restart:
+            content["left"] = abandoned(session)
+        if content["t"] == "story" or any(isinstance(event, CheckpointSaved | Resumed) for event in news.events):
+            content["resumable"] = session.steps
         events, self.notes = [*digest(without_crowds(news.events)), *self.notes], []
         if events:
             content["events"] = [json.loads(event.model_dump_json()) for event in events]
@@ -155,6 +160,15 @@ class View:
         with np.errstate(over="ignore"):
             packed = np.stack(list(steps.values())).astype("<f4")
         return Message(content, [packed.tobytes()])
+
+
+def abandoned(session: Watched) -> list[list[list[float | None]]]:
+    """Of each time that steps were taken back: their numbers and losses, thinned; None for what was not finite."""
+    told: list[list[list[float | None]]] = []
+    for step, loss in session.log.abandoned:
+        some = thin({"step": step, "loss": loss}, LEFT_ROWS)
+        told.append([[float(one) if np.isfinite(one) else None for one in some[name]] for name in ("step", "loss")])
+    return told
 
 
 def _rows(steps: dict[str, Floats]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,10 @@ class Watched(Protocol):
     @property
     def folder(self) -> Path:
         """The run folder."""
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that the run can go back to."""
 
     @property
     def visitable(self) -> list[int]:
@@ -175,6 +180,16 @@ def shown(value: object) -> str:
         mantissa, _, exponent = f"{value:.3e}".partition("e")
         text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return text
+
+
+def typed(text: str) -> Any:
+    """A value as people type it: a number, true, none, or a word; whether it fits is the recipe's to say."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def change_text(change: Applied) -> str:

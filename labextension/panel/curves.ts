@@ -7,6 +7,7 @@ import { overlay } from "./overlay";
 import { newId } from "./protocol";
 import { Drawn, aligned, drawn } from "./series";
 import { Store } from "./store";
+import { Travel } from "./travel";
 import { palette } from "./theme";
 import { shown } from "./words";
 
@@ -29,6 +30,7 @@ export class Curves {
   readonly element: HTMLElement;
   readonly #bar: HTMLElement;
   readonly #heldKey = h("span", { class: "jft-key jft-key-held", test: "key-held" }, ["held-out loss"]);
+  readonly #leftKey = h("span", { class: "jft-key jft-key-left", test: "key-left" }, ["taken back"]);
   readonly #upper = h("div", { class: "jft-plot", test: "plot", role: "img" });
   readonly #lower = h("div", { class: "jft-plot" });
   readonly #select = h("select", { test: "other-column", "aria-label": "Column of the lower plot" });
@@ -40,31 +42,25 @@ export class Curves {
   readonly #smoothed = h("output", {}, [""]);
   #plots: uPlot[] = [];
   #highlighted = -1;
+  #usable = false;
   #bad: number[] = [];
-  #data: Drawn = { steps: [], rows: [], upper: [[], [], [], []], lower: [] };
+  #data: Drawn = { steps: [], rows: [], upper: [[], [], [], [], []], lower: [], left: [] };
   #zoom: { min: number; max: number } | null = null; // what was dragged; the curve may grow beyond it
   readonly #sync = newId();
   readonly #whole = h("button", { class: "jft-small", test: "zoom-reset", hidden: true }, ["Whole run"], {
     click: () => this.#unzoom(),
-  });
-  readonly #menu = h("div", { class: "jft-menu jft-plot-menu", hidden: true }, [], {
-    keydown: (event) => event.key === "Escape" && (this.#menu.hidden = true),
   });
   #drawnMarks = "";
   #tableAt = 0;
   readonly #observer: ResizeObserver;
   readonly #store: Store;
   readonly #memory: CurvesMemory;
-  readonly #chatWith: (at: string) => void;
+  readonly #travel: Travel;
 
-  constructor(
-    store: Store,
-    memory: CurvesMemory,
-    chatWith: (at: string) => void,
-  ) {
+  constructor(store: Store, memory: CurvesMemory, travel: (moved: () => void) => Travel) {
     this.#store = store;
     this.#memory = memory;
-    this.#chatWith = chatWith;
+    this.#travel = travel(() => this.#plots[0]?.redraw(false));
     this.#select.addEventListener("change", () => {
       memory.other = this.#select.value;
       this.rebuild();
@@ -76,6 +72,7 @@ export class Curves {
       this.#nothing,
       this.#upper,
       this.#badLine,
+      this.#travel.element,
       h("div", { class: "jft-lower-head" }, [this.#select]),
       this.#lower,
       this.#confusion.element,
@@ -102,7 +99,7 @@ export class Curves {
     });
     const keys = [key("loss", "loss"), key("raw", "each step"), this.#heldKey, key("rate", "learning rate")];
     return h("div", { class: "jft-toolbar" }, [
-      h("div", { class: "jft-keys" }, [...keys, key("mark", "change"), key("save", "kept")]),
+      h("div", { class: "jft-keys" }, [...keys, this.#leftKey, key("mark", "change"), key("save", "kept")]),
       h("div", { class: "jft-tools" }, [
         this.#whole,
         h("label", { class: "jft-check" }, [log, "log scale"]),
@@ -112,7 +109,9 @@ export class Curves {
   }
 
   /** New data, or a theme that changed. */
-  draw(): void {
+  draw(usable = this.#usable): void {
+    this.#usable = usable;
+    this.#travel.draw(usable);
     const rows = this.#store.column("step").length;
     this.#nothing.hidden = rows > 0;
     for (const part of [this.#bar, this.#upper, this.#lower, this.#select]) part.hidden = rows === 0;
@@ -124,6 +123,7 @@ export class Curves {
     if (!this.#plots.length) this.#build();
     this.#data = drawn(this.#store, this.#bad, this.#memory);
     this.#heldKey.hidden = !this.#store.evals.length;
+    this.#leftKey.hidden = !this.#store.left.length;
     this.#whole.hidden = !this.#zoom;
     this.#put(this.#plots[0], aligned(this.#data.steps, ...this.#data.upper));
     this.#put(this.#plots[1], aligned(this.#data.steps, this.#data.lower));
@@ -216,9 +216,10 @@ export class Curves {
         { stroke: colours.loss, width: 2, points: { show: false } },
         { stroke: colours.rate, width: 1.25, dash: [5, 4], scale: "rate", points: { show: false } },
         { stroke: colours.held, width: 2, points: { show: true, size: 6, fill: colours.held } },
+        { points: { show: false } }, // the overlay draws it; here it makes room
       ],
       hooks: {
-        drawSeries: [(u, i) => i === 4 && overlay(u, this.#store, colours, this.#bad, this.#highlighted)],
+        drawSeries: [(u, i) => i === 4 && overlay(u, this.#store, colours, this.#bad, this.#highlighted, this.#data.left, this.#travel.chosen)],
         setCursor: [(u) => this.#tip(u)],
         setSelect: [(u) => this.#dragged(u)],
       },
@@ -235,32 +236,13 @@ export class Curves {
     };
     this.#plots = [new uPlot(upper, [[]], this.#upper), new uPlot(lower, [[]], this.#lower)];
     for (const plot of this.#plots) plot.over.append(h("div", { class: "jft-tip", hidden: true }));
-    this.#plots[0]?.over.addEventListener("click", (event) => this.#clicked(event.offsetX));
-    this.#plots[0]?.root.append(this.#menu);
+    this.#plots[0]?.over.addEventListener("click", (event) => this.#travel.near(this.#plots[0]?.posToVal(event.offsetX, "x") ?? NaN));
   }
 
   #nearCheckpoint(left: number): number | undefined {
     const plot = this.#plots[0];
     const away = (step: number) => Math.abs((plot?.valToPos(step, "x") ?? Infinity) - left);
     return this.#store.checkpoints.filter((step) => away(step) <= NEAR).sort((a, b) => away(a) - away(b))[0];
-  }
-
-  /** A checkpoint that is clicked offers what can be done with it. */
-  #clicked(left: number): void {
-    const step = this.#nearCheckpoint(left);
-    this.#menu.hidden = step === undefined;
-    const plot = this.#plots[0];
-    if (step === undefined || !plot) return;
-    const chat = h("button", { test: "chat-with" }, [`Chat with step ${step}`], {
-      click: () => {
-        this.#menu.hidden = true;
-        this.#chatWith(String(step));
-      },
-    });
-    this.#menu.replaceChildren(chat);
-    const x = plot.over.offsetLeft + plot.valToPos(step, "x");
-    this.#menu.style.left = `${Math.min(Math.max(x - 60, 0), plot.width - 150)}px`;
-    chat.focus({ preventScroll: true });
   }
 
   #tip(u: uPlot): void {
@@ -283,7 +265,7 @@ export class Curves {
     ];
     tip.replaceChildren(
       h("div", {}, [said.join("  ·  ")]),
-      saved === undefined ? "" : h("div", { class: "jft-tip-save" }, [`step ${saved} is kept: click to chat with it`]),
+      saved === undefined ? "" : h("div", { class: "jft-tip-save" }, [`step ${saved} is kept: click to stand at it`]),
       ...near.map((mark) => h("div", { class: "jft-tip-mark" }, [`step ${mark.step}: ${mark.text}`])),
     );
     const right = left > u.over.clientWidth / 2;

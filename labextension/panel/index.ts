@@ -1,5 +1,6 @@
 // The panel of one run: header, health, and the tabs. Drawn at most once a frame, only what changed.
 
+import { besides } from "./beside";
 import { CHAT_DEFAULTS, Chat } from "./chat";
 import { Controls } from "./controls";
 import { CURVES_DEFAULTS, Curves } from "./curves";
@@ -12,8 +13,9 @@ import { Command, Model, newId } from "./protocol";
 import { Served } from "./served";
 import { PARTS, Part, Store } from "./store";
 import { followTheme } from "./theme";
+import { Travel } from "./travel";
 
-const SERVED = ["Data", "Samples", "Review"] as const; // the kernel writes them
+const SERVED = ["Data", "Samples", "Review", "Lineage"] as const; // the kernel writes them
 const TABS = ["Curves", "Chat", "Controls", ...SERVED, "Log"] as const;
 type Tab = (typeof TABS)[number];
 const MOST_ROWS = 6000; // then the story is asked for again, thinned
@@ -69,11 +71,13 @@ class Panel {
       this.#chat.focus();
     };
     this.#healthLine = new HealthLine(this.#store, send, chatWith);
-    for (const name of SERVED) {
+    for (const name of [...SERVED, "Fork"]) {
       const tab = name.toLowerCase() as Part;
       this.#served.set(tab, new Served(name, (...asked) => this.#link.page(tab, ...asked), chatWith));
     }
-    this.#curves = new Curves(this.#store, this.#memory.curves, chatWith);
+    const fork = this.#served.get("fork")!;
+    fork.element.hidden = true; // until it is asked for
+    this.#curves = new Curves(this.#store, this.#memory.curves, (moved) => new Travel(this.#store, fork, send, chatWith, moved));
     this.#chat = new Chat(this.#store, send, (...thumb) => this.#link.rate(...thumb), this.#memory.chat);
     this.#controls = new Controls(this.#store, send);
     this.#log = new Log(this.#store, this.#memory.log);
@@ -141,7 +145,7 @@ class Panel {
     const usable = this.#health === "well";
     if (dirty.has("head")) this.#header.draw();
     if (dirty.has("health") || dirty.has("head")) this.#healthLine.draw(usable);
-    if (dirty.has("curves")) this.#curves.draw();
+    if (dirty.has("curves") || dirty.has("head")) this.#curves.draw(usable);
     if (dirty.has("controls") || dirty.has("curves")) this.#controls.draw(usable);
     if (dirty.has("chat")) this.#chat.draw(usable);
     for (const [tab, served] of this.#served) served.draw(usable, dirty.has(tab));
@@ -196,6 +200,10 @@ class Panel {
 export default {
   render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     const panel = new Panel(model, el);
-    return () => panel.close();
+    const end = besides(model, el);
+    return () => {
+      end();
+      panel.close();
+    };
   },
 };

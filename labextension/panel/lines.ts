@@ -40,7 +40,7 @@ export function lineOf(event: Event): Line | null {
     case "chat-waits":
       return line("info", "chat", event.said);
     case "resumed":
-      return line("info", "state", `Goes on from the checkpoint at step ${event.step}.`);
+      return line("info", "state", event.rewound ? `Went back to step ${event.step}.` : `Goes on from the checkpoint at step ${event.step}.`);
     case "applied":
       return line("info", "edit", `${event.verb} applied at step ${event.step}${changesText(event.changes)}`, { quiet: true });
     case "refused":

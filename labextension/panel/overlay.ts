@@ -1,11 +1,12 @@
 // What happened along the way, drawn over the curve: changes, checkpoints, the best step, steps that were not finite.
 
 import type uPlot from "uplot";
+import { Drawn } from "./series";
 import { Store } from "./store";
 import { Palette } from "./theme";
 
-/** `bad` are the steps that are not finite, `highlighted` is the index of the mark that is pointed at (-1: none). */
-export function overlay(u: uPlot, store: Store, colours: Palette, bad: number[], highlighted: number): void {
+/** `bad` are the steps that are not finite, `highlighted` is the index of the mark that is pointed at (-1: none), `chosen` a step that is stood at. */
+export function overlay(u: uPlot, store: Store, colours: Palette, bad: number[], highlighted: number, left: Drawn["left"], chosen: number | null): void {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio;
   const at = (step: number) => Math.round(u.valToPos(step, "x", true));
@@ -20,7 +21,15 @@ export function overlay(u: uPlot, store: Store, colours: Palette, bad: number[],
     line(ctx, at(mark.step), bbox.top, bottom);
   });
   ctx.setLineDash([]);
-  ctx.fillStyle = colours.save;
+  ctx.lineWidth = 2 * ratio;
+  ctx.strokeStyle = colours.left;
+  for (const [steps, losses] of left) {
+    ctx.beginPath();
+    steps.forEach((step, i) => losses[i] != null && ctx.lineTo(at(step), u.valToPos(losses[i], "y", true)));
+    ctx.stroke();
+  }
+  ctx.strokeStyle = ctx.fillStyle = colours.save;
+  if (chosen !== null && inside(at(chosen))) line(ctx, at(chosen), bbox.top, bottom);
   for (const step of store.checkpoints) if (inside(at(step))) triangle(ctx, at(step), bottom, 4 * ratio);
   const best = store.evals.find((one) => one.step === store.best);
   if (best && Number.isFinite(best.loss) && inside(at(best.step))) {

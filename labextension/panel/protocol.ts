@@ -22,6 +22,7 @@ export type Command =
   | { kind: "set"; id: string; changes: Record<string, Json> }
   | { kind: "pause"; id: string; free_memory?: boolean }
   | { kind: "resume" | "stop" | "save"; id: string }
+  | { kind: "rewind"; id: string; step: number }
   | ({ kind: "ask"; id: string; messages: Said[]; at: string; turn: string; thread: string } & Sampling)
   | { kind: "hush"; id: string; target: string };
 
@@ -44,7 +45,7 @@ export type Event = { time: number } & (
   | { kind: "health"; step: number; level: "green" | "amber" | "red"; said: string; rows: number[]; advice: Advice[] }
   | { kind: "memory-short"; step: number; micro_batch: number; said: string }
   | { kind: "chat-waits"; said: string }
-  | { kind: "resumed"; step: number; ahead: string[] }
+  | { kind: "resumed"; step: number; ahead: string[]; rewound?: boolean }
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
   | { kind: "checkpoint"; step: number; path: string; kept: number[] | null }
@@ -109,7 +110,11 @@ interface Filled extends Head {
   rows?: number;
   columns?: string[];
   events?: Event[];
+  left?: Left[]; // all of them
+  resumable?: number[]; // the steps that the run can go back to
 }
+/** Steps that were taken back, and their losses. */
+export type Left = [number[], (number | null)[]];
 export interface Story extends Filled {
   t: "story";
   name: string;
@@ -127,7 +132,7 @@ export interface Beat extends Head {
 /** A page of a tab that the kernel writes, with the text of data and models escaped; without `html`, that there is a newer one. */
 export interface Page extends Head {
   t: "page";
-  tab: "data" | "samples" | "review";
+  tab: "data" | "samples" | "review" | "lineage" | "fork";
   asked?: string;
   html?: string;
   style?: string;

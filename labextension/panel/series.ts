@@ -8,8 +8,9 @@ export type Values = (number | null | undefined)[];
 export interface Drawn {
   steps: number[];
   rows: (number | undefined)[]; // the store's row of each step
-  upper: [Values, Values, Values, Values]; // each step, smoothed, learning rate, held-out
+  upper: [Values, Values, Values, Values, Values]; // each step, smoothed, learning rate, held-out, taken back
   lower: Values;
+  left: [number[], (number | null)[]][]; // smoothed
 }
 
 export function drawn(store: Store, bad: number[], options: { smoothing: number; log: boolean; other: string }): Drawn {
@@ -18,7 +19,9 @@ export function drawn(store: Store, bad: number[], options: { smoothing: number;
   const first = own[0] ?? 0;
   const strange = bad.filter((step) => step >= first && step <= (own.at(-1) ?? 0));
   const row = new Map(own.map((step, i) => [step, i]));
-  const steps = [...new Set([...own, ...evals.keys(), ...strange])].sort((a, b) => a - b);
+  const left = store.left.map(([at, losses]): Drawn["left"][number] => [at, smooth(at, losses.map((one) => one ?? NaN), options.smoothing)]);
+  const back = new Map(left.flatMap(([at, losses]) => at.map((step, i) => [step, losses[i] ?? undefined] as const)));
+  const steps = [...new Set([...own, ...evals.keys(), ...strange, ...back.keys()])].sort((a, b) => a - b);
   const rows = steps.map((step) => row.get(step));
   const gone = new Set(strange);
   const finite = (value: number | undefined) => value !== undefined && Number.isFinite(value) && (!options.log || value > 0);
@@ -34,7 +37,9 @@ export function drawn(store: Store, bad: number[], options: { smoothing: number;
       spread(smooth(own, losses, options.smoothing), true),
       spread(clean(store.column("learning_rate")), false),
       steps.map((step) => (evals.has(step) ? (finite(evals.get(step)) ? evals.get(step) : null) : undefined)),
+      steps.map((step) => back.get(step)),
     ],
+    left,
     lower: spread(store.column(options.other).map((value) => (Number.isFinite(value) ? value : null)), false),
   };
 }

@@ -36,11 +36,20 @@ export class Served {
     if (usable && again && !this.#busy && this.element.offsetParent) this.#say((this.#asked = newId()), this.#again);
   }
 
+  /** Ask for another page. */
+  open(say: string): void {
+    this.#busy = false;
+    this.element.hidden = false;
+    this.element.focus({ preventScroll: true });
+    this.#say((this.#asked = newId()), say);
+  }
+
   hear(page: Page): void {
     if (page.html === undefined) return this.draw(true, true); // there is a newer one
     if (page.asked !== this.#asked) return;
     if (this.#busy) this.element.scrollTop = 0;
     this.#wait(false);
+    this.element.hidden = page.html === "";
     this.#again = page.again ?? "";
     setText(this.#style, page.style ?? "");
     this.element.prepend(this.#style);

@@ -1,7 +1,7 @@
 // The state of the panel, made from the story and the news alone. No DOM here.
 
 import { Line, changesText, lineOf } from "./lines";
-import { Advice, Command, Confusion, Control, Event, Json, News, OVER, Rated, ReplyDone, RunState, Story } from "./protocol";
+import { Advice, Command, Confusion, Control, Event, Json, Left, News, OVER, Rated, ReplyDone, RunState, Story } from "./protocol";
 
 export interface Mark {
   step: number;
@@ -48,8 +48,8 @@ export interface Taken {
   note: string;
 }
 /** What may have changed since the last drawing. */
-export const PARTS = ["head", "health", "curves", "controls", "chat", "data", "samples", "review", "log"] as const;
-export type Part = (typeof PARTS)[number];
+export const PARTS = ["head", "health", "curves", "controls", "chat", "data", "samples", "review", "lineage", "log"] as const;
+export type Part = (typeof PARTS)[number] | "fork";
 
 const LAST_SECONDS = 20; // steps over which speed and ETA are averaged
 export const LINES_KEPT = 500;
@@ -63,6 +63,8 @@ export class Store {
   data: number[][] = [];
   marks: Mark[] = [];
   checkpoints: number[] = [];
+  resumable: number[] = [];
+  left: Left[] = []; // what was taken back
   refusedSteps: number[] = [];
   evals: Eval[] = [];
   health: State | null = null;
@@ -98,6 +100,8 @@ export class Store {
     if (message.columns) this.#rename(message.columns);
     if (message.rows && buffer) this.#append(message.rows, buffer);
     for (const event of message.events ?? []) this.#event(event);
+    this.left = message.left ?? this.left;
+    this.resumable = message.resumable ?? this.resumable;
   }
 
   /** Only the head of the run (from a heartbeat). */
@@ -189,7 +193,7 @@ export class Store {
     const waiting = [...this.#replies.values()].filter(([, reply]) => reply.state === "waiting");
     this.name = story.name;
     [this.columns, this.data, this.marks, this.checkpoints, this.refusedSteps] = [[], [], [], [], []];
-    [this.evals, this.lines, this.linesSaid] = [[], [], 0];
+    [this.evals, this.lines, this.linesSaid, this.left, this.resumable] = [[], [], 0, [], []];
     [this.progress, this.line, this.health, this.#crashed] = [null, null, null, false];
     this.controls = story.controls;
     this.values = Object.fromEntries(story.controls.map((control) => [control.name, control.value]));
@@ -310,9 +314,15 @@ export class Store {
     this.dirty.add("health");
   }
 
+  /** Whatever it is called in the answer: a run that is over goes back by resuming. */
+  #answered(command: string): void {
+    for (const [verb, waits] of this.pressed) if (waits === command) this.pressed.delete(verb);
+    this.dirty.add("curves");
+  }
+
   #applied(event: Event & { kind: "applied" }): void {
     this.#settleAdvice(event.command, "applied", `applied at step ${event.step}`);
-    if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
+    this.#answered(event.command);
     if (event.verb !== "set") return;
     for (const [name, [, now]] of Object.entries(event.changes)) {
       this.values[name] = now;
@@ -328,7 +338,7 @@ export class Store {
 
   #refused(event: Event & { kind: "refused" }): void {
     this.#settleAdvice(event.command, "refused", event.reason);
-    if (this.pressed.get(event.verb) === event.command) this.pressed.delete(event.verb);
+    this.#answered(event.command);
     for (const wish of this.wishes.values()) {
       if (wish.command === event.command) Object.assign(wish, { state: "refused", note: event.reason });
     }

@@ -8,6 +8,7 @@ export interface Palette {
   raw: string;
   rate: string;
   held: string;
+  left: string;
   other: string;
   mark: string;
   bad: string;
@@ -25,6 +26,7 @@ export function palette(root: HTMLElement): Palette {
     raw: of("raw"),
     rate: of("rate"),
     held: of("held"),
+    left: of("left"),
     other: of("other"),
     mark: of("mark"),
     bad: of("bad"),

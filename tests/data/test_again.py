@@ -34,6 +34,7 @@ def made(tune: Any) -> Any:
     return start
 
 
+@pytest.mark.slow
 def test_the_same_rows_are_tokenised_once(made: Any) -> None:
     first, second = made("first"), made("second")
     assert _tokenised(first)
@@ -53,6 +54,7 @@ def test_the_same_rows_are_tokenised_once(made: Any) -> None:
     assert abouts[0] == abouts[1]
 
 
+@pytest.mark.slow
 def test_the_earlier_run_may_go(made: Any) -> None:
     import shutil
 
@@ -65,6 +67,7 @@ def test_the_earlier_run_may_go(made: Any) -> None:
     assert len(jupyter_ft.preview(second).look.rows) == _ready(second).rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [
@@ -132,6 +135,7 @@ def test_a_template_that_writes_the_day_counts_for_a_day(chatml: Any, monkeypatc
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["tokens", "numbers", "record", "half"])
 def test_what_is_damaged_is_passed_over(made: Any, harm: str) -> None:
     first = made("first", held_out=None)
@@ -154,6 +158,7 @@ def test_what_is_damaged_is_passed_over(made: Any, harm: str) -> None:
     assert _ready(second).tokens == _ready(first).tokens
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_uses_its_own(tune: Any) -> None:
     session = tune("own", data=ROWS * 5, epochs=4)
     session.wait(step=2, timeout=60)

@@ -228,6 +228,7 @@ def test_csv_leaves_the_modules_own_limit_as_it_was(tmp_path):
         csv.field_size_limit(before)
 
 
+@pytest.mark.slow
 def test_importing_and_reading_needs_no_heavy_package(tmp_path):
     path = put(tmp_path, "a.csv", CSV)
     code = (

@@ -165,6 +165,7 @@ def test_alpaca_rows_put_the_input_after_the_instruction():
     assert load(rows, {"prompt": "instruction"}).rows[0]["prompt"] == "Add."
 
 
+@pytest.mark.slow
 def test_a_row_of_30_megabytes(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "x", "completion": "y" * 30_000_000}) + "\n")
     assert len(load(tmp_path / "a.jsonl", {}).rows[0]["completion"]) == 30_000_000

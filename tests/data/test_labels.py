@@ -113,6 +113,7 @@ def test_one_label_and_a_label_that_is_only_held_out_are_refused(tmp_path: Path)
         labels_of(*hold_out(classified(rows[:2]), 1, {}, 0, "classification"))
 
 
+@pytest.mark.slow
 def test_it_is_refused_before_anything_is_loaded(tiny_model: Path) -> None:
     import jupyter_ft
 

@@ -96,6 +96,7 @@ def test_what_cannot_be_seen_is_named(chatml):
     assert seen == "ab[31mc\nd  👩\u200d🚒"
 
 
+@pytest.mark.slow
 def test_a_giant_row_shows_its_beginning_where_training_begins_and_its_end(chatml):
     row = {"prompt": "x" * 30_000_000, "completion": "yo"}
     shown = rows_of(load([row], {}), chatml, 1000).shown(0)

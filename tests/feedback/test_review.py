@@ -40,6 +40,7 @@ def _all(desk: Desk, choose: Callable[[Any], str] = lambda pair: "left") -> list
     return seen
 
 
+@pytest.mark.slow
 def test_from_the_first_pair_to_the_last(over: Any) -> None:
     desk = over.review_desk(CASES, reviewer="Ada", **SHORT)
     first = _next(desk)
@@ -68,6 +69,7 @@ def test_from_the_first_pair_to_the_last(over: Any) -> None:
         desk.judge("left")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("judge", "said"),
     [
@@ -88,6 +90,7 @@ def test_what_cannot_be_judged_is_said_and_the_pair_stays(over: Any, judge: Any,
     assert len(over.feedback) == 0
 
 
+@pytest.mark.slow
 def test_sides_are_shuffled_and_wins_are_counted_for_the_weights(over: Any) -> None:
     desk = over.review_desk(CASES, at="live,base", reviewer="Ada", **SHORT)
     pairs = _all(desk, lambda pair: "left" if pair.left_at == "live" else "right")
@@ -101,6 +104,7 @@ def test_sides_are_shuffled_and_wins_are_counted_for_the_weights(over: Any) -> N
     assert str(over.feedback.agreement()).startswith("Ada, Bob agree on 8 of 8")  # the same answers came to both
 
 
+@pytest.mark.slow
 def test_what_is_judged_does_not_come_again_but_when_asked_for(over: Any) -> None:
     _all(over.review_desk(CASES[:3], reviewer="Ada", **SHORT))
     assert _next(over.review_desk(CASES[:4], reviewer="Ada", **SHORT)).question == CASES[3]
@@ -113,6 +117,7 @@ def test_what_is_judged_does_not_come_again_but_when_asked_for(over: Any) -> Non
         over.review_desk(CASES[:3], reviewer="Ada", **SHORT)
 
 
+@pytest.mark.slow
 def test_the_same_answer_twice_is_passed_over_and_said(over: Any) -> None:
     desk = over.review_desk(CASES[:2], top_k=1, **SHORT)
     assert desk.wait(60) is None
@@ -121,6 +126,7 @@ def test_the_same_answer_twice_is_passed_over_and_said(over: Any) -> None:
     assert len(over.feedback) == 0
 
 
+@pytest.mark.slow
 def test_who_looks_is_told_once_for_what_comes_together(over: Any) -> None:
     desk = over.review_desk(CASES[:2], **SHORT)
     _next(desk)
@@ -165,6 +171,7 @@ def test_a_person_is_answered_before_what_is_prepared(tune: Any) -> None:
     assert _order(session) == ["panel", "panel", "review", "review", "review"]
 
 
+@pytest.mark.slow
 def test_what_is_prepared_gives_way_and_is_whole_afterwards(over: Any) -> None:
     long = {"max_new_tokens": 400, "temperature": 3.0, "seed": 5}
     ask = [{"role": "user", "content": "Tell me everything"}]
@@ -182,6 +189,7 @@ def test_what_is_prepared_gives_way_and_is_whole_afterwards(over: Any) -> None:
     assert prepared.answer.ended == alone.ended
 
 
+@pytest.mark.slow
 def test_closing_takes_back_what_is_asked_and_ends_the_thread(tune: Any) -> None:
     session = tune("support", max_steps=2)
     desk = session.review_desk(CASES, reviewer="Ada", **SHORT)
@@ -195,6 +203,7 @@ def test_closing_takes_back_what_is_asked_and_ends_the_thread(tune: Any) -> None
     assert desk.closed
 
 
+@pytest.mark.slow
 def test_reviews_are_in_no_chat(over: Any) -> None:
     from jupyter_ft.ui.record import record_html, record_text
     from jupyter_ft.ui.telling import View
@@ -213,6 +222,7 @@ def test_reviews_are_in_no_chat(over: Any) -> None:
 # --- which prompts, which weights -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prompts_of_the_run_those_held_out_first(tune: Any, rows: list[dict[str, str]]) -> None:
     session = tune("support", held_out=5, max_steps=2, system="Be brief.")
     session.wait(timeout=120)
@@ -238,6 +248,7 @@ def _judge_any(desk: Desk) -> str:
     return question
 
 
+@pytest.mark.slow
 def test_prompts_from_a_file_a_list_or_other_judgements(over: Any, tmp_path: Path) -> None:
     file = tmp_path / "cases.csv"
     file.write_text("case,Question,system\n1,How are you?,Be brief.\n2,And now?,\n2,And now?,\n")
@@ -254,6 +265,7 @@ def test_prompts_from_a_file_a_list_or_other_judgements(over: Any, tmp_path: Pat
     assert over.review_desk("feedback:support", reviewer="Bob", **SHORT)._supply.left == len(apart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
@@ -277,6 +289,7 @@ def test_what_cannot_be_reviewed_is_said_at_once(over: Any, given: dict[str, Any
 # --- thumbs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_thumb_is_kept_with_the_conversation(over: Any) -> None:
     turns = [
         {"role": "user", "content": "Hello"},
@@ -297,6 +310,7 @@ def test_a_thumb_is_kept_with_the_conversation(over: Any) -> None:
         over.rate("nothing")
 
 
+@pytest.mark.slow
 def test_where_no_answer_can_come_the_reason_is_told_and_it_goes_on(tune: Any) -> None:
     session = tune("support", epochs=40)
     session.pause(free_memory=True).wait(60)

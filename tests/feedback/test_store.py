@@ -34,6 +34,7 @@ def _judging(folder: Path, count: int, word: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_what_was_given_back_survives_kill_9(tmp_path: Path) -> None:
     with _judging(tmp_path, 10**6, "q") as process:
         assert process.stdout is not None
@@ -50,6 +51,7 @@ def test_what_was_given_back_survives_kill_9(tmp_path: Path) -> None:
     assert len(kept) == len(found) + 1
 
 
+@pytest.mark.slow
 def test_kernels_may_judge_at_the_same_time(tmp_path: Path) -> None:
     processes = [_judging(tmp_path, 30, word) for word in "abc"]
     told = [process.communicate(timeout=120)[0].split() for process in processes]

@@ -30,6 +30,7 @@ def by_peft(folder: Path, model: Path, **more: Any) -> Any:
     return PeftModel.from_pretrained(base, folder).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reply_is_what_peft_says_with_the_adapter_of_its_step(
     tune: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -47,6 +48,7 @@ def test_a_reply_is_what_peft_says_with_the_adapter_of_its_step(
     assert len({live, base, *told.values()}) >= 3  # else this proves little
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_and_resumed_equals_never_stopped_with_alpha_and_dropout_changed(tune: Any, kind: str) -> None:
     def changed(name: str) -> Any:
@@ -79,6 +81,7 @@ def test_alpha_is_live_at_the_scale_of_its_kind(tiny_model: Path, kind: str, sca
         assert {layer.scaling["default"] for layer in lora_layers(model)} == {scale}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stage_begins_where_its_parent_ended(tune: Any, kind: str) -> None:
     import jupyter_ft
@@ -95,6 +98,7 @@ def test_a_stage_begins_where_its_parent_ended(tune: Any, kind: str) -> None:
     assert child.chat(QUESTION, max_new_tokens=5).step == child.total_steps
 
 
+@pytest.mark.slow
 def test_the_length_of_each_row_is_learnt_and_published(tune: Any) -> None:
     """Without the vectors a reply would be that of LoRA: the twin has them from the run, and they have moved."""
     import torch

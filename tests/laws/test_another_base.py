@@ -26,6 +26,7 @@ def narrower(folder: Path) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_the_base_behind_a_path_has_changed(tune: Any, own: Path, rows: list[dict[str, str]]) -> None:
     settings = {"batch_size": 4, "dtype": "float32", "max_steps": 4}
     session = jupyter_ft.finetune(str(own), rows, "first", **settings)

@@ -109,6 +109,7 @@ def test_a_question_to_a_run_that_is_just_ending_is_answered(tune: Any) -> None:
         gc.callbacks.remove(ask)
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_is_said_and_the_run_goes_on(tune: Any) -> None:
     session = tune("full", epochs=2, checkpoint_steps=3)
     (session.folder / "checkpoints").write_text("in the way")

@@ -35,6 +35,7 @@ def greedy(model: Any, tokenizer: Any, length: int = 30) -> str:
     return str(tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_is_left_as_it_was_and_speaks_with_the_weights_of_its_step(
     tune: Any, tiny_model: Path, rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_run_of_ours_is_left_as_it_was_and_speaks_with_the_weights_of_its_step
     assert session.chat(ASKED, at=2, max_new_tokens=30) == idle(session.run_folder.checkpoint(2))
 
 
+@pytest.mark.slow
 def test_questions_that_wait_are_answered_when_a_run_gives_its_memory_back_and_when_it_is_closed(
     tiny_model: Path, rows: list[dict[str, str]]
 ) -> None:
@@ -95,6 +97,7 @@ def test_questions_that_wait_are_answered_when_a_run_gives_its_memory_back_and_w
     assert all(receipt.answer is not None for receipt in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", [True, False])
 def test_an_attached_trainer_is_left_as_it_was(build: Any, peft: bool, tmp_path: Path) -> None:
     from peft import PeftModel
@@ -172,6 +175,7 @@ def test_whatever_a_reply_does_to_the_model_is_undone(build: Any) -> None:
         assert after[2] == before[2]
 
 
+@pytest.mark.slow
 def test_which_voices_a_trainer_gets(build: Any) -> None:
     from jupyter_ft.sampling.at_boundary import AttachedAtBoundary
     from jupyter_ft.sampling.attached_twin import AttachedTwin, voices_for

@@ -10,6 +10,7 @@ import pytest
 from ._runs import history, losses, trained, untimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "peft", "dropout", "more"),
     [
@@ -61,6 +62,7 @@ def test_an_attached_trainer_equals_the_bare_one(build: Any, kind: str, peft: bo
     assert untimed(trainer.evaluate()) == untimed(bare.evaluate())
 
 
+@pytest.mark.slow
 def test_calls_from_a_cell_are_served_and_change_nothing(build: Any, tmp_path: Path) -> None:
     import torch
 
@@ -87,6 +89,7 @@ def test_calls_from_a_cell_are_served_and_change_nothing(build: Any, tmp_path: P
     assert trained(trainer) == trained(bare)
 
 
+@pytest.mark.slow
 def test_chat_speaks_with_the_weights_of_its_step_and_with_the_base(build: Any) -> None:
     import torch
 
@@ -114,6 +117,7 @@ def test_chat_speaks_with_the_weights_of_its_step_and_with_the_base(build: Any) 
     assert live != before
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(build: Any) -> None:
     import jupyter_ft
     from jupyter_ft.errors import Refused, RunFolderError
@@ -140,6 +144,7 @@ def test_resumed_equals_uninterrupted(build: Any) -> None:
     assert trained(trainer) == trained(bare)
 
 
+@pytest.mark.slow
 def test_a_resumption_has_the_history_and_the_output_of_transformers_own(build: Any, tmp_path: Path) -> None:
     import numpy as np
     from transformers import TrainerCallback
@@ -183,6 +188,7 @@ def test_a_resumption_has_the_history_and_the_output_of_transformers_own(build: 
     assert untimed(got.metrics) == untimed(expected.metrics)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_attached_is_refused_in_one_line(build: Any) -> None:
     import jupyter_ft
     from jupyter_ft.errors import Refused, TrainingFailed
@@ -221,6 +227,7 @@ def rates(session: Any) -> list[float]:
     return [float(rate) for rate in session.log.read()[0].steps["learning_rate"]]
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_set_is_followed_by_the_rest_of_the_trainers_own_shape(build: Any) -> None:
     import jupyter_ft
 
@@ -247,6 +254,7 @@ def test_a_rate_that_is_set_is_followed_by_the_rest_of_the_trainers_own_shape(bu
     assert losses(again) == losses(session)
 
 
+@pytest.mark.slow
 def test_a_shape_that_would_rise_above_the_rate_that_is_set_ends_there_and_it_is_said(build: Any) -> None:
     import jupyter_ft
 

@@ -143,6 +143,7 @@ def make(tiny_model: Path, tiny_bert: Path, tmp_path: Path) -> Any:
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_attached_trainer_equals_the_bare_one(make: Any, kind: str) -> None:
     import torch
@@ -167,6 +168,7 @@ def test_an_attached_trainer_equals_the_bare_one(make: Any, kind: str) -> None:
     assert evaluated[0] == evaluated[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: str) -> None:
     import jupyter_ft
@@ -191,6 +193,7 @@ def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: st
     assert trained(trainer) == trained(bare)
 
 
+@pytest.mark.slow
 def test_masks_come_back_also_where_a_batch_was_made_another_beyond_the_checkpoint(make: Any) -> None:
     """In mid-epoch: what was collated ahead is let go by the edit, resumed or not."""
     import jupyter_ft
@@ -221,6 +224,7 @@ def _forget_after(session: Any, step: int) -> None:
             shutil.rmtree(session.run_folder.checkpoint(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_live_edits_reach_it(make: Any, kind: str) -> None:
     import jupyter_ft
@@ -235,6 +239,7 @@ def test_live_edits_reach_it(make: Any, kind: str) -> None:
     assert max(rates[4:]) <= 1e-3
 
 
+@pytest.mark.slow
 def test_a_classifier_answers_with_labels_a_reward_model_with_a_score(make: Any) -> None:
     import torch
 

@@ -12,6 +12,7 @@ from jupyter_ft.recipe import parse_recipe
 from ._runs import bare_trainer, finish, hash_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulation", "adapter", "head"),
     [

@@ -44,6 +44,7 @@ def _as_documented(session: Any, folder: Path) -> Any:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["trl", "auto"])
 def test_cpt_equals_trls_own(tune: Any, tmp_path: Path, head: str) -> None:
     from jupyter_ft.control.lease import Streams
@@ -66,6 +67,7 @@ def test_cpt_equals_trls_own(tune: Any, tmp_path: Path, head: str) -> None:
     assert session.metrics["tokens"].sum() == 2 * ready.tokens
 
 
+@pytest.mark.slow
 def test_perplexity_is_that_of_the_evaluation(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
     session = tune("held", held_out=4, eval_steps=2, loss_head="trl", **ASKED)
     finish(session)
@@ -81,6 +83,7 @@ def test_perplexity_is_that_of_the_evaluation(tune: Any, tiny_model: Path, tmp_p
     assert session.metrics["eval_perplexity"].dropna().is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_a_folder_is_learnt_from_and_a_stopped_run_goes_on(tune: Any, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     (docs / "deep").mkdir(parents=True)

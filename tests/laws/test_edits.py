@@ -36,6 +36,7 @@ def test_the_optimizer_uses_the_rate_at_the_step_that_was_acknowledged(tune: Any
     assert rates[31] < rates[30]  # the rest of the schedule goes on falling from there
 
 
+@pytest.mark.slow
 def test_the_log_replays_to_the_same_losses(tune: Any) -> None:
     session = tune("first", epochs=3)
     for step, changes in EDITS:
@@ -48,6 +49,7 @@ def test_the_log_replays_to_the_same_losses(tune: Any) -> None:
     assert finish(tune("unedited", epochs=3)) != once
 
 
+@pytest.mark.slow
 def test_every_row_of_an_epoch_is_used_once(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
     from jupyter_ft.control.inbox import Inbox
     from jupyter_ft.control.lease import Lease, Streams, Turn
@@ -82,6 +84,7 @@ def test_every_row_of_an_epoch_is_used_once(tiny_model: Path, rows: list[dict[st
         assert set(uses.values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -100,6 +103,7 @@ def test_what_cannot_be_obeyed_is_refused_with_the_reason(tune: Any, changes: di
         session.set(max_length=64)
 
 
+@pytest.mark.slow
 def test_more_epochs_and_steps_are_run_and_fewer_end_it(tune: Any) -> None:
     longer = tune("longer", epochs=1)
     longer.set(step=2, epochs=2)
@@ -112,6 +116,7 @@ def test_more_epochs_and_steps_are_run_and_fewer_end_it(tune: Any) -> None:
     assert shorter.step == shorter.total_steps == 7
 
 
+@pytest.mark.slow
 def test_checkpoints_come_every_tenth_of_a_run_unless_asked_otherwise(tune: Any) -> None:
     session = tune("tenths", max_steps=20)
     session.wait(timeout=60)
@@ -119,6 +124,7 @@ def test_checkpoints_come_every_tenth_of_a_run_unless_asked_otherwise(tune: Any)
     assert saved == list(range(2, 21, 2))
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_are_numbers(tune: Any) -> None:
     import numpy as np
 

@@ -19,6 +19,7 @@ def evaluations(session: Any) -> list[Any]:
     return [event for event in session.events if event.kind == "eval"]
 
 
+@pytest.mark.slow
 def test_evaluating_leaves_losses_and_weights_alone(tune: Any) -> None:
     adapter = {"r": 4, "dropout": 0.1}
     often, once = tune("often", adapter=adapter, eval_steps=2, **HELD), None
@@ -29,6 +30,7 @@ def test_evaluating_leaves_losses_and_weights_alone(tune: Any) -> None:
     assert [e.step for e in evaluations(once)] == [30]
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_the_bare_trainers(
     tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
@@ -50,6 +52,7 @@ def test_the_evaluation_is_the_bare_trainers(
     assert len(ours) == 30  # the 40 rows that are left, not all 50
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_step(tune: Any) -> None:
     """Random answers: what is learnt of them cannot help on others, so the held-out loss soon rises."""
     rows = [{"prompt": f"q{i}", "completion": f"{hash_like(i)}"} for i in range(40)]
@@ -71,6 +74,7 @@ def hash_like(number: int) -> int:
     return (number * 2654435761) % 99_991
 
 
+@pytest.mark.slow
 def test_eval_steps_and_patience_are_live_and_survive_a_stop(tune: Any) -> None:
     asked = {**HELD, "epochs": 4, "eval_steps": 3}
 
@@ -102,6 +106,7 @@ def test_without_held_out_rows_it_says_so(tune: Any) -> None:
     assert "start a run with held_out" in refused.answer.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [False, True])
 def test_with_our_loss_head_and_packed_rows_it_is_trls(
     tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path, packing: bool

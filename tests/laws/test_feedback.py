@@ -30,6 +30,7 @@ def _asked(examples: Any) -> set[str]:
     return {row["prompt"][-1]["content"] for row in examples.rows}
 
 
+@pytest.mark.slow
 def test_train_on_these_is_a_run_on_the_same_pairs(judged: Any) -> None:
     tuned = judged.desk.train("better", **DPO)
     found = finish(tuned)

@@ -34,6 +34,7 @@ def test_a_fork_without_a_change_is_its_parent(tune: Any) -> None:
     assert [mark.step for mark in child.changes] == [3, 8]
 
 
+@pytest.mark.slow
 def test_a_changed_fork_equals_the_change_made_there(tune: Any) -> None:
     parent = tune("parent", **ASKED)
     finish(parent)
@@ -47,6 +48,7 @@ def test_a_changed_fork_equals_the_change_made_there(tune: Any) -> None:
     assert "forked from parent at step" in " ".join(e.text for e in child.events if e.kind == "log")
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_in_a_fork(tune: Any) -> None:
     parent = tune("parent", batch_size=10, schedule="constant", adapter={"r": 4})
     ended = finish(parent)
@@ -58,6 +60,7 @@ def test_a_finished_run_goes_on_in_a_fork(tune: Any) -> None:
     assert finish(longer) == finish(tune("whole", batch_size=10, schedule="constant", adapter={"r": 4}, epochs=2))
 
 
+@pytest.mark.slow
 def test_a_fork_is_a_run_like_any_other(tune: Any) -> None:
     parent = tune("parent", **ASKED)
     finish(parent)
@@ -72,6 +75,7 @@ def test_a_fork_is_a_run_like_any_other(tune: Any) -> None:
     assert again.run_folder.read_recipe()[1]["fork"]["run"] == "parent"
 
 
+@pytest.mark.slow
 def test_with_something_fixed_changed_it_starts_from_the_weights(tune: Any) -> None:
     parent = tune("parent", **ASKED)
     finish(parent)
@@ -83,6 +87,7 @@ def test_with_something_fixed_changed_it_starts_from_the_weights(tune: Any) -> N
     assert final_hash(child) != final_hash(parent)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_forked_is_said(tune: Any, runs: Any) -> None:
     parent = tune("parent", **ASKED)
     finish(parent)
@@ -96,6 +101,7 @@ def test_what_cannot_be_forked_is_said(tune: Any, runs: Any) -> None:
     assert not (runs / "child").exists()
 
 
+@pytest.mark.slow
 def test_edits_that_were_taken_back_are_not_retold(tune: Any) -> None:
     parent = tune("parent", **ASKED)
     parent.set(step=8, learning_rate=1e-5)
@@ -107,6 +113,7 @@ def test_edits_that_were_taken_back_are_not_retold(tune: Any) -> None:
     assert finish(child) == finish(parent)
 
 
+@pytest.mark.slow
 def test_a_fork_with_something_fixed_changed_has_the_functions_of_its_open_parent(tune: Any) -> None:
     def length(prompts: Any, predictions: Any, references: Any, **_: Any) -> float:
         return float(sum(map(len, predictions)))
@@ -119,6 +126,7 @@ def test_a_fork_with_something_fixed_changed_has_the_functions_of_its_open_paren
     assert child.metrics["eval_length"].notna().any()
 
 
+@pytest.mark.slow
 def test_a_policy_is_forked_too(tune: Any) -> None:
     def brevity(completions: Any, **_: Any) -> list[float]:
         return [-float(len(str(one))) for one in completions]
@@ -135,6 +143,7 @@ def test_a_policy_is_forked_too(tune: Any) -> None:
     assert other.recipe.start_from == "parent@2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{"learning_rte": 1}, {"learning_rate": -1}, {"adapter.r": 8}])
 def test_a_refused_fork_or_child_leaves_the_live_parent_alone(tune: Any, wrong: dict[str, Any]) -> None:
     parent = tune("parent", **ASKED)

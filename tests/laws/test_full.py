@@ -15,6 +15,7 @@ from ._runs import finish, replies
 FULL = {"adapter": "full", "learning_rate": 2e-3, "epochs": 3}
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_never_stopped_and_chat_touches_nothing(tune: Any) -> None:
     whole = finish(tune("whole", **FULL))
     session = tune("parted", **FULL)
@@ -32,6 +33,7 @@ def test_stopped_and_resumed_equals_never_stopped_and_chat_touches_nothing(tune:
     assert session.chat("Where is order 3?", max_new_tokens=10).step == session.total_steps
 
 
+@pytest.mark.slow
 def test_the_result_is_loaded_by_transformers_and_says_the_same(tune: Any, tiny_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -54,6 +56,7 @@ def test_the_result_is_loaded_by_transformers_and_says_the_same(tune: Any, tiny_
         jupyter_ft.finetune(str(tiny_model), [{"prompt": "a", "completion": "b"}], adapter="full", dropout=0.1)
 
 
+@pytest.mark.slow
 def test_an_adapters_settings_are_refused(tune: Any) -> None:
     session = tune(**FULL)
     refused = session.submit(jupyter_ft.messages.Set(changes={"alpha": 2}))

@@ -105,6 +105,7 @@ def test_a_session_equals_trls_own(tune: Any, tmp_path: Path, method: str, geome
     assert metrics["reward"].std() > 0
 
 
+@pytest.mark.slow
 def test_full_weights_refer_to_the_base_that_is_there(tune: Any, tmp_path: Path) -> None:
     from jupyter_ft.messages import Progress
 
@@ -115,6 +116,7 @@ def test_full_weights_refer_to_the_base_that_is_there(tune: Any, tmp_path: Path)
     assert sum(isinstance(event, Progress) and "loading" in event.what for event in session.events) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
@@ -137,6 +139,7 @@ def test_a_live_field_is_what_it_would_be_from_the_start(
     assert ours != _trained(_as_documented(session, tmp_path / "other"), session.recipe.seed)
 
 
+@pytest.mark.slow
 def test_checkpoints_lie_where_the_answers_are_used_up(tune: Any) -> None:
     """Four steps live on one generation: what needs a checkpoint waits for its end, and so does a new temperature."""
     asked = ASKED | {"method": "grpo", "accumulation": 1, "steps_per_generation": 2, "num_iterations": 2, "epochs": 3}
@@ -161,6 +164,7 @@ def test_checkpoints_lie_where_the_answers_are_used_up(tune: Any) -> None:
     assert stopped == finish(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 def test_looking_does_not_touch_and_evaluation_tells_the_reward(tune: Any, method: str) -> None:
     asked = ASKED | {"method": method, "accumulation": 1, "epochs": 2, "held_out": 4}
@@ -193,6 +197,7 @@ def test_the_reward_of_held_out_prompts_rises(tune: Any, method: str) -> None:
     assert after > before + 0.1, session.metrics["reward"].round(2).tolist()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_said_before_anything_is_loaded(tune: Any) -> None:
     from jupyter_ft.errors import RecipeError
 

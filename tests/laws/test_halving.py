@@ -51,7 +51,7 @@ def test_the_worse_half_stops_at_each_rung_and_the_rest_equal_their_solo_runs(st
     assert losses(later)[: later.step - 1] == losses(race[2])[: later.step - 1]
     assert len(race) == 6
     assert list(race.table().loc["grid-5", ["learning_rate", "adapter.r"]]) == [5e-3, 2]
-    with pytest.raises(AddressError, match="no run 'grid-9' in the race grid: grid-1, grid-2"):
+    with pytest.raises(AddressError, match="'grid-9' is no run of grid; those are: grid-1, grid-2"):
         race.clone("grid-9")
 
 

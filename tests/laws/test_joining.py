@@ -55,6 +55,7 @@ def _joins(session: Any) -> list[str]:
     return [e.text for e in session.events if e.kind == "log" and "judged meanwhile" in e.text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "reward"])
 def test_they_join_at_the_next_epoch_and_are_named(begun: Any, method: str) -> None:
     session = begun("joined", method)

@@ -84,6 +84,7 @@ def _trained(trainer: Any, seed: int) -> tuple[list[float], str]:
     return losses, hash_of(trained_tensors(trainer.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"], ids=["lora", "full"])
 def test_kto_equals_trls_own(tune: Any, tmp_path: Path, adapter: Any) -> None:
     """22 rows in batches of four: the last micro-batch has two rows, in training and of the nine held out one."""
@@ -104,6 +105,7 @@ def test_kto_equals_trls_own(tune: Any, tmp_path: Path, adapter: Any) -> None:
     assert metrics["rewards/margins"].iloc[-1] > metrics["rewards/margins"].iloc[0]
 
 
+@pytest.mark.slow
 def test_rows_are_paired_in_the_batch_size_in_force(tune: Any, tmp_path: Path) -> None:
     session = tune("larger", schedule="constant", **ASKED)
     session.set(batch_size=6, step=1)
@@ -115,6 +117,7 @@ def test_rows_are_paired_in_the_batch_size_in_force(tune: Any, tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_rows_are_paired_in_the_order_in_force(tune: Any, tmp_path: Path) -> None:
     """At random, an epoch is TRL's own over the rows in that order."""
     import torch
@@ -129,6 +132,7 @@ def test_rows_are_paired_in_the_order_in_force(tune: Any, tmp_path: Path) -> Non
     assert ours == _trained(_as_documented(session, mixed, tmp_path), session.recipe.seed)
 
 
+@pytest.mark.slow
 def test_weights_are_live_and_come_back(tune: Any) -> None:
     """A change counts from its step on, and a run that was stopped and resumed equals one that was not."""
     asked = {**ASKED, "epochs": 4, "checkpoint_steps": 4}
@@ -149,6 +153,7 @@ def test_weights_are_live_and_come_back(tune: Any) -> None:
     assert finish(again) == (changed, final)
 
 
+@pytest.mark.slow
 def test_each_weight_alone_counts(tune: Any) -> None:
     plain, _ = finish(tune("plain", **ASKED))
     for name in ("beta", "desirable_weight", "undesirable_weight"):
@@ -159,6 +164,7 @@ def test_each_weight_alone_counts(tune: Any) -> None:
         assert changed[2] != plain[2], name
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_pairs_is_refused(tune: Any) -> None:
     with pytest.raises(RecipeError, match="batch_size = 1: should be greater than or equal to 2"):
         parse_recipe({"method": "kto", "batch_size": 1})
@@ -173,6 +179,7 @@ def test_what_does_not_go_with_pairs_is_refused(tune: Any) -> None:
         assert why in refused.events[-1].note
 
 
+@pytest.mark.slow
 def test_choices_are_two_rated_answers_each(tune: Any) -> None:
     pairs = [{"prompt": f"q{n}", "chosen": f"yes {n}", "rejected": "no"} for n in range(12)]
     session = tune("choices", **ASKED | {"data": pairs, "held_out": 2})

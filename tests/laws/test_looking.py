@@ -28,6 +28,7 @@ def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None
     assert watched == alone
 
 
+@pytest.mark.slow
 def test_a_review_leaves_losses_and_weights_alone(tune: Any) -> None:
     adapter = {"r": 4, "dropout": 0.1}
     alone = finish(tune("alone", adapter=adapter, **LONG))

@@ -57,6 +57,7 @@ def _one_step(trainer: Any, rows: int = 6) -> tuple[float, dict[str, float], dic
     return float(loss), {name: trainer._metrics["train"][name][-1] for name in METRICS}, gradients
 
 
+@pytest.mark.slow
 def test_a_session_with_it_equals_a_bare_trainer_with_trls(
     tune: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_session_with_it_equals_a_bare_trainer_with_trls(
     assert any(torch.count_nonzero(p) for name, p in adapter.items() if "lora_B" in name)
 
 
+@pytest.mark.slow
 def test_a_run_takes_it_away_at_its_end(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_ft.methods import METHODS
 

@@ -75,6 +75,7 @@ def _as_documented(session: Any, adapter: Any, folder: Path, seed: int = 42) -> 
         )
 
 
+@pytest.mark.slow
 @ADAPTERS
 def test_it_equals_the_documented_trainer(mask: Any, tmp_path: Path, adapter: Any) -> None:
     """With BERT's dropout: its draws and those of the masks come from two streams."""
@@ -90,6 +91,7 @@ def test_it_equals_the_documented_trainer(mask: Any, tmp_path: Path, adapter: An
     assert our_hash == hash_of(trained_tensors(trainer.model))
 
 
+@pytest.mark.slow
 def test_windows_are_framed_and_nothing_is_lost(mask: Any, tiny_bert: Path) -> None:
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -108,6 +110,7 @@ def test_windows_are_framed_and_nothing_is_lost(mask: Any, tiny_bert: Path) -> N
     assert "masked anew each time" in ready.said
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(mask: Any) -> None:
     asked = {"epochs": 4, "checkpoint_steps": 3, "held_out": 4}
     whole = mask("whole", **asked)
@@ -128,6 +131,7 @@ def test_stopped_and_resumed_equals_uninterrupted(mask: Any) -> None:
     assert len(set(evaluated)) == len(evaluated)
 
 
+@pytest.mark.slow
 def test_masks_depend_on_the_seed_and_on_nothing_else(mask: Any) -> None:
     """Neither on what a cell draws, nor on evaluations; a share that is changed counts from its step on."""
     import torch
@@ -147,6 +151,7 @@ def test_masks_depend_on_the_seed_and_on_nothing_else(mask: Any) -> None:
     assert found[4] != plain[4]
 
 
+@pytest.mark.slow
 def test_a_causal_model_has_no_masks(tune: Any) -> None:
     from jupyter_ft.errors import Refused
 
@@ -173,6 +178,7 @@ def test_held_out_rows_are_masked_once(tiny_bert: Path) -> None:
         assert all(a == b for a, b in rest)
 
 
+@pytest.mark.slow
 def test_an_accumulated_step_has_the_loss_of_the_whole(mask: Any) -> None:
     """Masks are drawn a micro-batch at a time, so the losses are alike, not the same; a sum would be twice as high."""
     whole, _ = finish(mask("whole", max_steps=1))
@@ -180,6 +186,7 @@ def test_an_accumulated_step_has_the_loss_of_the_whole(mask: Any) -> None:
     assert parts[0] == pytest.approx(whole[0], rel=0.1)
 
 
+@pytest.mark.slow
 @ADAPTERS
 def test_held_out_pseudo_perplexity_falls_and_a_classifier_goes_on_from_there(mask: Any, adapter: Any) -> None:
     import jupyter_ft
@@ -272,6 +279,7 @@ def test_a_model_over_the_base_is_the_one_that_transformers_loads(tmp_path: Path
     assert not any(name.startswith(f"{kind}.") for name in own)
 
 
+@pytest.mark.slow
 def test_an_adapter_under_a_head_that_no_file_holds_is_refused(mask: Any, tiny_bert: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -289,6 +297,7 @@ def test_an_adapter_under_a_head_that_no_file_holds_is_refused(mask: Any, tiny_b
     assert finish(whole)[0][-1] < losses(whole)[0]
 
 
+@pytest.mark.slow
 def test_rows_can_be_looked_at_before_and_during(mask: Any, tiny_bert: Path) -> None:
     import jupyter_ft
 

@@ -74,6 +74,7 @@ ERRORS: list[Callable[[], Exception] | None] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 def test_the_same_rows_are_learned_from_in_smaller_micro_batches(
     tune: Any, short: Short, seen: list[Any], error: Callable[[], Exception] | None
@@ -97,6 +98,7 @@ def test_the_same_rows_are_learned_from_in_smaller_micro_batches(
         assert used == Counter(range(1, 51))
 
 
+@pytest.mark.slow
 def test_it_halves_until_it_fits_and_what_dropout_draws_is_drawn_again(tune: Any, short: Short) -> None:
     asked = {"adapter": {"r": 4, "dropout": 0.2}, "max_steps": 6}
     short(2)
@@ -110,6 +112,7 @@ def test_it_halves_until_it_fits_and_what_dropout_draws_is_drawn_again(tune: Any
     )  # the random state of the step was put back: the same masks
 
 
+@pytest.mark.slow
 def test_a_single_row_that_does_not_fit_pauses_and_loses_nothing(tune: Any, short: Short, seen: list[Any]) -> None:
     short(0, times=2)
     session = tune("stuck", batch_size=2, max_steps=5)
@@ -126,6 +129,7 @@ def test_a_single_row_that_does_not_fit_pauses_and_loses_nothing(tune: Any, shor
     assert rows == seen
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_a_row_does_not_fit_resumes_with_that_row(
     tune: Any, short: Short, seen: list[Any]
 ) -> None:
@@ -195,6 +199,7 @@ def _alive(held: list[weakref.ref[Any]]) -> list[str]:
     return [type(ref()).__name__ for ref in held if ref() is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["explode", "memory"])
 def test_a_run_that_failed_holds_nothing_also_after_a_failing_cell(
     tune: Any, held: list[Any], monkeypatch: pytest.MonkeyPatch, word: str
@@ -227,6 +232,7 @@ def test_a_run_that_failed_holds_nothing_also_after_a_failing_cell(
         shell.reset(new_session=False)
 
 
+@pytest.mark.slow
 def test_a_pause_that_gives_the_memory_back_resumes_to_the_bit(tune: Any, held: list[Any]) -> None:
     asked = {"epochs": 2, "adapter": {"r": 4, "dropout": 0.1}}
     session = tune("freed", **asked)
@@ -257,6 +263,7 @@ def test_a_pause_that_gives_the_memory_back_resumes_to_the_bit(tune: Any, held: 
     assert got == finish(whole)
 
 
+@pytest.mark.slow
 def test_a_run_whose_memory_is_given_back_can_be_stopped_and_opened(tune: Any, held: list[Any]) -> None:
     session = tune("freed", epochs=2)
     session.wait(step=3, timeout=60)
@@ -292,6 +299,7 @@ def test_each_command_is_answered_once_around_memory_that_is_given_back(tune: An
     assert session.state == "stopped"
 
 
+@pytest.mark.slow
 def test_no_memory_is_given_back_where_the_checkpoint_cannot_be_written(tune: Any) -> None:
     session = tune("full", epochs=6, checkpoint_steps=10**6)
     (session.folder / "checkpoints").write_text("in the way")

@@ -60,6 +60,7 @@ def _as_documented(model: Path, recipe: Any, folder: Path) -> Any:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"], ids=["lora", "full"])
 def test_dpo_equals_trls_own(tune: Any, tiny_model: Path, tmp_path: Path, adapter: Any) -> None:
     from jupyter_ft.control.lease import Streams
@@ -81,6 +82,7 @@ def test_dpo_equals_trls_own(tune: Any, tiny_model: Path, tmp_path: Path, adapte
     assert ours[-1] < ours[0]
 
 
+@pytest.mark.slow
 def test_beta_is_live_and_comes_back(tune: Any) -> None:
     """A change of `beta` counts from its step on, and a run that was stopped and resumed equals one that was not."""
     asked = {**ASKED, "epochs": 4, "checkpoint_steps": 4}

@@ -32,6 +32,7 @@ def warnings(session: Any) -> list[str]:
     return [e.text for e in session.events if e.kind == "log" and e.level == "warning" and e.text.startswith("metric")]
 
 
+@pytest.mark.slow
 def test_metrics_leave_losses_and_weights_alone_and_see_what_the_weights_say(tune: Any) -> None:
     calls: list[tuple[list[str], list[str], list[str], list[list[str]]]] = []
 
@@ -63,6 +64,7 @@ def test_metrics_leave_losses_and_weights_alone_and_see_what_the_weights_say(tun
     assert last["eval_perplexity"] == pytest.approx(math.exp(last["eval_loss"]))
 
 
+@pytest.mark.slow
 def test_a_function_that_fails_is_one_line_and_the_run_goes_on(tune: Any) -> None:
     def broken(prompts: list[str], predictions: list[str], references: list[str]) -> float:
         raise KeyError("colour")
@@ -83,6 +85,7 @@ def test_a_function_that_fails_is_one_line_and_the_run_goes_on(tune: Any) -> Non
     assert not {"eval_broken", "eval_nothing"} & set(session.metrics.columns)
 
 
+@pytest.mark.slow
 def test_best_is_told_by_the_metric_that_is_asked_for(tune: Any) -> None:
     told = iter([0.1, 0.9, 0.3, 0.2, 0.2, 0.1])
 
@@ -103,6 +106,7 @@ def test_best_is_told_by_the_metric_that_is_asked_for(tune: Any) -> None:
     assert session.best_step == 30
 
 
+@pytest.mark.slow
 def test_a_best_metric_that_nothing_tells_is_said_and_the_loss_decides(tune: Any) -> None:
     session = tune(best_metric="eval_f2", **HELD)
     session.wait(timeout=120)
@@ -113,6 +117,7 @@ def test_a_best_metric_that_nothing_tells_is_said_and_the_loss_decides(tune: Any
     assert "eval_f2 is not told here, so eval_loss decides; there are eval_" in said[0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_that_the_function_is_not_here(tune: Any) -> None:
     def length(prompts: list[str], predictions: list[str], references: list[str]) -> float:
         return 1.0
@@ -157,6 +162,7 @@ def test_what_cannot_be_measured_is_said_before_anything_starts(tune: Any) -> No
         assert said in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_metric_that_hangs_is_left_and_the_run_and_others_go_on(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
@@ -180,6 +186,7 @@ def test_a_metric_that_hangs_is_left_and_the_run_and_others_go_on(tune: Any, mon
     assert (session.state, beside.state) == ("finished", "finished")
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_wait_for_a_metric(tune: Any) -> None:
     import threading
 

@@ -36,6 +36,7 @@ def _run(model: Path, rows: list[dict[str, str]], name: str, **more: Any) -> Any
     return jupyter_ft.finetune(str(model), rows, name, adapter={"kind": "lora", "r": 4}, **(asked | more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing(poisoned: Path, rows: list[Any], accumulation: int) -> None:
     rows[3] = {"prompt": f"Where is {POISON}?", "completion": "Lost."}
@@ -57,6 +58,7 @@ def test_a_step_that_is_not_finite_changes_nothing(poisoned: Path, rows: list[An
     assert all(torch.isfinite(tensor).all() for tensor in result.values())
 
 
+@pytest.mark.slow
 def test_three_bad_steps_pause_the_run_with_the_rows_behind_them(poisoned: Path, rows: list[Any]) -> None:
     import jupyter_ft
 
@@ -79,6 +81,7 @@ def test_three_bad_steps_pause_the_run_with_the_rows_behind_them(poisoned: Path,
     assert (session.state, session.health.level) == ("finished", "green")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{}, {"packing": True}, {"held_out": 0.3}, {"packing": True, "held_out": 0.3}])
 def test_the_rows_behind_a_refused_step_are_the_users(poisoned: Path, rows: list[Any], asked: dict[str, Any]) -> None:
     """Also where rows are left out, held out or packed."""
@@ -96,6 +99,7 @@ def test_the_rows_behind_a_refused_step_are_the_users(poisoned: Path, rows: list
     assert "1 row left out (row 7: its answer begins beyond max_length 400" in ready.said
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_breaks_the_run_is_stopped_by_the_watch(
     tiny_model: Path, tmp_path: Path, rows: list[Any]
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_learning_rate_that_breaks_the_run_is_stopped_by_the_watch(
     session.stop()
 
 
+@pytest.mark.slow
 def test_healthy_runs_are_not_alarmed(tune: Any) -> None:
     for seed, more in enumerate(({}, {"batch_size": 1}, {"warmup_steps": 5, "schedule": "cosine", "epochs": 4})):
         session = tune(f"well-{seed}", seed=seed, **more)

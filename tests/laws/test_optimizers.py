@@ -20,6 +20,7 @@ from ._runs import finish
 WIDE = {"adapter": {"kind": "lora", "r": 64}, "learning_rate": 2e-3}  # 64 by 64: bitsandbytes leaves less in 32 bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_8bit", "lion_8bit", "paged_adamw_32bit", "adamw"])
 def test_stopped_and_resumed_equals_never_stopped(tune: Any, optim: str) -> None:
     from safetensors.torch import load_file
@@ -44,6 +45,7 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any, optim: str) -> None
     assert bool(said) == optim.startswith("paged")
 
 
+@pytest.mark.slow
 def test_in_8_bits_it_learns_as_it_does_in_32(tune: Any) -> None:
     eight, plain = finish(tune("eight", **WIDE, optim="adamw_8bit"))[0], finish(tune("plain", **WIDE))[0]
     assert eight != plain
@@ -51,6 +53,7 @@ def test_in_8_bits_it_learns_as_it_does_in_32(tune: Any) -> None:
     assert eight[-1] == pytest.approx(plain[-1], rel=0.02)
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind_in_the_process(tiny_model: Path, rows: Any, tmp_path: Path) -> None:
     """bitsandbytes keeps a list of embeddings that are to be spared, and with them a base that nobody uses."""
     from jupyter_ft.models import POOL

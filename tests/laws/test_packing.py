@@ -65,6 +65,7 @@ def test_every_row_is_packed_whole() -> None:
         pack(rows, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding_free", [False, True])
 @pytest.mark.parametrize("head", ["auto", "trl"])
 @pytest.mark.parametrize("data", ["texts", "answers"])
@@ -119,6 +120,7 @@ def test_a_model_in_which_rows_would_see_each_other_is_refused(tiny_model: Path,
         check_blocks(running)
 
 
+@pytest.mark.slow
 def test_a_packed_session_tells_counts_and_resumes(tune: Any) -> None:
     asked = {"packing": True, "data": TEXTS, "epochs": 4, "batch_size": 2, "max_length": 300, "checkpoint_steps": 3}
     session = tune("packed", **asked, adapter={"r": 4, "dropout": 0.1})
@@ -153,6 +155,7 @@ def test_batches_by_length_use_every_row_once_and_pad_less(tiny_model: Path, tmp
     assert by_length < 0.15 < padding()[1]
 
 
+@pytest.mark.slow
 def test_a_session_by_length_resumes_exactly(tune: Any) -> None:
     asked = {"trainer": {"train_sampling_strategy": "group_by_length"}, "data": TEXTS, "epochs": 2}
     session = tune("lengths", **asked)

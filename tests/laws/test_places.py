@@ -38,6 +38,7 @@ def _kinds(session: Any, *kinds: str) -> list[Any]:
     return [event for event in session.events if event.kind in kinds]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(tune: Any) -> None:
     asked = {"epochs": 3, "adapter": {"r": 64}, "checkpoint_steps": 2}
     session = tune("full", **asked)
@@ -62,6 +63,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(tune
     assert got == finish(tune("roomy", **asked))
 
 
+@pytest.mark.slow
 def test_a_disk_that_turns_read_only_is_said_and_the_run_goes_on(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     session = tune("locked", epochs=2, checkpoint_steps=3)
     session.wait(step=4, timeout=60)
@@ -108,7 +110,6 @@ def test_what_the_log_could_not_write_is_in_memory_and_what_follows_is_on_disk(t
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 FILES = {
-    "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
     "manifest.json",
@@ -183,6 +184,7 @@ def test_each_byte_of_a_manifest_counts(saved: Path, tmp_path: Path) -> None:
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_changes_nothing(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"max_steps": 20}
     straight = finish(tune("straight", **asked))

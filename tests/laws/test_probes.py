@@ -27,6 +27,7 @@ def probed(session: Any) -> list[Any]:
     return [event for event in session.events if event.kind == "probe"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_probes_leave_losses_and_weights_alone_and_name_their_step(
     tune: Any, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -56,6 +57,7 @@ def test_probes_leave_losses_and_weights_alone_and_name_their_step(
     assert session.probes.iloc[0].nunique() >= 3  # else this proves nothing
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_strip_and_asks_the_base_once(tune: Any) -> None:
     asked = {**ASKED, "probes": 2, "held_out": 6, "probe_steps": 5}
     whole = tune("whole", **asked)
@@ -78,6 +80,7 @@ def test_a_resumed_run_has_the_same_strip_and_asks_the_base_once(tune: Any) -> N
     assert len([event for event in probed(parted) if event.at == "base"]) == 2
 
 
+@pytest.mark.slow
 def test_a_question_of_a_person_is_answered_first(tune: Any) -> None:
     session = tune(probes=[f"Where is order {number}?" for number in range(20)], probe_steps=10, **ASKED)
     session.wait(step=11, timeout=100)
@@ -91,6 +94,7 @@ def test_a_question_of_a_person_is_answered_first(tune: Any) -> None:
     assert session.probes.notna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_probe_steps_are_live_and_a_classifier_gives_labels(tune: Any) -> None:
     data = [{"text": f"{'good' if i % 2 else 'bad'} {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
     session = tune(data=data, method="classification", probes=["good 1", "bad 2"], epochs=2)
@@ -100,6 +104,7 @@ def test_probe_steps_are_live_and_a_classifier_gives_labels(tune: Any) -> None:
     assert all(text.startswith(("yes 0.", "no 0.", "yes 1.", "no 1.")) for text in session.probes.to_numpy().ravel())
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_shows_where_it_started(tune: Any) -> None:
     first = tune("first", epochs=1, learning_rate=5e-3)
     first.wait(timeout=60)

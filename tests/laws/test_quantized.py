@@ -79,6 +79,7 @@ def test_gradients_are_the_same_after_an_evaluation_and_a_chat(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_and_stopping_leave_a_run_as_it_is(tune: Any, kind: str) -> None:
     asked = {"adapter": LORA, "quantization": kind, "held_out": 0.2}
@@ -96,6 +97,7 @@ def test_looking_and_stopping_leave_a_run_as_it_is(tune: Any, kind: str) -> None
     assert len([event for event in session.events if event.kind == "reply"]) == 3
 
 
+@pytest.mark.slow
 def test_a_reply_is_what_peft_says_over_the_base_as_transformers_quantises_it(tune: Any, tiny_model: Path) -> None:
     import torch
     from transformers import BitsAndBytesConfig
@@ -116,6 +118,7 @@ def test_a_reply_is_what_peft_says_over_the_base_as_transformers_quantises_it(tu
     assert live != base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_adapter_fits_the_base_that_is_not_quantised(tune: Any, tiny_model: Path, kind: str) -> None:
     """Over the original weights its logits are near: nearer than the base's own are without it."""
@@ -216,6 +219,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_over_it(tune: Any, method: str) -> None:
     asked = dict(METHODS[method])
@@ -237,6 +241,7 @@ def test_every_method_learns_over_it(tune: Any, method: str) -> None:
         assert finish(tune("whole", **asked)) == (seen, final)
 
 
+@pytest.mark.slow
 def test_beside_another_session_it_is_as_it_is_alone(tune: Any) -> None:
     asked = {"adapter": LORA, "quantization": "nf4"}
     alone = finish(tune("alone", **asked))
@@ -245,6 +250,7 @@ def test_beside_another_session_it_is_as_it_is_alone(tune: Any) -> None:
     assert finish(other) != alone
 
 
+@pytest.mark.slow
 def test_dora_over_4_bits_is_resumed_to_the_bit(tune: Any) -> None:
     asked = {"adapter": {"kind": "dora", "r": 4}, "quantization": "nf4"}
     whole = finish(tune("whole", **asked))
@@ -257,6 +263,7 @@ def test_dora_over_4_bits_is_resumed_to_the_bit(tune: Any) -> None:
     assert finish(session) == whole
 
 
+@pytest.mark.slow
 def test_a_stage_is_on_the_same_base(tune: Any) -> None:
     import jupyter_ft
     from jupyter_ft.messages import Progress
@@ -281,6 +288,7 @@ def test_an_encoder_is_quantised_but_for_what_is_new(tiny_bert: Path) -> None:
 # --- models that are quantised on the disk ---
 
 
+@pytest.mark.slow
 def test_4_bits_on_the_disk_are_taken_as_they_are(tune: Any, tiny_model: Path, rows: Any, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -325,6 +333,7 @@ def test_what_cannot_be_trained_over_is_said(tiny_model: Path, tmp_path: Path, m
 # --- a trainer of one's own ---
 
 
+@pytest.mark.slow
 def test_an_attached_qlora_trainer_equals_the_bare_one(
     tiny_model: Path, rows: Any, tmp_path: Path, repacking: None
 ) -> None:

@@ -50,6 +50,7 @@ print(json.dumps([session.state, sockets, opened]))
 """
 
 
+@pytest.mark.slow
 def test_no_socket_and_no_file_outside_the_run_folder(tiny_model: Path, rows: Any, runs: Path, tmp_path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", WATCHED],
@@ -75,6 +76,7 @@ def _is_probe(path: str) -> bool:
     return Path(path).parent == Path("/tmp") and len(Path(path).name) == 8
 
 
+@pytest.mark.slow
 def test_importing_is_cheap() -> None:
     code = (
         "import sys, jupyter_ft; print([m for m in ('torch', 'transformers', 'plotly', 'pandas') if m in sys.modules])"
@@ -223,6 +225,7 @@ def test_a_redirection_and_a_run_may_begin_and_end_in_any_order(begin: str, end:
         assert getattr(stream.write, "__self__", None) is stream
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled_or_executed() -> None:
     banned_calls = {"eval", "exec", "compile", "__import__"}
     banned_modules = {"pickle", "dill", "marshal", "shelve"}
@@ -243,6 +246,7 @@ def test_nothing_is_unpickled_or_executed() -> None:
             assert keywords.get("trust_remote_code") != "True", path
 
 
+@pytest.mark.slow
 def test_no_bar_is_shown_while_a_trainer_is_built_and_the_users_are_as_they_were(
     tune: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def start(tiny_model: Any, rows: Any) -> Any:
     return lambda race=GRID, name="grid", **more: jupyter_ft.race(race, str(tiny_model), rows, name, **(ASKED | more))
 
 
+@pytest.mark.slow
 def test_each_run_of_a_race_equals_its_solo_run(start: Any, tune: Any) -> None:
     race = start()
     assert [session.name for session in race] == ["grid-1", "grid-2", "grid-3", "grid-4"]
@@ -32,6 +33,7 @@ def test_each_run_of_a_race_equals_its_solo_run(start: Any, tune: Any) -> None:
     assert len({tuple(run[0]) for run in raced}) == 4
 
 
+@pytest.mark.slow
 def test_the_table_ranks_them_and_the_worse_half_stops(start: Any) -> None:
     race = start(epochs=400)
     race.wait(step=4, timeout=60)
@@ -55,6 +57,7 @@ def test_the_table_ranks_them_and_the_worse_half_stops(start: Any) -> None:
     assert not race.live
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_alone(start: Any, tune: Any) -> None:
     race = start([{"learning_rate": 1e-3}, {"adapter.targets": "no_such_layer"}])
     race.wait(timeout=60)
@@ -63,6 +66,7 @@ def test_one_that_fails_leaves_the_others_alone(start: Any, tune: Any) -> None:
     assert race.best is race[0]
 
 
+@pytest.mark.slow
 def test_a_second_race_has_a_name_of_its_own_and_a_live_one_is_refused(start: Any) -> None:
     first = start([{"epochs": 1}, {"epochs": 40}])
     with pytest.raises(jupyter_ft.errors.RunFolderError, match=r"grid-[12]' is still"):
@@ -93,6 +97,7 @@ def test_a_grid_is_every_combination_and_dotted_names_win_over_the_recipes() -> 
     assert variants_of({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
 
 
+@pytest.mark.slow
 def test_policies_are_ranked_by_their_reward(start: Any) -> None:
     def brevity(completions: Any, **_: Any) -> list[float]:
         return [-float(len(str(one))) for one in completions]

@@ -79,6 +79,7 @@ def test_killed_and_resumed_equals_never_killed(tune: Any, tiny_model: Path, row
     assert [c.step for c in session.changes] == [at for at, _ in edits]
 
 
+@pytest.mark.slow
 def test_killed_after_its_last_step_it_is_finished(tune: Any) -> None:
     session = tune("ending", schedule="constant")
     done = finish(session)
@@ -93,6 +94,7 @@ def test_killed_after_its_last_step_it_is_finished(tune: Any) -> None:
     assert again.state == "finished"
 
 
+@pytest.mark.slow
 def test_ended_before_its_first_checkpoint_it_begins_again(tune: Any) -> None:
     from jupyter_ft.control.lease import LEASE
 
@@ -106,6 +108,7 @@ def test_ended_before_its_first_checkpoint_it_begins_again(tune: Any) -> None:
     assert finish(session) == finish(tune("whole"))
 
 
+@pytest.mark.slow
 def test_bfloat16_on_the_cpu_resumes_too(tune: Any) -> None:
     session = tune("half", dtype="bfloat16")
     session.wait(step=4, timeout=60)
@@ -130,6 +133,7 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any) -> None:
     assert "(trl 0.1.0 → " in warned[0]
 
 
+@pytest.mark.slow
 def test_an_edit_between_the_last_step_and_a_stop_is_kept(tune: Any) -> None:
     session = tune("edited", epochs=2)
     session.set(step=4, learning_rate=2e-3)
@@ -161,6 +165,7 @@ def test_an_edit_between_the_last_step_and_a_stop_is_kept(tune: Any) -> None:
     assert reopened.chat("Where is order 3?", max_new_tokens=5).step == last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["train.jsonl", "apart.jsonl"])
 def test_data_that_have_changed_are_not_gone_on_with(tune: Any, rows: Any, tmp_path: Path, changed: str) -> None:
     """Neither the rows to train on nor those that are held out; with the old ones back it goes on."""
@@ -187,6 +192,7 @@ def test_data_that_have_changed_are_not_gone_on_with(tune: Any, rows: Any, tmp_p
     assert finish(session) == whole
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_by_name(tune: Any) -> None:
     session = tune("damaged", epochs=2, checkpoint_steps=3)
     session.wait(step=10, timeout=60)

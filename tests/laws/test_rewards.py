@@ -40,6 +40,7 @@ def fragile(completions: list[str], number: list[int], **_: Any) -> Any:
     return letters([], completions, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -70,6 +71,7 @@ def test_a_function_that_fails_costs_nothing(tune: Any, wrong: dict[str, Any], s
         assert got == finish(tune("whole", rewards=letters, **GRPO))
 
 
+@pytest.mark.slow
 def test_one_that_fails_in_an_evaluation_leaves_that_out(tune: Any, tmp_path: Path) -> None:
     def judged(completions: list[str], number: list[int]) -> list[float]:
         if 3 in number and "now" in broken:
@@ -92,6 +94,7 @@ def test_one_that_fails_in_an_evaluation_leaves_that_out(tune: Any, tmp_path: Pa
     assert [event.step for event in session.events if event.kind == "eval"] == [4, 5]
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_left_and_stop_works(tune: Any) -> None:
     gate = threading.Event()
 
@@ -120,6 +123,7 @@ def test_one_that_hangs_is_left_and_stop_works(tune: Any) -> None:
     assert session.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_function_is_needed_again_and_may_be_another(tune: Any) -> None:
     asked = GRPO | {"epochs": 3}  # long enough to be stopped on the way
     session = tune("policy", rewards=letters, **asked)
@@ -137,6 +141,7 @@ def test_a_function_is_needed_again_and_may_be_another(tune: Any) -> None:
     assert finish(again) == finish(tune("whole", rewards=letters, **asked))
 
 
+@pytest.mark.slow
 def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
     from jupyter_ft.messages import Progress
 
@@ -187,6 +192,7 @@ def test_a_reward_model_judges_beside_functions_on_one_base(tune: Any) -> None:
     assert finish(again) == losses
 
 
+@pytest.mark.slow
 def test_what_is_no_reward_is_said_before_anything_is_loaded(tune: Any) -> None:
     finish(tune("talker", epochs=1))
     for rewards, said in [

@@ -32,6 +32,7 @@ def test_taken_back_while_it_runs_it_equals_never_left(tune: Any) -> None:
     assert session.hyperparameters == straight.hyperparameters
 
 
+@pytest.mark.slow
 def test_paused_it_stays_paused_and_speaks_for_the_step(tune: Any) -> None:
     session = tune("paused", **ASKED)
     session.wait(step=8, timeout=60)
@@ -47,6 +48,7 @@ def test_paused_it_stays_paused_and_speaks_for_the_step(tune: Any) -> None:
     assert finish(straight) == got
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 def test_a_run_that_is_over_goes_on_from_a_step(tune: Any, again: bool) -> None:
     session = tune("over", **ASKED, early_stopping_patience=50)
@@ -69,6 +71,7 @@ def session_step(session: Any) -> int:
     return int(session.total_steps) - 1
 
 
+@pytest.mark.slow
 def test_killed_after_it_was_taken_back_the_edits_stay_undone(tune: Any) -> None:
     session = tune("undone", **ASKED)
     session.set(step=7, learning_rate=5e-2)
@@ -81,6 +84,7 @@ def test_killed_after_it_was_taken_back_the_edits_stay_undone(tune: Any) -> None
     assert finish(session) == finish(tune("straight", **ASKED))
 
 
+@pytest.mark.slow
 def test_where_it_cannot_go_back_to_is_said(tune: Any) -> None:
     session = tune("lost", **ASKED)
     session.wait(step=6, timeout=60)
@@ -93,6 +97,7 @@ def test_where_it_cannot_go_back_to_is_said(tune: Any) -> None:
     assert before == finish(session)[0][: len(before)]
 
 
+@pytest.mark.slow
 def test_a_step_that_comes_again_speaks_with_its_new_weights(tune: Any) -> None:
     session = tune("again", **ASKED | {"learning_rate": 5e-2, "epochs": 4})
     session.wait(step=10, timeout=60)
@@ -111,6 +116,7 @@ def test_a_step_that_comes_again_speaks_with_its_new_weights(tune: Any) -> None:
     assert str(said) == str(jupyter_ft.open("again").chat("Where is order 7?", at=10, max_new_tokens=8))
 
 
+@pytest.mark.slow
 def test_what_was_evaluated_in_steps_taken_back_counts_no_more(tune: Any) -> None:
     session = tune("counted", **ASKED | {"eval_steps": 1})
     session.wait(step=9, timeout=60)
@@ -124,6 +130,7 @@ def test_what_was_evaluated_in_steps_taken_back_counts_no_more(tune: Any) -> Non
     assert session.metrics["eval_loss"].dropna().index.tolist() == list(range(1, back + 1))
 
 
+@pytest.mark.slow
 def test_probes_of_steps_taken_back_are_asked_again(tune: Any) -> None:
     asked = {**ASKED, "probes": ["Where is order 7?"], "probe_steps": 2}
     session = tune("asked", **asked)

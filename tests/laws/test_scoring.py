@@ -101,6 +101,7 @@ def _as_documented(model: Path, asked: dict[str, Any], adapter: Any, folder: Pat
         )
 
 
+@pytest.mark.slow
 def test_an_encoder_equals_the_documented_trainer(tiny_bert: Path, tmp_path: Path) -> None:
     """Dropout, and a pooler and a classifier that no file holds: the same draws in the same order."""
     import jupyter_ft
@@ -118,6 +119,7 @@ def test_an_encoder_equals_the_documented_trainer(tiny_bert: Path, tmp_path: Pat
     assert our_hash == hash_of(trained_tensors(trainer.model))
 
 
+@pytest.mark.slow
 @ADAPTERS
 @BOTH
 def test_it_equals_the_documented_trainer(
@@ -172,6 +174,7 @@ def _alone(base: Path, adapter: Path, texts: list[str], pair: bool = False) -> A
         return [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["llama", "bert"])
 def test_peft_and_transformers_alone_load_the_result(tune: Any, tiny_model: Path, tiny_bert: Path, which: str) -> None:
     import torch
@@ -194,6 +197,7 @@ def test_peft_and_transformers_alone_load_the_result(tune: Any, tiny_model: Path
     assert AutoConfig.from_pretrained(session.folder / "adapter").id2label == {0: "angry", 1: "glad"}
 
 
+@pytest.mark.slow
 def test_full_weights_are_a_classifier_that_can_be_loaded_and_tuned_again(tune: Any) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -221,6 +225,7 @@ def test_full_weights_are_a_classifier_that_can_be_loaded_and_tuned_again(tune: 
     assert losses(again)[0] < losses(session)[0]
 
 
+@pytest.mark.slow
 def test_a_reward_model_scores_an_exchange(tune: Any, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -238,6 +243,7 @@ def test_a_reward_model_scores_an_exchange(tune: Any, tiny_model: Path) -> None:
     assert alone.scores["score"] == pytest.approx(prompt, abs=1e-5)
 
 
+@pytest.mark.slow
 @BOTH
 def test_chatting_leaves_the_run_alone_and_speaks_for_a_step(tune: Any, asked: dict[str, Any]) -> None:
     from jupyter_ft.errors import Refused
@@ -261,11 +267,13 @@ def test_chatting_leaves_the_run_alone_and_speaks_for_a_step(tune: Any, asked: d
         session.chat(question, at="base")
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_live_and_comes_back(tune: Any) -> None:
     asked = {**CLASSIFY, "adapter": {"r": 4}, "checkpoint_steps": 4}
     _live_and_back(tune, asked, label_smoothing=0.3)
 
 
+@pytest.mark.slow
 def test_center_rewards_coefficient_is_live_and_comes_back(tune: Any) -> None:
     asked = {**REWARD, "adapter": {"r": 4}, "epochs": 3, "checkpoint_steps": 4}
     _live_and_back(tune, asked, center_rewards_coefficient=0.5)
@@ -288,6 +296,7 @@ def _live_and_back(tune: Any, asked: dict[str, Any], **change: float) -> None:
     assert finish(again) == (changed, final)
 
 
+@pytest.mark.slow
 def test_smoothing_is_transformers_own(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
     from transformers.trainer_pt_utils import LabelSmoother
 
@@ -301,6 +310,7 @@ def test_smoothing_is_transformers_own(tune: Any, tiny_model: Path, tmp_path: Pa
     assert ours == [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_step_in_micro_batches_has_the_loss_of_the_whole(tune: Any) -> None:
     """transformers adds the means of micro-batches up, as if they were sums over the rows of the step."""
     asked = {**CLASSIFY, "adapter": {"r": 4}, "max_grad_norm": 0, "trainer": {"optim": "sgd"}}
@@ -312,6 +322,7 @@ def test_a_step_in_micro_batches_has_the_loss_of_the_whole(tune: Any) -> None:
     assert three == pytest.approx(whole, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_evaluation_tells_accuracy_f1_recall_and_the_matrix(tune: Any, tiny_model: Path) -> None:
     held = [dict(row) for row in TEXTS[:9]]
     asked = {**CLASSIFY, "data": TEXTS[9:], "adapter": {"r": 4}, "eval_steps": 4}
@@ -355,6 +366,7 @@ def test_metrics_by_hand() -> None:
     assert set(many) == {"accuracy", "f1_macro"}
 
 
+@pytest.mark.slow
 def test_an_encoder_reads_no_more_than_it_has_room_for(tiny_bert: Path) -> None:
     import jupyter_ft
     from jupyter_ft.errors import TrainingFailed
@@ -369,6 +381,7 @@ def test_an_encoder_reads_no_more_than_it_has_room_for(tiny_bert: Path) -> None:
         spoken.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_past_run_answers_from_its_checkpoints(tune: Any) -> None:
     import jupyter_ft
 
@@ -378,6 +391,7 @@ def test_a_past_run_answers_from_its_checkpoints(tune: Any) -> None:
     assert jupyter_ft.open("past").chat("Order 5: wonderful!").scores == before.scores
 
 
+@pytest.mark.slow
 @BOTH
 def test_where_chat_has_no_room_the_run_waits_for_an_answer(tiny_model: Path, asked: dict[str, Any]) -> None:
     from jupyter_ft.errors import Refused

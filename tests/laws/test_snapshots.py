@@ -41,6 +41,7 @@ def test_a_snapshot_is_the_adapter_of_its_step_and_leaves_the_run_alone(tune: An
         assert (reply.step, str(reply)) == (step, text)
 
 
+@pytest.mark.slow
 def test_about_fifty_are_kept_of_a_run_spread_over_it(tune: Any) -> None:
     session = tune("long", batch_size=1, epochs=5, checkpoint_steps=1000, disk_budget="10MB")
     finish(session)
@@ -53,6 +54,7 @@ def test_about_fifty_are_kept_of_a_run_spread_over_it(tune: Any) -> None:
     assert set(snapshots) <= set(last.kept)
 
 
+@pytest.mark.slow
 def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
     session = tune("small", batch_size=2, snapshot_steps=1, disk_budget=400_000, held_out=6, eval_steps=4)
     finish(session)
@@ -64,6 +66,7 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
         session.chat(QUESTION, at=2)
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(tune: Any) -> None:
     asked = ASKED | {"adapter": {"r": 4}, "schedule": "constant"}  # no dropout: what it draws is not kept
     session = tune("kept", **asked, snapshot_steps=4, checkpoint_steps=1000)
@@ -81,6 +84,7 @@ def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(t
     assert child.metrics.epoch.tolist() == session.metrics.epoch.tolist()
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_snapshot_resumes_to_the_bit(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=4, checkpoint_steps=1000)
     finish(session)
@@ -95,6 +99,7 @@ def test_a_fork_of_a_snapshot_resumes_to_the_bit(tune: Any) -> None:
     assert finish(again) == whole
 
 
+@pytest.mark.slow
 def test_an_altered_snapshot_is_named_and_a_rewind_takes_later_ones_back(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=2, checkpoint_steps=5)
     session.wait(step=9, timeout=60)
@@ -109,6 +114,7 @@ def test_an_altered_snapshot_is_named_and_a_rewind_takes_later_ones_back(tune: A
     session.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_killed_runs_half_written_snapshot_is_swept(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=2)
     session.wait(step=4, timeout=60)

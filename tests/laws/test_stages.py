@@ -17,6 +17,7 @@ CHOICES = {key: value for key, value in ASKED.items() if key != "data"}
 LONG = CHOICES | {"epochs": 10}  # to be stopped on the way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"], ids=["lora", "full"])
 def test_a_dpo_run_starts_from_and_refers_to_its_parent(tune: Any, adapter: Any) -> None:
     import jupyter_ft
@@ -46,6 +47,7 @@ def test_a_dpo_run_starts_from_and_refers_to_its_parent(tune: Any, adapter: Any)
     assert finish(again) == (losses, final)
 
 
+@pytest.mark.slow
 def test_before_its_first_step_a_child_says_what_its_parent_says(tune: Any) -> None:
     import jupyter_ft
 
@@ -58,6 +60,7 @@ def test_before_its_first_step_a_child_says_what_its_parent_says(tune: Any) -> N
     assert str(child.chat(question, max_new_tokens=20)) != str(child.chat(question, at="base", max_new_tokens=20))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_started_from_is_said(tune: Any) -> None:
     import jupyter_ft
 
@@ -76,6 +79,7 @@ def test_what_cannot_be_started_from_is_said(tune: Any) -> None:
     assert "child" not in jupyter_ft.sessions
 
 
+@pytest.mark.slow
 def test_a_classifier_starts_from_a_run_that_speaks_and_the_other_way_round(tune: Any) -> None:
     import jupyter_ft
 
@@ -93,6 +97,7 @@ def test_a_classifier_starts_from_a_run_that_speaks_and_the_other_way_round(tune
     assert again.chat("text 3").startswith(("new", "old"))  # the head of other labels is not taken over
 
 
+@pytest.mark.slow
 def test_a_child_has_the_alpha_that_its_parents_weights_were_trained_at_and_needs_the_parent_no_more(tune: Any) -> None:
     import shutil
 

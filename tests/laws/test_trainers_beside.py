@@ -52,6 +52,7 @@ def build(tiny_model: Path, tmp_path: Path) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only_arguments", [True, False])
 def test_a_trainer_built_in_a_cell_leaves_a_run_alone(
     tune: Any, build: Any, monkeypatch: pytest.MonkeyPatch, only_arguments: bool
@@ -75,6 +76,7 @@ def test_a_trainer_built_in_a_cell_leaves_a_run_alone(
     assert trainer.train().global_step == 2
 
 
+@pytest.mark.slow
 def test_runs_of_different_precision_take_turns(tune: Any) -> None:
     solo = [finish(tune("solo-a", max_steps=8)), finish(tune("solo-b", max_steps=8, dtype="bfloat16"))]
     together = [tune("pair-a", max_steps=8), tune("pair-b", max_steps=8, dtype="bfloat16")]

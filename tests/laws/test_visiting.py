@@ -12,6 +12,7 @@ from jupyter_ft.errors import AddressError
 QUESTION = [{"role": "user", "content": "Where is order 3?"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [{"r": 4}, "full"])
 def test_each_column_is_spoken_by_its_step(tune: Any, monkeypatch: pytest.MonkeyPatch, adapter: Any) -> None:
     from jupyter_ft import runs
@@ -42,6 +43,7 @@ def test_each_column_is_spoken_by_its_step(tune: Any, monkeypatch: pytest.Monkey
     assert len(set(told.values())) >= 3  # else this proves little
 
 
+@pytest.mark.slow
 def test_a_comparison_is_the_replies_of_each_step_made_harmless(tune: Any) -> None:
     session = tune(epochs=1, checkpoint_steps=4, snapshot_steps=1000)
     session.wait(timeout=60)
@@ -57,6 +59,7 @@ def test_a_comparison_is_the_replies_of_each_step_made_harmless(tune: Any) -> No
         session.compare(prompts, at=["live", 5])
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_are_said(tune: Any) -> None:
     session = tune(epochs=1, checkpoint_steps=4, snapshot_steps=1000)
     session.wait(timeout=60)
@@ -70,6 +73,7 @@ def test_weights_that_are_not_there_are_said(tune: Any) -> None:
         session.chat("hi", at=12)
 
 
+@pytest.mark.slow
 def test_alpha_and_dropout_are_live_and_survive_a_stop(tune: Any) -> None:
     from peft import LoraConfig
 

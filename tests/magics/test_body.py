@@ -55,6 +55,7 @@ def test_a_recipe() -> None:
     assert read_body("").values == read_body("# nothing\n").values == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -133,6 +133,7 @@ def test_refused_in_one_line(refused: Refused, shell: Any, tmp_path: Path, cell:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_refusals_come_before_torch(tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_text("prompt,completion\na,b\n")
     script = """
@@ -161,6 +162,7 @@ print("heavy:", sorted({"torch", "transformers", "plotly", "pandas"} & set(sys.m
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_run(shell: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shell.user_ns["frame"] = [{"prompt": str(i), "completion": "b"} for i in range(20)]
     result = shell.run_cell("%%finetune a-b --data frame learning_rate=1e-3 --dry-run\nlr: 2\nadapter.r: 8")
@@ -174,6 +176,7 @@ def test_a_dry_run_says_what_would_run(shell: Any, capsys: pytest.CaptureFixture
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_memory_it_takes(
     shell: Any, capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +247,7 @@ def test_another_chat_is_left_alone(shell: Any, capsys: pytest.CaptureFixture[st
         del shell.magics_manager.magics["cell"]["chat"]
 
 
+@pytest.mark.slow
 def test_completion(shell: Any) -> None:
     def after(text: str) -> list[str]:
         words = text.split()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.slow
 def test_a_review_in_a_terminal(
     shell: Any, refused: Any, tune: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

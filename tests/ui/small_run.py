@@ -12,7 +12,7 @@ from typing import Any
 
 from comm.base_comm import BaseComm
 
-from jupyter_ft.event_log import EventLog
+from jupyter_ft.event_log import EventLog, that_count
 from jupyter_ft.feedback import Feedback
 from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.messages import (
@@ -84,6 +84,10 @@ class SmallRun:
 
     def submit(self, command: Command) -> None:
         self.said.append(command)
+
+    @property
+    def steps(self) -> list[int]:
+        return [saved.step for saved in that_count(self.log.history(), CheckpointSaved)]
 
     @property
     def visitable(self) -> list[int]:

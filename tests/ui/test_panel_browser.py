@@ -260,13 +260,13 @@ def test_loading_and_keys(browser: Browser, panel: Panel, run: SmallRun) -> None
     assert view.page.get_by_test_id("chat-input").is_enabled()
     view.page.keyboard.press("End")
     assert view.page.get_by_test_id("log").is_visible()
-    for tab in ("review", "samples", "data"):
+    for tab in ("lineage", "review", "samples", "data"):
         view.page.keyboard.press("ArrowLeft")
         assert view.page.get_by_test_id(f"page-{tab}").is_visible()
     view.page.keyboard.press("ArrowLeft")
     assert view.page.get_by_test_id("control-epochs").is_visible()
     body_of = "(tabs) => tabs.map((tab) => document.getElementById(tab.getAttribute('aria-controls'))?.role)"
-    assert view.page.get_by_role("tab").evaluate_all(body_of) == ["tabpanel"] * 7
+    assert view.page.get_by_role("tab").evaluate_all(body_of) == ["tabpanel"] * 8
     fields = "[...document.querySelectorAll('.jft :is(input,select,textarea)')]"
     assert (
         view.page.evaluate(f"{fields}.filter((e) => !e.labels?.length && !e.ariaLabel).map((e) => e.outerHTML)") == []

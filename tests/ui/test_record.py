@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from small_run import XSS, SmallRun
 
 from jupyter_ft.messages import Crashed, EvalDone, Health, MemoryShort, Probed, Resumed, StepRefused
@@ -128,6 +129,7 @@ def test_private_chats_stay_out() -> None:
     assert "safe" not in record_html(run) + record_text(run)
 
 
+@pytest.mark.slow
 def test_a_long_run_is_a_small_record() -> None:
     run = SmallRun(total_steps=50_000)
     run.take(50_000)

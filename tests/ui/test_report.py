@@ -121,6 +121,7 @@ def test_a_place_that_cannot_be_written_is_one_line(run: SmallRun, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir() if file.name != "runs"] == ["support.html"]
 
 
+@pytest.mark.slow
 def test_a_real_run_live_over_and_opened_again(tune: Any, runs: Path) -> None:
     import jupyter_ft
 

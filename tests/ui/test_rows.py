@@ -100,6 +100,7 @@ def test_wrong_input_is_one_line(tiny_model: Path, rows: list[dict[str, str]]) -
         jupyter_ft.preview(rows, str(tiny_model), rows=0)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_run_are_those_of_its_trainer(tune: object, rows: list[dict[str, str]]) -> None:
     rows = [*rows, {"prompt": "x" * 300, "completion": "too late"}]
     session = tune(data=rows, max_steps=1, max_length=128, held_out=10)  # type: ignore[operator]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from small_run import SmallRun
 
 from jupyter_ft.event_log import Cursor
@@ -60,6 +61,7 @@ def test_a_view_that_slept_gets_few_points(run: SmallRun) -> None:
     assert told[0][~np.isfinite(told[1])].tolist() == [12_345]
 
 
+@pytest.mark.slow
 def test_a_browser_never_holds_more_than_so_many_points() -> None:
     run = SmallRun(total_steps=10**6)
     view = View("a", heard=0)
