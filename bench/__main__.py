@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import chat, data, kernel, lab, scale, tokens
+from . import chat, data, kernel, lab, scale, tokens, travel
 from .figures import report
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,6 +36,7 @@ def main() -> None:
     scale.measure()
     tokens.measure()
     data.measure()
+    travel.measure()
 
 
 # --- a step ---

@@ -82,7 +82,8 @@ class Rewind(_Said):
 class Ask(_Said):
     """Put a conversation to the weights at `at`: `live`, `base`, or a step; answered when the reply is whole.
 
-    `turn` groups the columns of one question; `thread` is the conversation it belongs to.
+    `turn` groups the columns of one question, of which `columns` are put to this run; `thread` is the conversation it
+    belongs to.
     """
 
     kind: Literal["ask"] = "ask"
@@ -90,6 +91,7 @@ class Ask(_Said):
     messages: list[Message]
     at: str = "live"
     turn: str = Field(default_factory=_new_id)
+    columns: int = 1
     thread: str = "panel"
     max_new_tokens: int = Field(default=256, ge=1, le=32768)
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
@@ -314,7 +316,7 @@ class ReplyDone(_Event):
     """A whole reply. `ended` is `eos`, `length` or `stopped`; `between_steps`: the run waited while it was spoken.
 
     Of a model that scores, `scores` are what it gave: the probability of each label, or the `score` of a reward model;
-    `tokens` are then those that it read.
+    `tokens` are then those that it read. `together`: so many columns spoke in its batch.
     """
 
     kind: Literal["reply"] = "reply"
@@ -330,6 +332,7 @@ class ReplyDone(_Event):
     first_token_seconds: float
     ended: str
     between_steps: bool = False
+    together: int = 1
     scores: dict[str, float] = Field(default_factory=dict)
 
 

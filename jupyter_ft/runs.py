@@ -190,10 +190,15 @@ class RunFolder:
 
     def visit(self, step: int) -> Path:
         """The folder with the weights of `step`, verified; `CheckpointError` where there are none, with the nearest."""
-        if step in self.checkpoints() or step not in self.snapshots():
-            return self.resumable(step)
-        verify(self.snapshot(step))
-        return self.snapshot(step)
+        if step in self.snapshots():
+            try:
+                verify(self.snapshot(step))
+            except CheckpointError:  # damaged, or let go of in this moment
+                if step not in self.checkpoints():
+                    raise
+            else:
+                return self.snapshot(step)
+        return self.resumable(step)
 
     def resumable(self, step: int) -> Path:
         """The folder of the checkpoint at `step`, verified; `CheckpointError` where there is none."""

@@ -14,6 +14,7 @@ from jupyter_ft.event_log import Cursor
 from jupyter_ft.messages import Ask, Hush
 from jupyter_ft.session import Reply, Session
 from jupyter_ft.session.address import parse_address
+from jupyter_ft.session.together import Asked, check_columns
 
 from .chat_view import Column, html_of, text_of
 from .conversation import Conversation
@@ -23,10 +24,10 @@ from .notebook import Place, bind, cell_id, check_free, say, session_of
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 GRAMMAR = Grammar(
     usage="%%chat ADDRESS[,ADDRESS…] [--at …] [--system S] [--new] [--out VAR] [key=value …]",
-    about="Say the text of the cell to a run and go on with the conversation. ADDRESS: NAME, NAME@live, base, live.\n"
+    about="Say the text of the cell to a run and go on with the conversation. ADDRESS: NAME, NAME@STEP, base, live.\n"
     "A cell run again replaces its turn. Keys: max_new_tokens, temperature, top_p, top_k, seed.",
     options=(
-        Option("--at", "which weights of the run reply, side by side: base,live", "AT[,AT…]"),
+        Option("--at", "which weights of the run reply, side by side: 40,80,best,base,live", "AT[,AT…]"),
         Option("--system", "in place of the recipe's system line, from here on", "S"),
         Option("--new", "begin a new conversation"),
         Option("--out", "bind the reply (of several: a dict) to this variable", "VAR"),
@@ -46,6 +47,7 @@ class Talk:
     def __init__(self) -> None:
         self.columns: list[Column] = []
         self._asked: list[tuple[Session, Ask]] = []
+        self._put: Asked | None = None
         self._cursors: dict[str, Cursor] = {}
 
     def add(self, session: Session, ask: Ask, label: str) -> None:
@@ -56,9 +58,8 @@ class Talk:
         self._cursors.setdefault(session.name, session.log.end)
 
     def ask(self) -> None:
-        """Put the questions."""
-        for session, ask in self._asked:
-            session.submit(ask)
+        """Put the questions; those that can are answered in one batch."""
+        self._put = Asked(self._asked)
 
     def hear(self) -> bool:
         """Take in what is new; whether anything is."""
@@ -140,7 +141,9 @@ def addresses(shell: Any, line: Line) -> list[tuple[Session, str]]:
             inner = parse_address(at)
             one = session if inner.session is None else session_of(shell, inner.session)
             found.append((one, one.chat_address(str(inner.at))))
-    return list(dict.fromkeys(found))
+    columns = list(dict.fromkeys(found))
+    check_columns(len(columns))
+    return columns
 
 
 def _show_replies(talk: Talk, place: Place, *, recorded: bool) -> None:

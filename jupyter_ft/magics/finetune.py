@@ -13,7 +13,7 @@ from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
 from jupyter_ft.session.fits import fit_of
-from jupyter_ft.session.race import Race, plans_of, start_race, variants_of
+from jupyter_ft.session.race import Race, plans_of, split_halving, start_race, variants_of
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
 from jupyter_ft.ui.fit import fit_text
 from jupyter_ft.ui.race import race_html, race_text, show_race
@@ -136,7 +136,7 @@ def _run_race(
         raise RecipeError("--resume goes on with one run: %ft resume NAME-1, and so on")
     with reading(place) as progress:
         if "--dry-run" in line.switches:
-            plans = plans_of(model, data, asked, variants_of(race), progress)
+            plans = plans_of(model, data, asked, variants_of(split_halving(race)[0]), progress)
             for number, planned in enumerate(plans, 1):
                 say(_told(planned, f"{name}-{number}"))
             return

@@ -15,7 +15,7 @@ from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.session.address import parse_address
-from jupyter_ft.session.race import is_race, race_of
+from jupyter_ft.session.race import is_race, race_of, race_with
 from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
@@ -150,6 +150,12 @@ def _rewind(shell: Any, line: Line) -> None:
         raise RecipeError(f"'{line.words[0]}' names no step to go back to: write NAME@STEP or NAME@best")
     receipt = session.rewind(step)
     _answer(session, receipt, f"back to step {step}", lambda answer: f"{session.name} goes on from step {answer.step}")
+
+
+def _clone(_shell: Any, line: Line) -> None:
+    race = race_with(line.words[0])
+    joins = race.clone(line.words[0], line.whole_number("--step"), **line.pairs)
+    say(f"{joins.name} joins the race {race.name}")
 
 
 def _fork(shell: Any, line: Line) -> None:
@@ -365,6 +371,16 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb(export.EXPORT, export.run_export),
     "push": Verb(export.PUSH, export.run_push),
+    "clone": _verb(
+        "clone RUN [key=value …] [--step N]",
+        "One more run for the race of RUN: like it, with these settings, from the beginning or from its step.",
+        _clone,
+        options=(Option("--step", "from the weights of this step", "N"),),
+        words=(1, 1),
+        pairs=True,
+        keys=FINETUNE.keys,
+        example="%ft clone grid-3 learning_rate=5e-5",
+    ),
     "close": _verb(
         "close [NAME]", "Stop a run, or those of a race, where live, and free the memory; folders stay.", _close
     ),

@@ -35,6 +35,8 @@ class AtBoundary(Voices):
     `nudge` wakes a training thread that is paused.
     """
 
+    abreast = False
+
     def _begin(self, waits: str, nudge: Callable[[], None]) -> None:
         self.waits, self._nudge = waits, nudge
         self._guard = threading.Lock()

@@ -31,7 +31,7 @@ from ..weights import set_alpha
 from .at_boundary import AttachedAtBoundary, parts_of, peel
 from .judge import Judging
 from .room import no_room
-from .twin import Voices
+from .twin import Visits, Voices
 
 PATCHED_METHODS = ("forward", "generate", "save_pretrained")
 MOST = 10**6  # tokens of a text where nothing says how many
@@ -53,8 +53,7 @@ class AttachedTwin(Voices):
         self._fresh = False
         self._alpha: float | None = None
         self._find = find
-        self._past: Any = None
-        self._visiting: int | None = None
+        self._visits, self._era = Visits(), 0
 
     def publish(self, step: int, trained: dict[str, torch.Tensor], alpha: float) -> None:
         """Take the weights of `step` into the spare buffer (training thread)."""

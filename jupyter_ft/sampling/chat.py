@@ -21,14 +21,17 @@ from ..messages import (
     Message,
     Refused,
     ReplyDone,
-    ReplyPart,
     ReplyStarted,
 )
 
 if TYPE_CHECKING:
+    from .chorus import Stage
     from .judge import Judging
 
-PART_SECONDS = 0.1  # text is told of at most this often
+from .columns import Columns, Entry, Parts, about, answer_of, manner_of
+from .round import MOST, rounds
+
+GATHERING = 0.2  # seconds that the first column of a question waits for the others
 
 
 class Voices(Protocol):
@@ -40,8 +43,12 @@ class Voices(Protocol):
     tokenizer: Any
     trained_on: Format
     judging: Judging | None  # how they score, where they do not speak
+    abreast: bool  # whether several of them can be held at once
+    stage: Stage | None  # where they speak together, once they have
 
+    def voice(self, at: str) -> tuple[Any, int]: ...  # noqa: D102
     def use(self, at: str, do: Callable[[Any, int, bool], None]) -> None: ...  # noqa: D102
+    def settle(self) -> None: ...  # noqa: D102
 
 
 class Idle(Protocol):
@@ -73,8 +80,10 @@ class Chat:
         self._idle: deque[Idle] = deque()
         self._changed = threading.Condition()
         self._voices: Voices | None = None
-        self._current: Ask | None = None
-        self._busy = self._hushed = self._gives_way = False
+        self._current: tuple[Ask, ...] | None = None
+        self._hushed: set[str] = set()  # questions whose reply is to stop
+        self._busy = self._broken_off = self._gives_way = False
+        self._said: set[str] = set()  # why columns did not speak together
         self._closed = self._resting = ""
         self._thread: threading.Thread | None = None
 
@@ -90,6 +99,10 @@ class Chat:
             self._thread = threading.Thread(target=self._answer_all, name=f"jupyter-ft chat {name}", daemon=True)
             self._thread.start()
 
+    def at_once(self) -> threading.Condition:
+        """Inside, questions are only queued; those of one turn are then answered together."""
+        return self._changed
+
     def take_answers(self) -> None:
         """From now on a conversation may end with an answer, which is scored."""
         self._last = ("user", "assistant")
@@ -103,15 +116,15 @@ class Chat:
         """Queue a question, or stop one."""
         with self._changed:
             if self._closed:
-                self._refuse(command, self._closed)
+                self._refuse_waiting(command, self._closed)
             elif self._resting:
-                self._refuse(command, self._resting)
+                self._refuse_waiting(command, self._resting)
             elif isinstance(command, Hush):
                 self._hush(command)
             elif not command.messages or command.messages[-1].get("role") not in self._last:
-                self._refuse(command, "a question ends with a message of the role 'user'")
+                self._refuse_waiting(command, "a question ends with a message of the role 'user'")
             elif command.at not in ("live", "base") and not command.at.isdecimal():
-                self._refuse(command, f"no weights '{command.at}' to talk to here: live, base or a step")
+                self._refuse_waiting(command, f"no weights '{command.at}' to talk to here: live, base or a step")
             else:
                 self._enqueue(command)
                 self._changed.notify_all()
@@ -135,7 +148,7 @@ class Chat:
             self._queue.append(entry)
             return
         self._queue.insert(self._before_prepared, entry)
-        self._gives_way = self._current is not None and self._current.thread == REVIEW
+        self._gives_way = self._current is not None and self._current[0].thread == REVIEW
 
     @property
     def _before_prepared(self) -> int:
@@ -145,7 +158,7 @@ class Chat:
         """Refuse what waits: there is no voice to answer with, and for now none will come."""
         with self._changed:
             while self._queue:
-                self._refuse(self._queue.popleft()[0], reason)
+                self._refuse_waiting(self._queue.popleft()[0], reason)
 
     def rest(self, reason: str) -> None:
         """Let go of the voices: what waits and what comes is refused until there are new ones, or until `rest("")`.
@@ -155,7 +168,7 @@ class Chat:
         with self._changed:
             self._resting = reason
             if reason:
-                self._voices, self._hushed = None, True
+                self._voices, self._broken_off = None, True
                 self.fail(reason)
                 self._changed.wait_for(lambda: not self._busy or bool(self._closed), 60.0)
 
@@ -165,7 +178,7 @@ class Chat:
         Waits up to `patience` seconds for the thread to end.
         """
         with self._changed:
-            self._closed, self._hushed = reason, True
+            self._closed, self._broken_off = reason, True
             self._idle.clear()
             self.fail(reason)
             self._changed.notify_all()
@@ -176,13 +189,18 @@ class Chat:
         waiting = next((entry for entry in self._queue if entry[0].id == command.target), None)
         if waiting is not None:
             self._queue.remove(waiting)
-            self._refuse(waiting[0], "taken back")
-        elif self._current is not None and command.target == self._current.id:
-            self._hushed = True
+            self._refuse_waiting(waiting[0], "taken back")
+        elif any(command.target == asked.id for asked in self._current or ()):
+            self._hushed.add(command.target)
         else:
             self._refuse(command, "that reply is not being spoken")
             return
         self._log.append(Applied(command=command.id, verb="hush", step=0))
+
+    def _refuse_waiting(self, command: ForChat, reason: str) -> None:
+        if isinstance(command, Ask) and (meeting := rounds.get(command.turn)) is not None:
+            meeting.less(1)
+        self._refuse(command, reason)
 
     def _refuse(self, command: ForChat, reason: str) -> None:
         self._log.append(Refused(command=command.id, verb=command.kind, step=0, reason=reason))
@@ -199,18 +217,46 @@ class Chat:
                 if self._closed:
                     self._voices = None
                     return
-                command, asked = self._queue.popleft() if self._queue else (None, 0.0)
-                task = self._idle[0] if command is None else None
-                self._current, self._busy = command, True
-                self._hushed = self._gives_way = False
+                self._wait_for_turn()
+                if not self._has_work():  # taken back meanwhile
+                    continue
+                entries = self._next()
+                task = None if entries else self._idle[0]
+                self._current, self._busy = tuple(command for command, _ in entries) or None, True
+                self._broken_off = self._gives_way = False
+                self._hushed.clear()
                 voices = self._voices
                 self._changed.notify_all()
             if voices is not None:
                 with captured(lambda level, line: self._log.append(Logged(level=level, text=line[:4000]))):
-                    if command is not None:
-                        self._answer(command, asked, voices)
+                    if entries:
+                        self._answer_turn(entries, voices)
                     elif task is not None:
                         self._do(task, voices)
+
+    def _wait_for_turn(self) -> None:
+        """The columns of a question may come one by one: give those that are announced the time to."""
+        first = self._queue[0][0] if self._queue else None
+
+        def enough() -> bool:
+            assert first is not None
+            here = sum(command.turn == first.turn for command, _ in self._queue)
+            return here >= first.columns or not here or bool(self._closed)
+
+        if first is not None and first.columns > 1:
+            self._changed.wait_for(enough, GATHERING)
+
+    def _next(self) -> list[Entry]:
+        """The next question, with the other columns of its turn that wait here."""
+        if not self._queue:
+            return []
+        entries, voices = [self._queue.popleft()], self._voices
+        first = entries[0][0]
+        if first.thread != REVIEW and voices is not None and voices.abreast and voices.judging is None:
+            entries += [entry for entry in self._queue if entry[0].turn == first.turn][: MOST - 1]
+            for entry in entries[1:]:
+                self._queue.remove(entry)
+        return entries
 
     def _has_work(self) -> bool:
         return bool((self._queue or self._idle) and self._voices is not None)
@@ -218,7 +264,7 @@ class Chat:
     def _do(self, task: Idle, voices: Voices) -> None:
         failed = ""
         try:
-            if not task(voices, lambda: self._hushed or bool(self._queue)):
+            if not task(voices, lambda: self._broken_off or bool(self._queue)):
                 return
         except Exception as error:  # noqa: BLE001 - the thread must go on
             failed = str(error) or type(error).__name__
@@ -226,6 +272,39 @@ class Chat:
             if task in self._idle:  # else the chat was closed meanwhile
                 self._idle.remove(task)
         task.over(failed)
+
+    def _answer_turn(self, entries: list[Entry], voices: Voices) -> None:
+        """Answer the columns of one question in one batch where they can, and what cannot one after another."""
+        meeting = rounds.get(entries[0][0].turn)
+        if meeting is None and len(entries) == 1:
+            self._answer(*entries[0], voices)
+            return
+        columns = Columns(voices, self._log, meeting)
+        if voices.abreast and voices.judging is None:
+            for entry in entries:
+                self._join(columns, entry)
+        else:
+            columns.leave(entries)
+        columns.speak(beside=self._beside())
+        for command, reason in columns.failed:
+            self._refuse(command, reason)
+        if columns.why and columns.why not in self._said:
+            self._said.add(columns.why)
+            self._log.append(Logged(level="info", text=f"columns are answered one after another: {columns.why}"))
+        for command, asked in columns.alone:
+            self._answer(command, asked, voices)
+
+    def _join(self, columns: Columns, entry: Entry) -> None:
+        command = entry[0]
+        try:
+            columns.join(entry, self._prompt(command, columns.voices), lambda: self._stops(command))
+        except Exception as error:  # noqa: BLE001 - a column that cannot speak is an answer too
+            self._refuse(command, str(error) or type(error).__name__)
+            if columns.meeting is not None:
+                columns.meeting.less(1)
+
+    def _stops(self, command: Ask) -> bool:
+        return self._broken_off or command.id in self._hushed
 
     def _answer(self, command: Ask, asked: float, voices: Voices) -> None:
         def speak(model: Any, step: int, between: bool) -> None:
@@ -239,59 +318,46 @@ class Chat:
     def _speak(self, command: Ask, asked: float, voices: Voices, model: Any, voice: dict[str, Any]) -> None:
         from .threads import sparing
 
-        messages = with_system(command.messages, self._system)
-        shared = voice | {
-            "command": command.id,
-            "turn": command.turn,
-            "thread": command.thread,
-            "at": command.at,
-            "prompt": command.messages[-1]["content"],
-        }
+        shared = about(command, voice)
         if command.thread != REVIEW:
             self._log.append(ReplyStarted.model_validate(shared))
         waited = time.perf_counter() - asked
         with sparing(self._beside() and not voice["between_steps"]):
             say = self._spoken if voices.judging is None else self._judged
-            answer = say(command, messages, model, voices, waited)
+            answer = say(command, model, voices, waited)
         if not self._put_back(command, asked, answer):
             self._log.append(ReplyDone.model_validate(shared | answer))
 
     def _put_back(self, command: Ask, asked: float, answer: dict[str, Any]) -> bool:
         """Whether it gave way to a person's question before it was whole: it is answered anew after that."""
         with self._changed:
-            broken_off = self._gives_way and answer["ended"] == "stopped" and not self._hushed
+            broken_off = self._gives_way and answer["ended"] == "stopped" and not self._stops(command)
             if broken_off:
                 self._queue.insert(self._before_prepared, (command, asked))
             return broken_off
 
-    def _spoken(
-        self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float
-    ) -> dict[str, Any]:
-        from .generate import Manner, speak
+    def _prompt(self, command: Ask, voices: Voices) -> list[int]:
+        messages = with_system(command.messages, self._system)
+        return chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on)
+
+    def _spoken(self, command: Ask, model: Any, voices: Voices, waited: float) -> dict[str, Any]:
+        from .generate import speak
 
         spoken = speak(
             model,
             voices.tokenizer,
-            chat_ids(voices.tokenizer, messages, trained_on=voices.trained_on),
-            Manner(command.max_new_tokens, command.temperature, command.top_p, command.top_k, command.seed),
-            on_text=_Parts(self._log, command.id).tell if command.thread != REVIEW else lambda text: None,
-            should_stop=lambda: self._hushed or self._gives_way,
+            self._prompt(command, voices),
+            manner_of(command),
+            on_text=Parts(self._log, command.id).tell if command.thread != REVIEW else lambda text: None,
+            should_stop=lambda: self._stops(command) or self._gives_way,
         )
-        return {
-            "text": spoken.text,
-            "tokens": spoken.tokens,
-            "tokens_per_second": spoken.tokens / max(spoken.seconds, 1e-9),
-            "first_token_seconds": waited + spoken.first_token_seconds,
-            "ended": spoken.ended,
-        }
+        return answer_of(spoken, waited)
 
-    def _judged(
-        self, command: Ask, messages: list[Message], model: Any, voices: Voices, waited: float
-    ) -> dict[str, Any]:
+    def _judged(self, command: Ask, model: Any, voices: Voices, waited: float) -> dict[str, Any]:
         from .judge import judge
 
         assert voices.judging is not None
-        judged = judge(model, voices.tokenizer, messages, voices.judging)
+        judged = judge(model, voices.tokenizer, with_system(command.messages, self._system), voices.judging)
         return {
             "text": judged.text,
             "tokens": judged.tokens,
@@ -300,20 +366,6 @@ class Chat:
             "ended": "eos",
             "scores": judged.scores,
         }
-
-
-class _Parts:
-    """Tells the log of new text, at most every `PART_SECONDS`."""
-
-    def __init__(self, log: EventLog, command: str) -> None:
-        self._log, self._command = log, command
-        self._told, self._last = "", 0.0
-
-    def tell(self, text: str) -> None:
-        now = time.perf_counter()
-        if now - self._last >= PART_SECONDS and text.startswith(self._told) and text != self._told:
-            self._log.append(ReplyPart(command=self._command, text=text[len(self._told) :]))
-            self._told, self._last = text, now
 
 
 def with_system(messages: list[Message], system: str | None) -> list[Message]:

@@ -1,11 +1,11 @@
-"""One reply from one model: streamed, stoppable, and drawn without touching the global random generators."""
+"""Replies, alone or in a batch: streamed, stoppable, and drawn without touching the global random generators."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -60,39 +60,61 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
         return scores.float() - torch.log(-torch.log(uniform.clamp_(1e-20, 1.0 - 1e-7)))
 
 
-class _Stopper(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
+@dataclass
+class Row:
+    """One of the prompts that are continued together: its token ids, how to speak, and who hears of it.
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        stop = self._should_stop()
-        return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
+    `on_text` is told the whole text so far after each token. The Rust tokenizers are not safe to share: a row of
+    another session has its own.
+    """
 
-
-class _Stream:
-    """Receives token ids from `generate` one by one and tells of the text so far."""
-
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
-        self._tokenizer, self._on_text = tokenizer, on_text
-        self.ids: list[int] = []
-        self.first: float | None = None
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if not self._prompt_seen:  # the first call carries the prompt
-            self._prompt_seen = True
-            return
-        self.first = self.first or time.perf_counter()
-        self.ids += value.reshape(-1).tolist()
-        text = self.text()
-        if not text.endswith("\ufffd"):  # half of a character: wait for the rest
-            self._on_text(text)
-
-    def end(self) -> None:
-        self._on_text(self.text())
+    tokenizer: Any
+    prompt: list[int]
+    manner: Manner
+    on_text: Callable[[str], None] = lambda text: None
+    should_stop: Callable[[], bool] = lambda: False
+    limit: int = 0
+    ids: list[int] = field(default_factory=list)
+    first: float | None = None
+    over: float | None = None
 
     def text(self) -> str:
-        return cast(str, self._tokenizer.decode(self.ids, skip_special_tokens=True))
+        """What is said so far."""
+        return cast(str, self.tokenizer.decode(self.ids, skip_special_tokens=True))
+
+    def hear(self, token: int, ends: list[int]) -> None:
+        """Take in the next token; with it the row may be over."""
+        self.first = self.first or time.perf_counter()
+        self.ids.append(token)
+        if token in ends or len(self.ids) >= self.limit or self.should_stop():
+            self.over = time.perf_counter()
+        text = self.text()
+        if self.over is not None or not text.endswith("\ufffd"):  # half of a character: wait for the rest
+            self.on_text(text)
+
+
+class _Rows(StoppingCriteria):  # type: ignore[misc]
+    """Tells each row of its next token, and `generate` which rows have ended. (It asks before a streamer is told.)"""
+
+    def __init__(self, rows: list[Row], ends: list[int]) -> None:
+        self._rows, self._ends = rows, ends
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+            if row.over is None:
+                row.hear(token, self._ends)
+        return torch.tensor([row.over is not None for row in self._rows], device=input_ids.device)
+
+
+class _Each(LogitsProcessor):  # type: ignore[misc]
+    """Each row by its own manner, as if it were alone."""
+
+    def __init__(self, chains: list[LogitsProcessorList]) -> None:
+        self._chains = chains
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        rows = [chain(input_ids[n : n + 1], scores[n : n + 1]).float() for n, chain in enumerate(self._chains)]
+        return torch.cat(rows)
 
 
 def speak(
@@ -108,29 +130,51 @@ def speak(
 
     Raises `Refused` where the prompt leaves no room in the model's context.
     """
+    return speak_rows(model, [Row(tokenizer, prompt, manner, on_text, should_stop)])[0]
+
+
+def speak_rows(model: Any, rows: list[Row]) -> list[Spoken]:
+    """Continue several prompts in one batch, each until its own end; shorter ones are padded on the left.
+
+    Raises `Refused` where a prompt leaves no room in the model's context.
+    """
     began = time.perf_counter()
-    room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - len(prompt)
-    if room < 1:
-        raise Refused(f"the conversation has {len(prompt)} tokens, more than the model can read; start a new one")
-    ends = _end_tokens(model, tokenizer)
-    limit = min(manner.max_new_tokens, room)
-    settings = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, use_cache=True, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    ends, longest = _end_tokens(model, rows[0].tokenizer), max(len(row.prompt) for row in rows)
+    for row in rows:
+        row.limit = min(row.manner.max_new_tokens, room(model, row.prompt))
+    pad = rows[0].tokenizer.pad_token_id if rows[0].tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    ids = torch.tensor([[pad] * (longest - len(row.prompt)) + row.prompt for row in rows], device=model.device)
+    mask = torch.tensor(
+        [[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=model.device
     )
-    ids = torch.tensor([prompt], device=model.device)
-    stream = _Stream(tokenizer, on_text)
+    most = max(row.limit for row in rows)
+    settings = GenerationConfig(
+        max_new_tokens=most, do_sample=False, use_cache=True, eos_token_id=ends, pad_token_id=pad
+    )
+    chains = [_processors(row.manner, model.device) for row in rows]
     with torch.no_grad():
         model.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             generation_config=settings,
-            logits_processor=_processors(manner, model.device),
-            stopping_criteria=StoppingCriteriaList([_Stopper(should_stop)]),
-            streamer=stream,
+            logits_processor=LogitsProcessorList([_Each(chains)] if any(chains) else []),
+            stopping_criteria=StoppingCriteriaList([_Rows(rows, ends)]),
         )
-    now = time.perf_counter()
-    ended = "eos" if stream.ids and stream.ids[-1] in ends else "length" if len(stream.ids) >= limit else "stopped"
-    return Spoken(stream.text(), len(stream.ids), now - began, (stream.first or now) - began, ended)
+    return [_spoken(row, began, ends) for row in rows]
+
+
+def _spoken(row: Row, began: float, ends: list[int]) -> Spoken:
+    now = row.over or time.perf_counter()
+    ended = "eos" if row.ids and row.ids[-1] in ends else "length" if len(row.ids) >= row.limit else "stopped"
+    return Spoken(row.text(), len(row.ids), now - began, (row.first or now) - began, ended)
+
+
+def room(model: Any, prompt: list[int]) -> int:
+    """The tokens that may follow `prompt`; `Refused` where there is room for none."""
+    left = (getattr(model.config, "max_position_embeddings", None) or 10**9) - len(prompt)
+    if left < 1:
+        raise Refused(f"the conversation has {len(prompt)} tokens, more than the model can read; start a new one")
+    return left
 
 
 def answer_all(model: Any, tokenizer: Any, prompts: list[list[int]], most: int) -> list[str]:

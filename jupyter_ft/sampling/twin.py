@@ -24,9 +24,11 @@ from ..errors import Refused
 from ..models import Base, with_adapter
 from ..recipe import Recipe
 from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
+from .chorus import Stage
 from .judge import Judging, shell_for
 
 Tensors = dict[str, torch.Tensor]
+KEPT = 8  # steps of a run whose adapters stay in memory when nobody speaks with them
 
 
 class Voices:
@@ -38,6 +40,8 @@ class Voices:
 
     judging: Judging | None = None
     recalls = False  # whether weights of a step can be put into `live` for a while
+    abreast = True  # whether the weights of several steps can be held at once
+    stage: Stage | None = None  # where they speak together, once they have
     waits = ""  # why the run waits while `live` speaks; empty where chat has weights of its own
 
     def __init__(
@@ -49,8 +53,7 @@ class Voices:
         self.judging = judging
         self.base = self.shell() if judging is not None and judging.masks else base.shell()
         self._find = find
-        self._past: Any = None  # made at the first visit
-        self._visiting: int | None = None
+        self._visits = Visits()
         self._era = 0  # of steps: those that are taken back are other steps when they come again
 
     def voice(self, at: str) -> tuple[Any, int]:
@@ -65,6 +68,7 @@ class Voices:
         """Have `do(model, step, between)` speak for `at`; `between`: the run waits for it, between two steps."""
         model, step = self.voice(at)
         do(model, step, False)
+        self.settle()
 
     # --- told by the training thread ---
 
@@ -78,7 +82,7 @@ class Voices:
     def forget(self) -> None:
         """Steps are taken back: what is held of one is of that step no more."""
         self._era += 1
-        self._visiting = None
+        self._visits.clear()
 
     def retire(self) -> None:
         """No publication will come any more."""
@@ -109,12 +113,47 @@ class Voices:
 
     def _visit(self, step: int) -> tuple[Any, int]:
         folder = self._find(step)  # also where it is held already: what is gone from disk is gone
-        if self._visiting != step:
-            self._past = self.new_past() if self._past is None else self._past
-            self._visiting, era = None, self._era
-            load(self._past, folder)
-            self._visiting = step if era == self._era else None
-        return self._past, step
+        model, era = self._visits.take(step), self._era
+        if model is None:
+            if not self.abreast:
+                self._visits.keep(0)
+            model = self.new_past()
+            load(model, folder)
+        if era == self._era:
+            self._visits.put(step, model)
+        return model, step
+
+    def settle(self) -> None:
+        """Let go of the steps that were visited longest ago; nobody speaks."""
+        self._visits.keep(KEPT)
+
+
+class Visits:
+    """Models with the weights of steps, to come back to without the disk. Safe to use from two threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[int, Any] = {}  # the last visited at the end
+
+    def take(self, step: int) -> Any:
+        """The model of `step`, out of here; None where it is not held."""
+        with self._lock:
+            return self._models.pop(step, None)
+
+    def put(self, step: int, model: Any) -> None:
+        """Hold it."""
+        with self._lock:
+            self._models[step] = model
+
+    def keep(self, most: int) -> None:
+        """The last `most` stay."""
+        with self._lock:
+            while len(self._models) > most:
+                del self._models[next(iter(self._models))]
+
+    def clear(self) -> None:
+        """Hold none."""
+        self.keep(0)
 
 
 def load(model: Any, folder: Path) -> None:
@@ -190,6 +229,8 @@ class FullTwin(Voices):
 
     `nudge` wakes a training thread that is paused, so that it publishes.
     """
+
+    abreast = False
 
     def __init__(
         self,

@@ -232,11 +232,31 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
     return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
 
 
+def again(session: Session, name: str, changes: Mapping[str, Any]) -> Session:
+    """A new run `name` with the recipe of `session` as it began, on its rows, and `changes`. Raises as `finetune`."""
+    mine = session.recipe
+    changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
+    asked = mine.model_dump(exclude={"hyperparameters", "data", "rewards", "metrics"}, exclude_defaults=True)
+    asked |= mine.hyperparameters.model_dump(exclude_defaults=True) | _named_again(session)
+    asked = {key: value for key, value in lift(asked).items() if key not in changes} | dict(changes)
+    same_rows = not {"data", "columns", "method"} & changes.keys()
+    data = asked.pop("data", None if same_rows else session.run_folder.read_recipe()[1]["data"]["path"])
+    planned = plan(None, data, asked, examples=session.examples if same_rows else None)
+    if same_rows:
+        planned = planned._replace(recipe=planned.recipe.model_copy(update={"data": mine.data}))
+    said = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    made = begin(free_name(check_name(name)), planned, replace=False, resume=False)
+    made.log.append(Logged(level="info", text=f"as {session.name} began{said and f', with {said}'}"))
+    return made
+
+
 def _functions_of(branch: Branch) -> dict[str, Any]:
     """The rewards and metrics of an open parent with the notebook's functions in the place of their names."""
-    mine, session = branch.parent.recipe, branch.session
-    if session is None:
-        return {}
+    return _named_again(branch.session) if branch.session is not None else {}
+
+
+def _named_again(session: Session) -> dict[str, Any]:
+    mine = session.recipe
     rewards = {"rewards": [session.rewards.get(name, name) for name in mine.rewards]} if mine.rewards else {}
     functions = session.recipe.functions
     return rewards | ({"metrics": [functions.get(name, name) for name in mine.metrics]} if mine.metrics else {})

@@ -17,6 +17,8 @@ from ..messages import OVER, EvalDone, Logged
 from ..names import deciding
 from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
+from .fork import again
+from .halving import Halver, Halving, halving_of
 from .handle import Session
 from .registry import sessions
 from .start import Plan, begin, plan, refuse_live
@@ -29,6 +31,17 @@ LAST = 10  # steps that a loss is averaged over, to compare runs that hold nothi
 ROWS = {"data", "columns", "held_out", "method", "seed", "start_from", "model", "revision"}
 """What decides which rows a run has; where none of it varies, the rows are read once."""
 Variants = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+def split_halving(race: Any) -> tuple[Any, Halving | None]:
+    """A race without its `halve`, and what that says: beside the lists of a grid, or beside a list called `runs`."""
+    if not isinstance(race, Mapping) or not any(str(key).partition(".")[0] == "halve" for key in race):
+        return race, None
+    asked = race.get("halve", {})
+    dotted = {str(key).removeprefix("halve."): value for key, value in race.items() if str(key).startswith("halve.")}
+    rest = {key: value for key, value in race.items() if str(key).partition(".")[0] != "halve"}
+    how = halving_of({**asked, **dotted} if isinstance(asked, Mapping) else asked)
+    return (rest["runs"] if rest.keys() == {"runs"} else rest), how
 
 
 def variants_of(race: Any) -> list[dict[str, Any]]:
@@ -56,13 +69,24 @@ def variants_of(race: Any) -> list[dict[str, Any]]:
 
 
 class Race(Sequence[Session]):
-    """The runs of a race, in the order of their numbers: `race[0]` is `NAME-1`. `settings` are what each differs in."""
+    """The runs of a race, in the order of their numbers: `race[0]` is `NAME-1`. `settings` are what each differs in.
 
-    def __init__(self, name: str, runs: Sequence[Session], settings: Sequence[Mapping[str, Any]]) -> None:
+    With `halve` the worse of them are stopped along the way; `said` tells which, and why.
+    """
+
+    def __init__(
+        self, name: str, runs: Sequence[Session], settings: Sequence[Mapping[str, Any]], halve: Halving | None = None
+    ) -> None:
         self.name = name
         self.settings = [dict(one) for one in settings]
         self._runs = list(runs)
         self.promoted: Session | None = None
+        self._halver = Halver(name, runs, halve) if halve is not None else None
+
+    @property
+    def said(self) -> list[str]:
+        """What halving has decided, in order."""
+        return list(self._halver.said) if self._halver is not None else []
 
     @overload
     def __getitem__(self, index: int) -> Session: ...
@@ -144,13 +168,27 @@ class Race(Sequence[Session]):
             session.stop()
         return worse
 
+    def clone(self, run: str, step: int | None = None, **changes: Any) -> Session:
+        """One more run, like `run` with `changes`, from the beginning, or from the weights at its `step`; it joins.
+
+        Raises as `finetune` does, or as `fork`. It is not stopped by the race's halving.
+        """
+        if step is not None:
+            return self.fork(run, at=step, **changes)
+        like = self._named(run)
+        return self._join(again(like, self._free_name(), changes), like, changes)
+
     def fork(self, run: str, name: str | None = None, at: str | int = "live", **changes: Any) -> Session:
         """A new run from the weights of `run` at `at`, as `Session.fork`; it joins the race, the others go on."""
         parent = self._named(run)
+        return self._join(parent.fork(name or self._free_name(), at, **changes), parent, changes)
+
+    def _free_name(self) -> str:
         taken = {session.name for session in self}
-        free = next(n for n in itertools.count(len(self) + 1) if f"{self.name}-{n}" not in taken)
-        child = parent.fork(name or f"{self.name}-{free}", at, **changes)
-        own = self.settings[self._runs.index(parent)]
+        return next(name for n in itertools.count(len(self) + 1) if (name := f"{self.name}-{n}") not in taken)
+
+    def _join(self, child: Session, like: Session, changes: dict[str, Any]) -> Session:
+        own = self.settings[self._runs.index(like)]
         self._runs.append(child)
         self.settings.append(own | changes)
         return child
@@ -212,7 +250,9 @@ def race(
     """Start several runs at once on one base, `NAME-1` on, and return their `Race`.
 
     `race` is a grid (`{"learning_rate": [1e-4, 3e-4]}`: every combination) or a list of settings; the rest as for
-    `finetune`, for all of them. Raises as `finetune` does, before anything is started.
+    `finetune`, for all of them. `halve` in a grid (`{"every": 20, "keep": 0.5, "by": "eval_loss"}`; for a list:
+    `{"runs": […], "halve": {…}}`) stops the worse half every so many steps. Raises as `finetune` does, before anything
+    is started.
     """
     return start_race(model, data, name, race, recipe, replace=replace)
 
@@ -228,8 +268,11 @@ def start_race(
     progress: Report | None = None,
 ) -> Race:
     """Start every run of a race at once, `NAME-1` on. Raises as `finetune` does, before anything is started."""
+    race, halve = split_halving(race)
     wanted, settings = check_name(name), variants_of(race)
     plans = plans_of(model, data, recipe, settings, progress)
+    if halve is not None and "eval_" in halve.by and any(one.recipe.held_out is None for one in plans):
+        raise RecipeError(f"race.halve.by = {halve.by}: needs rows to evaluate on; add held_out: 10%")
     for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
@@ -242,7 +285,7 @@ def start_race(
         for session in runs:
             session.close()
         raise
-    races[wanted] = Race(wanted, runs, settings)
+    races[wanted] = Race(wanted, runs, settings, halve)
     return races[wanted]
 
 
@@ -283,6 +326,14 @@ def race_of(name: str) -> Race:
     if name not in races:
         raise AddressError(f"no race '{name}' is open; open ones: {', '.join(races) or 'none'}")
     return races[name]
+
+
+def race_with(run: str) -> Race:
+    """The open race in which `run` is; `AddressError` lists those that there are."""
+    for race in races.values():
+        if any(session.name == run for session in race):
+            return race
+    raise AddressError(f"'{run}' is in no open race; open ones: {', '.join(races) or 'none'}")
 
 
 def is_race(name: str | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from ..runs import listed
 from .address import parse_address
 from .answers import Receipt, Reply
 from .compare import Comparison, as_prompts
+from .together import Asked, check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,11 +70,11 @@ class Talking:
 
     def ask(self, messages: Sequence[Message], at: str | int = "live", **more: Any) -> Receipt:
         """Queue a question to `live`, `base`, `best` or a step and return at once; settings: `messages.Ask`."""
-        try:
-            asked = Ask(messages=[dict(m) for m in messages], at=self.chat_address(at), **more)
-        except ValidationError as error:
-            raise RecipeError(first_complaint(error)) from None
-        return self.submit(asked)
+        return self.submit(self._question(messages=[dict(m) for m in messages], at=self.chat_address(at), **more))
+
+    def at_once(self) -> AbstractContextManager[Any]:
+        """Inside, questions to this run are only queued; those of one turn are answered together afterwards."""
+        return self._chat.at_once()
 
     def chat(
         self, prompt: str | Sequence[Message], at: str | int = "live", n: int = 1, **sampling: Any
@@ -98,21 +101,31 @@ class Talking:
         Settings as for `chat`. Raises `AddressError` before anything is asked, `Refused` where one cannot be answered.
         """
         asked = as_prompts(prompts)
-        for address in at:
-            self.chat_address(address)
-        receipts = {
-            (prompt, str(address)): self.ask(
-                [{"role": "user", "content": prompt}], address, thread="python", **sampling
+        columns = {str(address): self.chat_address(address) for address in at}
+        check_columns(len(columns))
+        put = {}
+        for prompt in asked:
+            more = {"messages": [{"role": "user", "content": prompt}], "turn": uuid.uuid4().hex[:12]}
+            put[prompt] = Asked(
+                [
+                    (self._session(), self._question(at=at, thread="python", **more, **sampling))
+                    for at in columns.values()
+                ]
             )
-            for prompt in asked
-            for address in at
-        }
         replies: dict[str, dict[str, Reply]] = {prompt: {} for prompt in asked}
-        for (prompt, address), receipt in receipts.items():
-            receipt.wait()
-            if isinstance(receipt.answer, ReplyDone):
-                replies[prompt][address] = Reply.of(receipt.answer)
+        for prompt, those in put.items():
+            for address, receipt in zip(columns, those.receipts, strict=True):
+                receipt.wait()
+                if isinstance(receipt.answer, ReplyDone):
+                    replies[prompt][address] = Reply.of(receipt.answer)
         return Comparison(replies)
+
+    @staticmethod
+    def _question(**more: Any) -> Ask:
+        try:
+            return Ask(**more)
+        except ValidationError as error:
+            raise RecipeError(first_complaint(error)) from None
 
     def chat_address(self, text: str | int) -> str:
         """`live`, `base` or the number of a step, for an address of this session.

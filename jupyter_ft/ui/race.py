@@ -107,7 +107,8 @@ def _headline(race: Race) -> str:
     best = f" · best so far: {race.best.name}" if race.best is not None else ""
     if race.promoted is not None:
         best = f" · promoted: {race.promoted.name}"
-    return f"{race.name}: {len(race)} runs, {len(race.live)} live{best}"
+    told = f" · {race.said[-1]}" if race.said else ""
+    return f"{race.name}: {len(race)} runs, {len(race.live)} live{best}{told}"
 
 
 def _image(race: Race) -> str:

@@ -136,7 +136,7 @@ export class Chat {
       const id = newId();
       const messages: Said[] = [...this.#history(conversation, at), { role: "user", content: prompt }];
       this.#store.asked(turn, THREAD, prompt, at, id);
-      this.#send({ kind: "ask", id, messages, at, turn, thread: THREAD, ...this.#memory.sampling });
+      this.#send({ kind: "ask", id, messages, at, turn, columns: this.#memory.columns.length, thread: THREAD, ...this.#memory.sampling });
     }
     this.#input.value = this.#memory.draft = "";
     this.draw(true);
