@@ -19,7 +19,7 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, fit, logs, review
+from . import data, doctor, fit, logs, queue, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -98,6 +98,8 @@ def _status(shell: Any, line: Line) -> None:
     name, state, step, loss, rate = _row(session)
     live = ", ".join(f"{key} {shown(value)}" for key, value in session.hyperparameters.model_dump().items())
     say(f"{name}: {state}, step {step}, loss {loss}, learning rate {rate}")
+    if session.state == "queued" and session.said:
+        say(f"  it {one_line(session.said)}")
     if session.health.level != "green":
         say(f"  {session.health.level}: {one_line(session.health.said)}")
     recipe = session.recipe
@@ -313,6 +315,7 @@ VERBS: dict[str, Verb] = {
         keys=("data", "model", *FINETUNE.keys),
         example="%ft fit demo max_length=2048 batch_size=16 --memory 8GB",
     ),
+    "queue": Verb(queue.GRAMMAR, queue.run),
     "review": Verb(review.GRAMMAR, review.run),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",

@@ -15,6 +15,7 @@ from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
 from ..hyperparameters import Hyperparameters
 from ..launch.thread import start
+from ..memory.waiting import queue
 from ..messages import (
     OVER,
     Applied,
@@ -123,6 +124,12 @@ class Session(Talking, Travelling, Shown):
         return self._state
 
     @property
+    def said(self) -> str:
+        """Why it is in its state, where that is not obvious: what it waits for, why it paused by itself."""
+        self._catch_up()
+        return self._said
+
+    @property
     def step(self) -> int:
         """Optimizer steps done."""
         self._catch_up()
@@ -164,7 +171,7 @@ class Session(Talking, Travelling, Shown):
 
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""
-        error = f": {self._error}" if state == "failed" else ""
+        error = f": {self._error}" if state == "failed" else f": {self._said}" if self.name in queue else ""
         return f"<Session {self.name}: {state}, step {self._step}{of}{error}>"
 
     # --- steering ---
@@ -287,6 +294,7 @@ class Session(Talking, Travelling, Shown):
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
         inbox.put_back(first)
+        ticket = queue.join(self.name, inbox.nudge)
         examples = self._examples
         self._gate = self.views.cell_end() if self.views is not None else None
 
@@ -296,9 +304,10 @@ class Session(Talking, Travelling, Shown):
             try:
                 from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
             except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
+                ticket.leave()
                 return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
             return Job(
-                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards
+                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards, ticket
             ).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
