@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,14 @@ from .rewards import Functions, given_again, missing, renew
 from .shown import Shown
 from .talk import Talking
 from .travel import Travelling, ahead_of
+
+
+def collect() -> None:
+    """Free what nobody holds any more, now; nothing where no model can have been loaded."""
+    if "torch" in sys.modules:
+        from ..control.memory import free_memory
+
+        free_memory()
 
 
 def _a_run_computes() -> bool:
@@ -256,6 +265,11 @@ class Session(Talking, Travelling, Shown):
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        self.let_go()
+        collect()
+
+    def let_go(self) -> None:
+        """Close it as `close` does, but leave it to a later collection to find what refers to itself."""
         self._close_desks()
         if self.state not in OVER:
             self._chat.close("the session is closed")  # first: the run may wait for a reply
@@ -265,7 +279,7 @@ class Session(Talking, Travelling, Shown):
         self.hang_up("the session is closed", patience=5.0)
         if self.views is not None:
             self.views.close(self)
-        self._examples = None
+        self._examples = self._inbox = None  # an attached run's inbox serves the trainer, and so holds it
         sessions.drop(self)
         self.log.close()
 
@@ -294,7 +308,6 @@ class Session(Talking, Travelling, Shown):
             raise RunFolderError(f"{self.name}: its rows are not at hand")
         self._inbox = inbox = Inbox()
         inbox.put_back(first)
-        ticket = queue.join(self.name, inbox.nudge)
         examples = self._examples
         self._gate = self.views.cell_end() if self.views is not None else None
 
@@ -311,7 +324,12 @@ class Session(Talking, Travelling, Shown):
             ).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name, self.log, after=self._after_the_end)
+        ticket = queue.join(self.name, inbox.nudge)  # here, so that the order is that of the cells
+        try:
+            start(run, self.name, self.log, after=self._after_the_end)
+        except RuntimeError as error:  # the system has no more threads
+            ticket.leave()
+            self.log.append(self._could_not_start(str(error), inbox, resume))
 
     def _after_the_end(self) -> None:
         self._refuse_late_questions()
