@@ -67,7 +67,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
             shell.run_line_magic("ft", line)
         with pytest.raises(UsageError, match="'nobody' does not wait for memory; those that do: third, late"):
             shell.run_line_magic("ft", "queue nobody first")
-        with pytest.raises(UsageError, match="where to put late?"):
+        with pytest.raises(UsageError, match="where to put late"):
             shell.run_line_magic("ft", "queue late")
         told = capsys.readouterr().out
     finally:
