@@ -173,6 +173,7 @@ def test_what_others_take_counts_too() -> None:
     assert first.begins(_room(100))
     second.tell(SMALL)
     assert not second.begins(_room(4, 60, base=50))  # somebody else has taken 36 since
+    assert not second.begins(_room(4, 100, base=50))  # a cell of this kernel, or a run that is not estimated
     assert second.begins(_room(25, 60, base=50))
 
 
