@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 from .errors import FineTuneError
 from .feedback import feedback
+from .memory.waiting import queue
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .session.race import Race, race
@@ -34,6 +35,7 @@ __all__ = [
     "fits",
     "open",
     "preview",
+    "queue",
     "race",
     "sessions",
 ]

@@ -109,7 +109,7 @@ class Pool:
         torch_dtype = pick_dtype(dtype, device)
         quantized.check_available(quantization, device)
         path = locate(model, revision, report)
-        key = f"{path}|{torch_dtype}|{device}|{quantization}"
+        key = key_of(path, torch_dtype, device, quantization)
         with self._lock:
             base = self._bases.get(key)
             if base is None:
@@ -121,8 +121,18 @@ class Pool:
         with self._lock:
             return any(base.path == str(folder.resolve()) for base in self._bases.values())
 
+    def loaded(self) -> dict[str, int]:
+        """The bases that are held now, by `key_of`, and their bytes. Does not wait for one that is being loaded."""
+        bases = [base for ref in self._bases.valuerefs() if (base := ref()) is not None]
+        return {b.key: sum(p.numel() * p.element_size() for p in b.model.parameters()) for b in bases}
+
 
 POOL = Pool()
+
+
+def key_of(path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization) -> str:
+    """What a base is known by in the pool."""
+    return f"{path}|{dtype}|{device}|{quantization}"
 
 
 def locate(model: str, revision: str | None, report: Report) -> Path:

@@ -46,6 +46,12 @@ class Inbox:
             taken, self._waiting = self._waiting, []
             return taken
 
+    def wait_for(self, kind: type[ForTrainer], seconds: float) -> None:
+        """Block until a command of that kind waits, or a nudge comes, `seconds` at most; nothing is taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._nudged or any(isinstance(c, kind) for c in self._waiting), seconds)
+            self._nudged = False
+
     def take_all(self, kind: type[ForTrainer]) -> list[ForTrainer]:
         """Only the commands of that kind; the others go on waiting."""
         with self._changed:

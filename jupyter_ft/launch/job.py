@@ -6,7 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..errors import FineTuneError, ModelError
 from ..event_log import EventLog
 from ..heads import check_masks
 from ..hyperparameters import PolicyHyperparameters
+from ..memory.waiting import Ticket
 from ..messages import (
     Applied,
     ChatWaits,
@@ -55,6 +56,7 @@ from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import Voices
 from ..weights import described
+from .admission import Admission
 from .meanwhile import Meanwhile
 from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
@@ -79,10 +81,16 @@ class Job:
     resume: str | None = None
     room: int | None = None
     rewards: Functions = field(default_factory=dict)
+    ticket: InitVar[Ticket | None] = None  # its place in the queue for memory
+    admission: Admission = field(init=False)
     _labels: tuple[str, ...] = ()  # of a classifier
     _probes: Probes | None = None
     _metrics: Metrics | None = None
     _made_by: str = ""  # the run that has tokenised the same rows before
+
+    def __post_init__(self, ticket: Ticket | None) -> None:
+        """Wait by `ticket` before anything is loaded."""
+        self.admission = Admission(ticket, self.log, self.inbox, self.chat)
 
     def run(self) -> StateChanged:
         """Live through the run; whatever happens is an event, nothing is raised. Gives the last event, to be logged.
@@ -91,17 +99,20 @@ class Job:
         """
         try:
             with own_state():
+                if not self.admission.fits(self.recipe, self.examples):
+                    self._stop_early("stopped while it waited for memory")
                 end = self._train()
                 while isinstance(end, Freed):
                     end = self._rest(end)
-        except _StoppedEarly:
-            end = StateChanged(state="stopped", step=self._step(), note="stopped while loading")
+        except _StoppedEarly as early:
+            end = StateChanged(state="stopped", step=self._step(), note=str(early))
         except FineTuneError as error:
             end = self._failed(str(error), "")
         except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
             end = self._failed(self._told(error), traceback.format_exc())
         self._refuse_rest(end.note or "the run is over")
         free_memory()
+        self.admission.leave()
         self.chat.rest("")
         with suppress(OSError):  # a disk that has become read-only: the lock is stale when this process is gone
             self.folder.unlock()
@@ -186,17 +197,19 @@ class Job:
         except Exception as error:  # noqa: BLE001 - an estimate that fails must not cost the run
             self.log.append(Logged(level="debug", text=f"no estimate of memory: {one_line(error)}"))
             return
+        if fit is not None:
+            self.admission.refine(base, fit)
         if fit is not None and not fit.fits:
             self.log.append(warning(fit, self.folder.name))
 
-    def _stop_early(self) -> None:
+    def _stop_early(self, note: str = "stopped while loading") -> None:
         stops = self.inbox.take_all(Stop)
         if not stops:
             return
         self.log.append(Applied(command=stops[0].id, verb="stop", step=self._step()))
         for again in stops[1:]:
             self.log.append(Refused(command=again.id, verb="stop", step=self._step(), reason="it is stopping"))
-        raise _StoppedEarly
+        raise _StoppedEarly(note)
 
     def _render(self, base: Base) -> tuple[Any, Any, Callable[[int], list[int]]]:
         """The rows to train on and to evaluate on, and which of the user's rows (from 1) are behind one of them."""
@@ -291,6 +304,7 @@ class Job:
         """Hold nothing until told to go on, from the checkpoint that was written for it."""
         self.chat.rest("the run is paused and its memory is given back; resume it first")
         free_memory()
+        self.admission.leave()
         self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps))
         self._apply(Pause(id=freed.command), freed)
         held: list[ForTrainer] = []
@@ -312,14 +326,19 @@ class Job:
                 self.log.append(Refused(command=command.id, verb="rewind", step=freed.step, reason=reason))
             else:
                 self.inbox.put_back([*held, *waiting])
-                return self._go_on(command) if isinstance(command, Resume) else self._stop_freed(command, freed)
+                return self._go_on(command, freed) if isinstance(command, Resume) else self._stop_freed(command, freed)
 
     def _apply(self, command: ForTrainer, freed: Freed) -> None:
         total = freed.total_steps
         self.log.append(Applied(command=command.id, verb=command.kind, step=freed.step, total_steps=total))
 
-    def _go_on(self, command: Resume) -> StateChanged | Freed:
+    def _go_on(self, command: Resume, freed: Freed) -> StateChanged | Freed:
         self.resume = command.id
+        self.admission.again(self.folder.name)
+        if not self.admission.fits(self.recipe, self.examples, freed.total_steps):
+            stop, *others = [command for command in self.inbox.take_all(Stop) if isinstance(command, Stop)]
+            self.inbox.put_back(others)
+            return self._stop_freed(stop, freed)
         self.chat.rest("")  # questions wait for the new voices from now on
         return self._train()
 

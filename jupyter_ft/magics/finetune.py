@@ -310,7 +310,10 @@ def wait(session: Session, place: Place, *, record: bool, step: int | None = Non
     try:
         session.wait(step)
     except KeyboardInterrupt:
-        say(f"no longer waiting: {session.name} is {session.state} at step {session.step}; %ft wait {session.name}")
+        where = f"is {session.state} at step {session.step}"
+        if session.state == "queued" and session.said:
+            where = f"{one_line(session.said)} (%ft queue)"
+        say(f"no longer waiting: {session.name} {where}; %ft wait {session.name}")
         return False
     except TrainingFailed:
         if record:

@@ -20,7 +20,7 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, export, fit, logs, review
+from . import data, doctor, export, fit, logs, queue, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -342,6 +342,7 @@ VERBS: dict[str, Verb] = {
         keys=("data", "model", *FINETUNE.keys),
         example="%ft fit demo max_length=2048 batch_size=16 --memory 8GB",
     ),
+    "queue": Verb(queue.GRAMMAR, queue.run),
     "review": Verb(review.GRAMMAR, review.run),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,23 +12,21 @@ from typing import Any
 from ..data import Examples, hold_out, labels_of
 from ..errors import ModelError, RecipeError
 from ..hyperparameters import REWARDED
+from ..launch.rough import largest, rough_lengths
 from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
 from ..memory.fit import Fit
 from ..memory.parts import base_bytes, parts
 from ..memory.shape import Shape, find_folder, read_shape
+from ..memory.waiting import bytes_in
 from ..recipe import Recipe, parse_recipe
 from ..trainer_fields import check_trainer_fields
 from .rewards import split
 from .start import Plan, check_model, plan
 
-MOST_LOOKED_AT = 100_000  # rows whose texts are measured, to find the longest
-MOST_TOKENISED, MOST_COUNTED = 256, 16
+MOST_TOKENISED = 256
 LESS = 0.75  # of the estimate, for what is to be tried where a measured step did not fit in spite of it
-AROUND = 12  # tokens that a template writes around a text, roles included
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(GB|GiB|MB|MiB)?\s*", re.IGNORECASE)
-_UNITS = {"gb": 1e9, "mb": 1e6, "gib": 2**30, "mib": 2**20, "": 1}
 
 
 def will_it_fit(
@@ -71,7 +68,7 @@ def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light
     labels = labels_of(train, apart) if examples.format == "labelled" else ()
     tokenizes = any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     if (light and not measure) or not tokenizes:
-        return _fit(recipe, _about(recipe, train, place), _machine(recipe, memory, light), len(labels))
+        return _fit(recipe, rough_lengths(recipe, train, place), _machine(recipe, memory, light), len(labels))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = [dict(row) for row in _longest_rows(recipe, train, labels, place, Path(folder))]
     lengths = lengths_of(rows)[0]
@@ -122,19 +119,12 @@ def _advised(fit: Fit, recipe: Recipe, room: int) -> Fit:
     return replace(fit, changes=wanted, cards=None if wanted else cards(fit.shape, fit.work, room))
 
 
-def _largest(train: Examples, most: int) -> list[int]:
-    """The places of the rows with the most text."""
-    count = min(len(train.rows), MOST_LOOKED_AT)
-    sizes = [len(str(train.rows[at])) for at in range(count)]
-    return sorted(range(count), key=sizes.__getitem__, reverse=True)[:most]
-
-
 def _longest_rows(recipe: Recipe, train: Examples, labels: tuple[str, ...], place: Path, folder: Path) -> Any:
     """Rows as the trainer would get them: of those whose texts are longest, and of the first few."""
     from ..methods import method_of
     from ..models import does_speak, load_tokenizer
 
-    chosen = sorted({*_largest(train, MOST_TOKENISED), *range(min(len(train.rows), 8))})
+    chosen = sorted({*largest(train, MOST_TOKENISED), *range(min(len(train.rows), 8))})
     some = replace(train, rows=train.rows.subset(chosen), numbers=None)
     tokenizer = load_tokenizer(str(place), None, lambda *_: None)
     more: dict[str, Any] = {"labels": labels} if labels else {}
@@ -143,49 +133,13 @@ def _longest_rows(recipe: Recipe, train: Examples, labels: tuple[str, ...], plac
     return method_of(recipe, speaks).render(some, tokenizer, **more).rows
 
 
-def _about(recipe: Recipe, train: Examples, place: Path) -> Lengths:
-    """The lengths by the tokenizer alone, with so many tokens for whatever a template writes around each text."""
-    file = place / "tokenizer.json"
-    if recipe.packing or recipe.method == "cpt" or not file.is_file():
-        return _longest_possible(recipe)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    longest = 0
-    for at in _largest(train, MOST_COUNTED):
-        texts = [*_texts(train.rows[at]), recipe.system or ""]
-        longest = max(longest, sum(len(tokenizer.encode(text).ids) + AROUND for text in texts))
-    longest = min(longest, recipe.max_length)
-    return Lengths(longest, longest)
-
-
-def _texts(value: Any) -> list[str]:
-    """The texts in a row; of two answers to one prompt, the longer."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        one, other = _texts(value.get("chosen")), _texts(value.get("rejected"))
-        rest = [text for key, inner in value.items() if key not in ("chosen", "rejected") for text in _texts(inner)]
-        return [*rest, *max(one, other, key=lambda texts: sum(map(len, texts)))]
-    return [text for inner in value for text in _texts(inner)] if isinstance(value, list | tuple) else []
-
-
 def _machine(recipe: Recipe, memory: object, light: bool = False) -> Machine:
     """This machine, or a card that is only described by its `memory`."""
     if memory is not None:
-        free, plain = _bytes(memory), 4 if recipe.dtype == "float32" else 2
+        free, plain = bytes_in(memory), 4 if recipe.dtype == "float32" else 2
         return Machine("cuda", f"a card of {free / 1e9:g} GB", free, triton=True, plain=plain, here=False)
     if light and "torch" not in sys.modules:
         return machine_by_driver(recipe)
     from ..launch.short import machine_of
 
     return machine_of(recipe)
-
-
-def _bytes(memory: object) -> int:
-    if isinstance(memory, int | float) and not isinstance(memory, bool) and memory > 0:
-        return int(memory)
-    found = _SIZE.fullmatch(str(memory))
-    if found is None:
-        raise RecipeError(f"memory = {memory!r:.40}: should be bytes, or a size like 80 GB")
-    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])

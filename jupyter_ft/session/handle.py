@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
 from ..hyperparameters import Hyperparameters
 from ..launch.thread import start
+from ..memory.waiting import queue
 from ..messages import (
     OVER,
     Applied,
@@ -46,6 +48,14 @@ from .shown import Shown
 from .taking import Taking
 from .talk import Talking
 from .travel import Travelling, ahead_of
+
+
+def collect() -> None:
+    """Free what nobody holds any more, now; nothing where no model can have been loaded."""
+    if "torch" in sys.modules:
+        from ..control.memory import free_memory
+
+        free_memory()
 
 
 def _a_run_computes() -> bool:
@@ -89,12 +99,6 @@ class Session(Talking, Travelling, Taking, Shown):
         """The run folder."""
         return self.run_folder.path
 
-    @property
-    def said(self) -> str:
-        """Why it is in its state, where that is not obvious: what it paused or failed for."""
-        self._catch_up()
-        return self._said
-
     def _catch_up(self) -> None:
         with self._guard:
             news, self._seen = self.log.read(self._seen, steps="none")
@@ -128,6 +132,12 @@ class Session(Talking, Travelling, Taking, Shown):
         """`queued loading running paused stopping finished stopped failed`."""
         self._catch_up()
         return self._state
+
+    @property
+    def said(self) -> str:
+        """Why it is in its state, where that is not obvious: what it waits for, paused or failed for."""
+        self._catch_up()
+        return self._said
 
     @property
     def step(self) -> int:
@@ -171,7 +181,7 @@ class Session(Talking, Travelling, Taking, Shown):
 
     def __repr__(self) -> str:
         state, of = self.state, f"/{self._total}" if self._total else ""
-        error = f": {self._error}" if state == "failed" else ""
+        error = f": {self._error}" if state == "failed" else f": {self._said}" if self.name in queue else ""
         return f"<Session {self.name}: {state}, step {self._step}{of}{error}>"
 
     # --- steering ---
@@ -256,6 +266,11 @@ class Session(Talking, Travelling, Taking, Shown):
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
+        self.let_go()
+        collect()
+
+    def let_go(self) -> None:
+        """Close it as `close` does, but leave it to a later collection to find what refers to itself."""
         self._close_desks()
         if self.state not in OVER:
             self._chat.close("the session is closed")  # first: the run may wait for a reply
@@ -265,7 +280,7 @@ class Session(Talking, Travelling, Taking, Shown):
         self.hang_up("the session is closed", patience=5.0)
         if self.views is not None:
             self.views.close(self)
-        self._examples = None
+        self._examples = self._inbox = None  # an attached run's inbox serves the trainer, and so holds it
         sessions.drop(self)
         self.log.close()
 
@@ -303,13 +318,19 @@ class Session(Talking, Travelling, Taking, Shown):
             try:
                 from ..launch.job import Job  # torch comes with it: seconds that the cell should not wait for
             except BaseException as error:  # noqa: BLE001 - a broken installation must not leave a run that never ends
+                ticket.leave()
                 return self._could_not_start(f"{type(error).__name__}: {error}", inbox, resume)
             return Job(
-                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards
+                self.recipe, examples, self.run_folder, self.log, inbox, self._chat, resume, room, self.rewards, ticket
             ).run()
 
         self.log.append(StateChanged(state="queued", note="going on from the newest checkpoint" if resume else ""))
-        start(run, self.name, self.log, after=self._after_the_end)
+        ticket = queue.join(self.name, inbox.nudge)  # here, so that the order is that of the cells
+        try:
+            start(run, self.name, self.log, after=self._after_the_end)
+        except RuntimeError as error:  # the system has no more threads
+            ticket.leave()
+            self.log.append(self._could_not_start(str(error), inbox, resume))
 
     def _after_the_end(self) -> None:
         self._refuse_late_questions()

@@ -19,7 +19,7 @@ from ..recipe import ALIASES, lift
 from ..runs import check_name, runs_root
 from .fork import again
 from .halving import Halver, Halving, halving_of
-from .handle import Session
+from .handle import Session, collect
 from .registry import sessions
 from .start import Plan, begin, plan, refuse_live
 
@@ -212,7 +212,8 @@ class Race(Sequence[Session]):
         """Stop what is live and free the memory; what is on disk stays."""
         self.stop()
         for session in self:
-            session.close()
+            session.let_go()
+        collect()
         if races.get(self.name) is self:
             del races[self.name]
 

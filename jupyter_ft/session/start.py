@@ -17,6 +17,7 @@ from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
+from ..memory.waiting import queue
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
@@ -184,6 +185,7 @@ def finetune(
 
 def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session:
     """Start what was planned, under the name `wanted`, or go on with it. Raises `RecipeError` or `RunFolderError`."""
+    queue.limit  # noqa: B018 - raises for one that is no size
     for session in refuse_live(wanted, replace=replace):
         session.stop()
         session.wait_until_over()
