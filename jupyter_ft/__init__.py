@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._version import __version__
-from .errors import FineTuneError
+from .errors import FineTuneError, TrainingFailed
 from .feedback import feedback
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .session.race import Race, race
+from .session.replay import replay_script
 from .ui import views as _views
 from .ui.fit import fits
 from .ui.preview import preview
@@ -27,6 +28,7 @@ __all__ = [
     "Receipt",
     "Reply",
     "Session",
+    "TrainingFailed",
     "__version__",
     "attach",
     "feedback",
@@ -35,6 +37,7 @@ __all__ = [
     "open",
     "preview",
     "race",
+    "replay_script",
     "sessions",
 ]
 

@@ -26,6 +26,7 @@ TIME = "time"  # on disk alone: seconds since the epoch
 WATCHED = [BASE_COLUMNS.index(name) for name in ("loss", "grad_norm")]
 NEWEST = 4096  # rows kept in memory at least
 BLOCK = 65536  # rows read from disk at a time
+BRANCHES = 8  # times that steps were taken back which are remembered
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Steps:
         self._last_file = 0
         self._after: int | None = None  # steps were taken back, and the disk does not know yet
         self._picture = Picture(WATCHED)
+        self.abandoned: list[tuple[Floats, Floats]] = list(before.abandoned) if before is not None else []
         if before is not None and before.rows:
             self._know(before.columns)
             self._join(_Part(tuple(before.columns), 0, before.rows, held=before._read(0, before.rows)))
@@ -114,12 +116,19 @@ class Steps:
         return bisect_right(range(self.rows), last_step, key=lambda row: self._read(row, row + 1)[0, 0])
 
     def _cut(self, rows: int) -> None:
+        self._remember(rows)
         self._close_file()
         self.rows, self._start, self._saved = rows, min(self._start, rows), min(self._saved, rows)
         for part in self._parts:
             part.rows = max(0, min(part.rows, rows - part.first))
         self._parts = [part for part in self._parts if part.rows]
         self._picture.cut(rows)
+
+    def _remember(self, rows: int) -> None:
+        """The numbers and losses of the rows that are taken back now, pictured, from the last one that stays."""
+        if rows < self.rows:
+            left = self.pictured(max(0, rows - 1))
+            self.abandoned = [*self.abandoned, (left["step"].copy(), left["loss"].copy())][-BRANCHES:]
 
     # --- the disk ---
 
