@@ -16,6 +16,7 @@ from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` re
 from .session.race import Race, race
 from .session.replay import replay_script
 from .ui import views as _views
+from .ui.compared import compare
 from .ui.fit import fits
 from .ui.preview import preview
 
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingFailed",
     "__version__",
     "attach",
+    "compare",
     "feedback",
     "finetune",
     "fits",

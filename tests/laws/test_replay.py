@@ -8,14 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-import jupyter_ft
-from jupyter_ft.errors import DataError, RecipeError, RunFolderError
 from jupyter_ft.event_log import EventLog
 from jupyter_ft.runs import RunFolder
 
-from ._runs import final_hash, finish, hash_of, losses
+from ._runs import finish, hash_of
 
 ASKED = {"epochs": 2, "checkpoint_steps": 5, "adapter": {"r": 4, "dropout": 0.1}} | {"held_out": 5, "eval_steps": 5}
 
