@@ -35,9 +35,8 @@ def take(log: EventLog, first: int, last: int, height: float = 2.0) -> None:
 def made(name: str, state: str = "finished", about: dict[str, Any] | None = None, **asked: Any) -> EventLog:
     """A run folder with a recipe; its log is open, as that of a run that is written to."""
     folder = RunFolder.create(name)
-    folder.write_recipe(
-        parse_recipe(asked), {"started": f"2026-01-01T00:00:{len(name):02}Z", "data": {}} | (about or {})
-    )
+    began = {"started": f"2026-01-01T00:00:{len(name):02}Z", "data": {}}
+    folder.write_recipe(parse_recipe(asked), began | (about or {}))
     log = EventLog(folder.events)
     log.append(StateChanged(state=state, step=0, total_steps=40))
     return log
@@ -101,7 +100,7 @@ def test_settings_that_differ_metrics_and_a_fork_from_its_parents_point(wanderin
     calmer.append(Crashed(step=7, error="no", traceback=""))
     told = jupyter_ft.compare(["wandering", "calmer"])
     first, second = told.table
-    assert first["learning_rate"], second["learning_rate"] == (1e-3, 2e-5)
+    assert (first["learning_rate"], second["learning_rate"]) == (1e-3, 2e-5)
     assert "adapter.r" not in first
     assert (first["state"], first["step"], first["edits"], first["loss"]) == ("finished", 8, 1, 2.125)
     assert (second["state"], second["from"], second["edits"]) == ("failed", "wandering@5", 1)
