@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .replay import Story
 
 WIDE = 100
+_NO_QUOTES = str.maketrans({'"': "'", "\\": "/"})  # a docstring ends where it is to end
 _TRAINERS = {
     "sft": "TRL's SFTTrainer",
     "cpt": "TRL's SFTTrainer (an encoder: transformers' Trainer)",
@@ -45,11 +46,12 @@ def script(told: Story, files: str) -> str:
 def _head(told: Story) -> str:
     name, about, step = told.folder.name, told.about, len(told.losses)
     of = f" of {told.total}" if told.total else ""
+    name, began = (_one_line(str(word)).translate(_NO_QUOTES) for word in (name, about.get("started", "some time")))
     lines = [
         f'"""Trains the run {name!r} again as it went, with every change that was made to it by hand.',
         "",
         "On the same machine and with the same packages a run in float32 gives the same losses, bit for bit.",
-        f"It began {about.get('started', 'at a time that was not noted')} and is {told.state} at step {step}{of};",
+        f"It began {began} and is {told.state} at step {step}{of};",
         f"trained by {_TRAINERS[told.recipe.method]} under jupyter-ft's port, which makes the edits between two steps.",
         f'Written {_when(time.time())} by jupyter-ft {__version__}, from the run folder alone."""',
     ]
@@ -286,7 +288,7 @@ def _named(told: Story) -> dict[str, Given]:
     recipe, about, found = told.recipe, told.about, dict[str, Given]()
     if recipe.metrics:
         functions = about.get("metrics") or {}
-        names = [name if name in functions else repr(name) for name in recipe.metrics]
+        names = [name if name in functions and name.isidentifier() else repr(name) for name in recipe.metrics]
         found["metrics"] = Given(f"[{', '.join(names)}]")
     if recipe.method in REWARDED:
         known = about.get("rewards") or {}
@@ -297,7 +299,9 @@ def _named(told: Story) -> dict[str, Given]:
 
 
 def _reward(name: str, known: Mapping[str, Any]) -> str:
-    return repr(f"{known['run']}@{known['step']}") if "folder" in known else name
+    if "folder" in known:
+        return repr(f"{known['run']}@{known['step']}")
+    return name if name.isidentifier() else repr(name)
 
 
 def _end(told: Story) -> str:
