@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .replay import Story
 
 WIDE = 100
+_IMPORT = re.compile(r"(from [\w.]+ )?import [\w.]+ as \w+")
 _NO_QUOTES = str.maketrans({'"': "'", "\\": "/"})  # a docstring ends where it is to end
 _TRAINERS = {
     "sft": "TRL's SFTTrainer",
@@ -73,7 +75,9 @@ if now != {machine["device"]!r}:
         if machine
         else ""
     )
-    return f"""import json
+    return f"""from __future__ import annotations
+
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -105,13 +109,14 @@ def _functions(told: Story) -> list[str]:
         known = about.get(kind) or {}
         for name in names:
             if name in known and "folder" not in known[name]:
-                parts.append(_function(kind, name, str(known[name].get("source") or ""), told.folder.name))
+                imports = [str(line) for line in known[name].get("imports") or () if _IMPORT.fullmatch(str(line))]
+                source = textwrap.dedent(str(known[name].get("source") or "")).strip()
+                parts.append(_function(kind, name, source, imports, told.folder.name))
     return parts
 
 
-def _function(kind: str, name: str, source: str, run: str) -> str:
-    source = textwrap.dedent(source).strip()
-    missing = _unknown_names(source, name)
+def _function(kind: str, name: str, source: str, imports: list[str], run: str) -> str:
+    missing = _unknown_names("\n".join([*imports, source]), name)
     if missing is None:
         words = "a reward" if kind == "rewards" else "a metric"
         said = f"{name} was {words} of '{run}' and its source is not known: define it here, and delete this line"
@@ -121,7 +126,7 @@ def _function(kind: str, name: str, source: str, run: str) -> str:
     if missing:
         said = f"{name} takes {', '.join(missing)} from the notebook: define that here, and delete this line"
         lines += [f"# TO DO: what {name} takes from the notebook", f"raise SystemExit({said!r})", ""]
-    return "\n".join([*lines, source])
+    return "\n".join([*lines, *imports, source])
 
 
 def _unknown_names(source: str, name: str) -> list[str] | None:
@@ -133,6 +138,11 @@ def _unknown_names(source: str, name: str) -> list[str] | None:
     defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
     if not defined:
         return None
+    for node in list(ast.walk(tree)):  # annotations are not evaluated
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.FunctionDef):
+            node.returns = None
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     bound, used = set(dir(builtins)) | own, dict[str, None]()
     for node in ast.walk(tree):

@@ -29,7 +29,7 @@ from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
-from .rewards import Functions, find_judges, keep, source_of, split
+from .rewards import Functions, find_judges, keep, split, written
 from .stages import Parent, find_parent, known_parent
 
 
@@ -227,7 +227,7 @@ def _create(wanted: str, planned: Plan, ahead: Ahead) -> Session:
         if recipe.rewards:
             about["rewards"] = keep(folder, recipe, functions, judges)
         if recipe.functions:
-            about["metrics"] = {name: {"source": source_of(one)} for name, one in recipe.functions.items()}
+            about["metrics"] = {name: written(one) for name, one in recipe.functions.items()}
         folder.write_recipe(recipe, about | ahead.about())
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)

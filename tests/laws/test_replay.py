@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ ORDERED: list[dict[str, Any]] = [
 
 
 def short_answers(predictions: list[str], references: list[str], **_: Any) -> float:
-    return sum(len(text) for text in predictions) / len(references)
+    return math.fsum(len(text) for text in predictions) / len(references)
 
 
 def measured(predictions: list[str]) -> float:
