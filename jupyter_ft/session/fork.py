@@ -134,7 +134,9 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
     folder = RunFolder.create(wanted)
     try:
         folder.lock()
-        about = about_run(theirs["data"]) | {key: theirs[key] for key in ("parent", "rewards") if key in theirs}
+        about = about_run(theirs["data"]) | {
+            key: theirs[key] for key in ("parent", "rewards", "metrics") if key in theirs
+        }
         folder.write_recipe(recipe, about | {"fork": _said_of(branch, theirs, changes)})
         _take_along(branch, folder)
         log = EventLog(folder.events)

@@ -17,6 +17,7 @@ from ..data import is_feedback
 from ..hyperparameters import REWARDED
 from ..messages import Applied
 from ..recipe import Recipe
+from ..sampling.squad import BUILT_IN
 
 if TYPE_CHECKING:
     from .replay import Story
@@ -108,9 +109,10 @@ def _functions(told: Story) -> list[str]:
     for kind, names in (("metrics", recipe.metrics), ("rewards", recipe.rewards)):
         known = about.get(kind) or {}
         for name in names:
-            if name in known and "folder" not in known[name]:
-                imports = [str(line) for line in known[name].get("imports") or () if _IMPORT.fullmatch(str(line))]
-                source = textwrap.dedent(str(known[name].get("source") or "")).strip()
+            one = known.get(name) or {}
+            if "folder" not in one and name not in BUILT_IN:
+                imports = [str(line) for line in one.get("imports") or () if _IMPORT.fullmatch(str(line))]
+                source = textwrap.dedent(str(one.get("source") or "")).strip()
                 parts.append(_function(kind, name, source, imports, told.folder.name))
     return parts
 
@@ -297,8 +299,8 @@ def _named(told: Story) -> dict[str, Given]:
     """Metrics and rewards: functions by their name, our own words and reward runs in quotes."""
     recipe, about, found = told.recipe, told.about, dict[str, Given]()
     if recipe.metrics:
-        functions = about.get("metrics") or {}
-        names = [name if name in functions and name.isidentifier() else repr(name) for name in recipe.metrics]
+        ours = [name for name in recipe.metrics if name in BUILT_IN or not name.isidentifier()]
+        names = [repr(name) if name in ours else name for name in recipe.metrics]
         found["metrics"] = Given(f"[{', '.join(names)}]")
     if recipe.method in REWARDED:
         known = about.get("rewards") or {}
