@@ -94,7 +94,7 @@ def test_it_shows_what_happened(run: SmallRun, drawn: LiveFigure) -> None:
     run.log.append(EvalDone(step=10, metrics={"eval_loss": 1.5}, best_step=10, rows=5, seconds=0.1))
     run.apply("c", learning_rate=5e-5)
     drawn.tell(1.0)
-    loss, held_out, _, bad, change = drawn.widget.data
+    loss, held_out, _, bad, change, _ = drawn.widget.data
     assert len(loss.x) == 10
     assert 0.0 not in [float(value) for value in loss.y]
     assert (held_out.x.tolist(), held_out.y.tolist()) == ([10], [1.5])
