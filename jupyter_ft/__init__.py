@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._version import __version__
-from .errors import FineTuneError
+from .errors import FineTuneError, TrainingFailed
 from .feedback import feedback
 from .memory.waiting import queue
 from .session import Receipt, Reply, Session, attach, finetune, sessions
 from .session import open_run as open  # noqa: A004 - `jupyter_ft.open(name)` reads as it should
 from .session.race import Race, race
+from .session.replay import replay_script
 from .ui import views as _views
+from .ui.compared import compare
 from .ui.fit import fits
 from .ui.preview import preview
 
@@ -28,8 +30,10 @@ __all__ = [
     "Receipt",
     "Reply",
     "Session",
+    "TrainingFailed",
     "__version__",
     "attach",
+    "compare",
     "feedback",
     "finetune",
     "fits",
@@ -37,6 +41,7 @@ __all__ = [
     "preview",
     "queue",
     "race",
+    "replay_script",
     "sessions",
 ]
 

@@ -104,6 +104,15 @@ class EventLog:
             self._steps = Steps(path.with_name("steps"), before=self._steps)
             self._file = path.open("a", encoding="utf-8")
 
+    @classmethod
+    def read_only(cls, path: Path) -> EventLog:
+        """The log at `path` as it is now, whoever may be writing to it. Nothing is written; raises `OSError`."""
+        log = cls()
+        for event in read_events(path, path.stat().st_size) if path.exists() else ():
+            log._keep(event)
+        log._steps = Steps(path.with_name("steps"), before=log._steps)
+        return log
+
     def _load(self, path: Path) -> None:
         """Keep what the file holds; an unfinished last line is cut off, so that the next has a line of its own."""
         if not path.exists():

@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 from .alone import alone_in
-from .errors import CheckpointError, RunFolderError
+from .errors import CheckpointError, RunFolderError, did_you_mean
 from .recipe import Recipe
 
 KEEP = 3  # resumable checkpoints kept in a run
@@ -101,8 +101,10 @@ class RunFolder:
         given = Path(name_or_dir).expanduser()
         path = given.resolve() if given.is_absolute() or len(given.parts) > 1 else runs_root() / given
         if not (path / "recipe.yaml").is_file():
-            known = ", ".join(sorted(p.parent.name for p in runs_root().glob("*/recipe.yaml"))) or "none"
-            raise RunFolderError(f"{path} holds no run; the runs here are: {known}")
+            known = sorted(p.parent.name for p in runs_root().glob("*/recipe.yaml"))
+            more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+            listed = did_you_mean(given.name, known) or f"; the runs here are: {', '.join(known[:12]) or 'none'}{more}"
+            raise RunFolderError(f"{path} holds no run{listed}")
         return cls(path)
 
     # --- recipe and lineage ---

@@ -226,7 +226,7 @@ def test_a_taken_name_a_missing_run_and_a_foreign_folder_are_told_apart(runs: Pa
     RunFolder.create("support").write_recipe(parse_recipe({}), {"data": {}})
     with pytest.raises(RunFolderError, match="taken by another run"):
         RunFolder.create("support")
-    with pytest.raises(RunFolderError, match="holds no run; the runs here are: support"):
+    with pytest.raises(RunFolderError, match="holds no run; did you mean 'support'"):
         RunFolder.find("suport")
     (runs / "support" / "recipe.yaml").write_text("[")
     with pytest.raises(RunFolderError, match="cannot be read"):

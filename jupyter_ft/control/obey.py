@@ -24,6 +24,8 @@ class Obedience:
         self.paused = False
         self.stopping = False
         self.freeing: Pause | None = None  # answered when the memory is free
+        self.until: int | None = None  # the step after which the run was to end when it was started
+        self._began: int | None = None  # the step at which this `train()` did
         self.scheduled: list[Set] = []  # edits for a later step
         self.ahead: list[str] = []  # edits in force for the coming step, which is not done yet
         self._taken: deque[ForTrainer] = deque()  # out of the inbox and not answered yet
@@ -41,6 +43,7 @@ class Obedience:
         """Do what was asked; wait while paused. False where the run is to end here."""
         hooks = self._port.hooks
         hooks.speak(self._port.step)
+        self._stop_where_asked()
         later, self._later = self._later, []
         self._do([*later, *self._inbox.take()])
         while (self.paused or hooks.held()) and not self.stopping and self.freeing is None:
@@ -55,6 +58,17 @@ class Obedience:
         for edit in due:
             self._edit(edit)
         return True
+
+    def _stop_where_asked(self) -> None:
+        """End after `until` steps, once: resumed there, the run goes on. Its schedule is that of the whole run."""
+        port = self._port
+        if self._began is None:
+            self._began = port.step
+        if self.until is None or not self._began < self.until <= port.step < port.trainer.state.max_steps:
+            return
+        if port.batching.whole and not self.stopping:
+            self.stopping = True
+            self._said("stopping")
 
     def refuse_rest(self, reason: str) -> None:
         """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""

@@ -22,7 +22,7 @@ from .questions import question_of, questions_in
 from .rated import render_rated
 from .read import Report, Source, read
 from .render import Rendered, TokenRow, preview, render
-from .saved import load_rows, save_rows
+from .saved import is_saved, load_rows, save_rows
 from .spool import Spool
 from .windows import render_framed_windows, render_windows
 
@@ -42,6 +42,7 @@ __all__ = [
     "held_out_of",
     "hold_out",
     "is_feedback",
+    "is_saved",
     "judged_ids",
     "labels_of",
     "load",
@@ -76,8 +77,11 @@ def load(
     """The examples in `data` for `method`; `columns` maps our names to theirs.
 
     Where `held_out` names a split of the data set or other data, its rows come along in `beside`. `progress` is told
-    now and then how far it is (`read.Report`). Raises `DataError` as `read` and `normalise` do.
+    now and then how far it is (`read.Report`). A file of `save_rows` gives what was saved. Raises `DataError` as `read`
+    and `normalise` do.
     """
+    if is_saved(data):
+        return load_rows(str(data))
     source = read(data, progress, method)
     with source.rows if isinstance(source.rows, Spool) and source is not data else nullcontext():
         return _with_held_out(source, columns, held_out, progress, method)

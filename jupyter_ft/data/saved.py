@@ -45,12 +45,24 @@ def _lines(examples: Examples) -> Iterator[str]:
         yield from _lines(beside)
 
 
+def is_saved(data: object) -> bool:
+    """Whether `data` is the path of a file that `save_rows` wrote."""
+    if not isinstance(data, str | Path) or not str(data).endswith(".jsonl"):
+        return False
+    begins = f'{{"{_MARK}": '.encode()
+    try:
+        with Path(data).expanduser().open("rb") as file:
+            return file.read(len(begins)) == begins
+    except OSError:
+        return False
+
+
 def load_rows(path: str | Path) -> Examples:
     """The examples that `save_rows` wrote to `path`.
 
     Raises `DataError` where the file is missing, cut short or not one of ours.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             examples = _examples(file, path)

@@ -57,6 +57,7 @@ from ..sampling.room import no_room
 from ..sampling.twin import Voices
 from ..weights import described
 from .admission import Admission
+from .machine import note_machine
 from .meanwhile import Meanwhile
 from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
@@ -123,6 +124,7 @@ class Job:
     def _train(self) -> StateChanged | Freed:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         refuse_too_large(self.recipe)
+        note_machine(self.folder)
         base = base_of(self.recipe, self._progress)
         method = method_of(self.recipe, base.speaks)
         if method.masks:

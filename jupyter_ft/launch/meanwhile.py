@@ -57,7 +57,8 @@ class Meanwhile:
         render: Render,
     ) -> Meanwhile | None:
         """For a run that may be joined; None for another."""
-        may = recipe.method in JOINS and is_feedback(recipe.data)
+        came = is_feedback(recipe.data) or (folder / "data" / JOINED).exists()  # the second: a replay of such a run
+        may = recipe.method in JOINS and came
         return cls(recipe, examples, folder, log, render) if may else None
 
     def before(self, count: int) -> list[Row]:

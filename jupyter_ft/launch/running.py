@@ -45,6 +45,7 @@ from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import trained_tensors, write_weights
 from .meanwhile import Meanwhile
+from .ordered import edits_ordered, ordered
 from .snapshots import MOST, Snapshots
 
 
@@ -112,8 +113,8 @@ class Running:
             hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
-        asked = self.recipe.hyperparameters
-        port = Port(self.trainer, asked, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        port = Port(self.trainer, self.recipe.hyperparameters, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
+        ordered(port, self.folder, anew=resume is None)
         port.edits.probes = self.probes is not None
         port.evaluation.decide_by(self.best_metric)
         if isinstance(port.batching, Generations):
@@ -191,7 +192,7 @@ class Running:
             restore_checkpoint(port, checkpoint)
             self.folder.drop_after(step)
         else:  # it ended before the first one was due: from the beginning, which the seed fixes
-            schedule_again(port)
+            schedule_again(port, edits_ordered(port.log, self.folder))
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=resume, verb="resume", step=step, total_steps=total))

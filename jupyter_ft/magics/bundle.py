@@ -86,8 +86,9 @@ def _told(folder: RunFolder) -> Iterator[tuple[str, str]]:
         return
     events = list(_events(folder.events))
     private = Private.of(folder, asked, about, events)
-    rewards = {name: one | {"source": LEFT_OUT} for name, one in (about.get("rewards") or {}).items()}
-    about = about | ({"rewards": rewards} if rewards else {})
+    for kind in ("rewards", "metrics"):
+        functions = {name: one | {"source": LEFT_OUT} for name, one in (about.get(kind) or {}).items()}
+        about = about | ({kind: functions} if functions else {})
     shown = {key: LEFT_OUT if key in _TEXTS and value else value for key, value in asked.items()}
     yield (
         "recipe.yaml",

@@ -20,7 +20,7 @@ from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, export, fit, logs, queue, review
+from . import data, doctor, export, fit, keep, logs, queue, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -344,6 +344,8 @@ VERBS: dict[str, Verb] = {
     ),
     "queue": Verb(queue.GRAMMAR, queue.run),
     "review": Verb(review.GRAMMAR, review.run),
+    "compare": Verb(keep.COMPARE, keep.run_compare),
+    "replay": Verb(keep.REPLAY, keep.run_replay),
     "doctor": _verb(
         "doctor [--bundle FILE.zip]",
         "How this machine and environment stand, and what to do about each red line.",

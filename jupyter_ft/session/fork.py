@@ -134,10 +134,10 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
     folder = RunFolder.create(wanted)
     try:
         folder.lock()
-        about = about_run(theirs["data"]) | {key: theirs[key] for key in ("parent", "rewards") if key in theirs}
-        folder.write_recipe(
-            recipe, about | {"fork": {"run": parent.name, "step": parent.step, "changes": dict(changes)}}
-        )
+        about = about_run(theirs["data"]) | {
+            key: theirs[key] for key in ("parent", "rewards", "metrics") if key in theirs
+        }
+        folder.write_recipe(recipe, about | {"fork": _said_of(branch, theirs, changes)})
         _take_along(branch, folder)
         log = EventLog(folder.events)
         _retell(branch, log)
@@ -153,6 +153,14 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
     text = f"forked from {parent.name} at step {parent.step}{said and f' with {said}'}{fresh}"
     log.append(Logged(level="info", text=text))
     return session
+
+
+def _said_of(branch: Branch, theirs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fork in the record; `began` are the live settings of the first step, which are the first parent's."""
+    parent, before = branch.parent, theirs.get("fork") or {}
+    began = before.get("began") or parent.recipe.hyperparameters.model_dump(mode="json")
+    whole = branch.whole and before.get("whole", True)
+    return {"run": parent.name, "step": parent.step, "changes": dict(changes), "whole": whole, "began": began}
 
 
 def _take_along(branch: Branch, folder: RunFolder) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
+from types import CodeType, ModuleType
 from typing import Any
 
 from ..errors import AddressError, CheckpointError, RecipeError, RunFolderError
@@ -114,12 +116,36 @@ def keep(folder: RunFolder, recipe: Recipe, functions: Functions, judges: Mappin
             asked |= judge.recipe.hyperparameters.model_dump(mode="json")
             about[name] = judge.about() | {"folder": place, "recipe": asked}
         else:
-            about[name] = {"source": source_of(functions[name])}
+            about[name] = written(functions[name])
     return about
 
 
+def written(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function as a record keeps it: its text, and the lines that import what it takes from other modules."""
+    return {"source": source_of(function), "imports": imports_of(function)}
+
+
+def imports_of(function: Callable[..., Any]) -> list[str]:
+    """What a function takes from modules that its notebook has imported, as lines of import."""
+    inner = getattr(function, "func", function)
+    around, codes = getattr(inner, "__globals__", {}), [getattr(inner, "__code__", None)]
+    lines: dict[str, None] = {}
+    while codes:
+        code = codes.pop()
+        for name in getattr(code, "co_names", ()):
+            found = around.get(name)
+            if isinstance(found, ModuleType):
+                lines[f"import {found.__name__} as {name}"] = None
+            elif isinstance(where := getattr(found, "__module__", None), str) and where in sys.modules:
+                there = getattr(found, "__name__", name)
+                if where != inner.__module__ and getattr(sys.modules[where], there, None) is found:
+                    lines[f"from {where} import {there} as {name}"] = None
+        codes += [one for one in getattr(code, "co_consts", ()) if isinstance(one, CodeType)]
+    return list(lines)
+
+
 def source_of(function: Callable[..., Any]) -> str:
-    """The text of a function, where it can be had: a record for people, which nothing reads again."""
+    """The text of a function, where it can be had; `%ft replay` writes it into its script."""
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):

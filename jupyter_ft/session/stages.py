@@ -22,6 +22,9 @@ INHERITED = ("model", "revision", "dtype", "quantization", "system", "max_length
 """What a run has of its parent's recipe, where nothing else is asked; and the adapter with its alpha."""
 
 
+START = "@start"
+
+
 @dataclass(frozen=True)
 class Parent:
     """Where a run starts from: the weights of `step` in `folder`, a verified checkpoint."""
@@ -66,8 +69,12 @@ class Parent:
 def find_parent(address: str, *, save: bool = True) -> Parent:
     """The weights at `address` (`RUN`, `RUN@best`, `RUN@STEP`; a live run is saved first, but for a mere look).
 
+    `RUN@start` are those that a run itself began with, which it keeps: of the run that was its parent.
+
     Raises `AddressError` or `CheckpointError`, with what there is, where they cannot be started from.
     """
+    if address.endswith(START):
+        return _began_with(address.removesuffix(START))
     asked = parse_address(address)
     if asked.at == "base":
         raise AddressError(f"'{address}': the base is what every run starts from; leave --from away")
@@ -81,6 +88,15 @@ def find_parent(address: str, *, save: bool = True) -> Parent:
     else:
         step = _best(folder, name) if asked.at == "best" else int(asked.at)
     return Parent(name, step, folder.visit(step), recipe)
+
+
+def _began_with(name: str) -> Parent:
+    folder = RunFolder.find(name)
+    asked, about = folder.read_recipe()
+    if "parent" not in about or not folder.start.is_dir():
+        raise CheckpointError(f"'{name}' did not begin with weights of another run, so there is no {name}{START}")
+    before = about["parent"]
+    return Parent(before["run"], int(before["step"]), folder.start, parse_recipe(asked))
 
 
 def known_parent(child: str, address: str) -> Parent | None:

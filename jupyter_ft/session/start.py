@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .. import data as data_package
@@ -17,6 +18,7 @@ from ..data import Examples, Report
 from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
+from ..launch.meanwhile import JOINED
 from ..memory.waiting import queue
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
@@ -24,11 +26,12 @@ from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
+from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
 from .encoders import check_speaks
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
-from .rewards import Functions, check_columns, find_judges, keep, split
+from .rewards import Functions, check_columns, find_judges, keep, split, written
 from .stages import Parent, find_parent, known_parent
 
 
@@ -163,6 +166,9 @@ def finetune(
     *,
     replace: bool = False,
     resume: bool = False,
+    edits: Sequence[Mapping[str, Any]] = (),
+    until: int | None = None,
+    fingerprints: Mapping[str, str] = MappingProxyType({}),
     **recipe: Any,
 ) -> Session:
     """Start a run in the background and return its `Session` as soon as the rows are read.
@@ -173,17 +179,24 @@ def finetune(
     `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
     `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
     `Hyperparameters`, aliases included; `rewards` takes functions and reward runs, or a mapping of these to weights.
-    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. Raises
-    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
+    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. `edits` are known
+    before the first step, as `[{"step": 20, "learning_rate": 1e-4}]`; `until` stops the run after so many steps, with
+    the schedule of the whole; `fingerprints` are the SHA-256 of the rows that `data` and another `held_out` should
+    hold, by these words. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is
+    loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
+    if resume and (edits or until is not None):
+        raise RecipeError("edits and until are for a new run, and resume goes on with one; use session.set(step=…)")
     wanted = check_name("run" if name is None else name)
     planned = plan(model, data, recipe, resume=wanted if resume else None)
-    return begin(wanted, planned, replace=replace, resume=resume)
+    check_fingerprints(planned.examples, fingerprints)
+    ahead = ordered_ahead(edits, until, planned.recipe.hyperparameters)
+    return begin(wanted, planned, replace=replace, resume=resume, ahead=ahead)
 
 
-def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session:
+def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool, ahead: Ahead = NOTHING_AHEAD) -> Session:
     """Start what was planned, under the name `wanted`, or go on with it. Raises `RecipeError` or `RunFolderError`."""
     queue.limit  # noqa: B018 - raises for one that is no size
     for session in refuse_live(wanted, replace=replace):
@@ -191,7 +204,7 @@ def begin(wanted: str, planned: Plan, *, replace: bool, resume: bool) -> Session
         session.wait_until_over()
     if resume:
         return _continue(wanted, planned.recipe, planned.functions)
-    session = _create(wanted, planned)
+    session = _create(wanted, planned, ahead)
     session.launch()
     return session
 
@@ -207,7 +220,7 @@ def refuse_live(wanted: str, *, replace: bool) -> list[Session]:
     return live
 
 
-def _create(wanted: str, planned: Plan) -> Session:
+def _create(wanted: str, planned: Plan, ahead: Ahead) -> Session:
     recipe, examples, parent, functions, judges = planned
     folder = RunFolder.create(free_name(wanted))
     try:
@@ -219,10 +232,14 @@ def _create(wanted: str, planned: Plan) -> Session:
             _copy_start(parent, folder)
         if recipe.rewards:
             about["rewards"] = keep(folder, recipe, functions, judges)
-        folder.write_recipe(recipe, about)
+        if recipe.functions:
+            about["metrics"] = {name: written(one) for name, one in recipe.functions.items()}
+        folder.write_recipe(recipe, about | ahead.about())
         if examples.path is None:
             folder.rows.parent.mkdir(exist_ok=True)
             data_package.save_rows(examples, folder.rows)
+            if data_package.is_saved(recipe.data) and (joined := Path(recipe.data).with_name(JOINED)).is_file():
+                shutil.copy(joined, folder.rows.with_name(JOINED))  # what joined them along the way
         session = Session(recipe, folder, EventLog(folder.events), examples)
         session.rewards.update(functions)
         sessions.add(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
@@ -69,6 +70,15 @@ class Travelling:
         from .fork import fork
 
         return fork(f"{self.name}@{at}", name, changes)
+
+    def replay(self, to: str | Path | None = None) -> Path:
+        """Write a Python script that trains this run again, with every change made by hand, and give its path.
+
+        It goes to `to`, else to `replay.py` in the run folder. Raises `RunFolderError` as `replay_script` does.
+        """
+        from .replay import replay_script
+
+        return replay_script(self.run_folder.path, to)
 
 
 def ahead_of(folder: RunFolder, step: int) -> list[str]:

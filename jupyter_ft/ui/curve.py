@@ -34,20 +34,32 @@ def curve_svg(past: Past) -> str:
     scored, losses = (np.asarray(part, dtype=float) for part in held_out(past))
     everything = np.concatenate([y, losses])
     low, high = bounds(everything[np.isfinite(everything)])
+    left = [thin({"step": step, "loss": loss}, POINTS // 4, watched=("loss",)) for step, loss in past.abandoned]
+    ends = np.asarray([x[0], max([x[-1], *(one["step"][-1] for one in left)])])
+    peaks = [float(loss) for one in left for loss in one["loss"] if np.isfinite(loss)]
+    high = min(2 * high - low, max([high, *peaks]))  # what was taken back has often run away
 
     def down(values: Floats) -> Floats:
         return np.asarray(TOP + (high - values) / (high - low) * (HEIGHT - TOP - BOTTOM))
 
-    across = LEFT + (x - x[0]) / max(1.0, x[-1] - x[0]) * (WIDTH - LEFT - RIGHT)
+    def across(steps: Floats) -> Floats:
+        return np.asarray(LEFT + (steps - ends[0]) / max(1.0, ends[1] - ends[0]) * (WIDTH - LEFT - RIGHT))
+
     inside = [
-        axes(low, high, int(x[0]), int(x[-1])),
-        f"<path d='{path_of(across, down(y))}' fill='none' stroke='{LINE}' stroke-width='1.4'/>",
-        *_held_out([_at(int(step), x) for step in scored], down(losses)),
-        *(_tick(step, x) for step in past.bad_steps[:200]),
-        *(_mark(step, x) for step in sorted({change.step for change in past.changes})[-200:]),
+        axes(low, high, int(ends[0]), int(ends[1])),
+        *(_left(across(one["step"]), down(np.clip(one["loss"], low, high))) for one in left),
+        f"<path d='{path_of(across(x), down(y))}' fill='none' stroke='{LINE}' stroke-width='1.4'/>",
+        *_held_out([_at(int(step), ends) for step in scored], down(losses)),
+        *(_tick(step, ends) for step in past.bad_steps[:200]),
+        *(_mark(step, ends) for step in sorted({change.step for change in past.changes})[-200:]),
     ]
     head = f"xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}'"
     return f"<svg {head} font-family='system-ui,sans-serif' font-size='11' fill='{INK}'>{''.join(inside)}</svg>"
+
+
+def _left(across: Floats, down: Floats) -> str:
+    """What was taken back, dimmed."""
+    return f"<path class='left' d='{path_of(across, down)}' fill='none' stroke='{LINE}' opacity='.35'/>"
 
 
 def _held_out(across: list[float], down: Floats) -> list[str]:

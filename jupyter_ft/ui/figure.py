@@ -38,7 +38,24 @@ def traces(past: Past, limit: int) -> list[dict[str, Any]]:
         _line("learning_rate", steps["step"], steps["learning_rate"], "y2", INK),
         _bad(past, limit),
         _changes(past, limit),
+        _abandoned(past.abandoned, limit),
     ]
+
+
+def _abandoned(pieces: list[tuple[Floats, Floats]], limit: int) -> dict[str, Any]:
+    """What was taken back, dimmed: one line, broken between the pieces."""
+    steps, losses = in_one_line(pieces, limit)
+    return _line("taken back", steps, losses, "y", LINE) | {"opacity": 0.35, "hoverinfo": "skip"}
+
+
+def in_one_line(pieces: list[tuple[Floats, Floats]], limit: int) -> tuple[Floats, Floats]:
+    """The pieces one after the other with a gap between them, of `limit` points about in all."""
+    drawn = [thin({"step": step, "loss": loss}, max(8, limit // len(pieces))) for step, loss in pieces]
+    gap = np.full(1, np.nan)
+    steps = [part for one in drawn for part in (one["step"], one["step"][-1:])]
+    return np.concatenate([gap[:0], *steps]), np.concatenate(
+        [gap[:0], *(p for one in drawn for p in (one["loss"], gap))]
+    )
 
 
 def _small(values: Floats) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -113,6 +113,7 @@ class Past:
     replies: list[ReplyDone] = field(default_factory=list)
     probes: list[Probed] = field(default_factory=list)
     crash: Crashed | None = None
+    abandoned: list[tuple[Floats, Floats]] = field(default_factory=list)  # steps taken back and their losses
 
     def keep(self, event: Event) -> None:
         """Sort one event in."""
@@ -149,8 +150,13 @@ class Past:
 
 def past_of(session: Watched) -> Past:
     """The log of a session; of many steps the picture. Those with a loss that is not finite are among `bad_steps`."""
-    news, _ = session.log.read(steps="picture")
-    past = Past(news.steps)
+    return past_in(session.log)
+
+
+def past_in(log: EventLog) -> Past:
+    """The same of a log alone."""
+    news, _ = log.read(steps="picture")
+    past = Past(news.steps, abandoned=log.abandoned)
     for event in news.events:
         past.keep(event)
     bad = news.steps["step"][~np.isfinite(news.steps["loss"])]

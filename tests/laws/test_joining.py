@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +138,15 @@ def test_taken_back_and_forked_it_has_the_rows_of_that_step(begun: Any, monkeypa
     session.wait(step=EPOCH + 4, timeout=120)
     session.rewind(EPOCH - 2).wait(120)  # before they came
     assert finish(session) == whole
+
+
+@pytest.mark.slow
+def test_replayed_they_join_where_they_did(begun: Any, tmp_path: Path) -> None:
+    session = begun("whole")
+    _judge(jupyter_ft.sessions["support"], *TRAIN[12:15])
+    session.resume()
+    whole = finish(session)
+    script = session.replay(tmp_path / "whole.py")
+    jupyter_ft.sessions["support"].feedback.add(chosen(TRAIN[15]))  # no more than joined then joins now
+    assert "Before step 7 3 rows joined, judged meanwhile" in script.read_text()
+    assert finish(runpy.run_path(str(script))["session"]) == whole

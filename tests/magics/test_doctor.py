@@ -75,7 +75,9 @@ def past(runs: Path) -> RunFolder:
     folder = RunFolder.create("support", runs)
     secret = {"system": f"You serve {CANARY}.", "trainer": {"run_name": "hf_secretsecret", "hub_token": "geheim"}}
     examples = data.load(rows, {})
-    folder.write_recipe(parse_recipe({"max_steps": 4, **secret}), {"data": {"path": None}})
+    written = {"mine": {"source": "def mine(): return 'CANARYSOURCE'", "imports": []}}
+    about = {"data": {"path": None}, "metrics": written, "rewards": written}
+    folder.write_recipe(parse_recipe({"max_steps": 4, **secret}), about)
     folder.rows.parent.mkdir()
     data.save_rows(examples, folder.rows)
     log = EventLog(folder.events)

@@ -10,7 +10,7 @@ from comm.base_comm import BaseComm
 from small_run import SmallRun
 
 from jupyter_ft.errors import FineTuneError
-from jupyter_ft.messages import EvalDone, StepRefused
+from jupyter_ft.messages import EvalDone, Resumed, StepRefused
 from jupyter_ft.ui import live_figure
 from jupyter_ft.ui.live_figure import LiveFigure
 from jupyter_ft.ui.pump import PUMP, WAKES_PER_SECOND
@@ -87,14 +87,14 @@ def test_what_is_sent_stays_small(run: SmallRun, drawn: LiveFigure) -> None:
 
 def test_it_shows_what_happened(run: SmallRun, drawn: LiveFigure) -> None:
     assert [trace.name for trace in drawn.widget.data] == [
-        *("loss", "eval loss", "learning rate", "not finite", "change"),
+        *("loss", "eval loss", "learning rate", "not finite", "change", "taken back"),
     ]
     run.take(10, bad=(7,))
     run.log.append(StepRefused(step=9, loss=float("nan"), grad_norm=float("inf"), rows=[3, 4]))
     run.log.append(EvalDone(step=10, metrics={"eval_loss": 1.5}, best_step=10, rows=5, seconds=0.1))
     run.apply("c", learning_rate=5e-5)
     drawn.tell(1.0)
-    loss, held_out, _, bad, change = drawn.widget.data
+    loss, held_out, _, bad, change, _ = drawn.widget.data
     assert len(loss.x) == 10
     assert 0.0 not in [float(value) for value in loss.y]
     assert (held_out.x.tolist(), held_out.y.tolist()) == ([10], [1.5])
@@ -124,3 +124,14 @@ def test_without_anywidget_it_is_one_line(run: SmallRun, monkeypatch: pytest.Mon
     with pytest.raises(FineTuneError, match="pip install anywidget") as caught:
         LiveFigure(run)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_taken_back_while_it_is_shown_stays_dimmed(run: SmallRun, drawn: LiveFigure) -> None:
+    run.take(6)
+    drawn.tell(1.0)
+    run.log.append(Resumed(step=4, rewound=True))
+    drawn.tell(2.0)
+    left = next(trace for trace in drawn.widget.data if trace.name == "taken back")
+    assert [*left.x[:3]] == [4, 5, 6]
+    assert left.opacity < 0.5
+    assert [*drawn.widget.data[0].x] == [1, 2, 3, 4]
