@@ -192,15 +192,17 @@ class RunFolder:
 
     def visit(self, step: int) -> Path:
         """The folder with the weights of `step`, verified; `CheckpointError` where there are none, with the nearest."""
-        if step in self.snapshots():
+        if step in self.checkpoints():
             try:
-                verify(self.snapshot(step))
-            except CheckpointError:  # damaged, or let go of in this moment
-                if step not in self.checkpoints():
+                return self.resumable(step)
+            except CheckpointError:
+                if self.checkpoint(step).exists() or step not in self.snapshots():
                     raise
-            else:
-                return self.snapshot(step)
-        return self.resumable(step)
+                # let go of in this moment, and its weights are kept
+        if step not in self.snapshots():
+            return self.resumable(step)
+        verify(self.snapshot(step))
+        return self.snapshot(step)
 
     def resumable(self, step: int) -> Path:
         """The folder of the checkpoint at `step`, verified; `CheckpointError` where there is none."""

@@ -136,7 +136,8 @@ export class Chat {
       const id = newId();
       const messages: Said[] = [...this.#history(conversation, at), { role: "user", content: prompt }];
       this.#store.asked(turn, THREAD, prompt, at, id);
-      this.#send({ kind: "ask", id, messages, at, turn, columns: this.#memory.columns.length, thread: THREAD, ...this.#memory.sampling });
+      const columns = this.#memory.columns.length;
+      this.#send({ kind: "ask", id, messages, at, turn, columns, thread: THREAD, ...this.#memory.sampling });
     }
     this.#input.value = this.#memory.draft = "";
     this.draw(true);

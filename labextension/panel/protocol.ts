@@ -23,7 +23,7 @@ export type Command =
   | { kind: "pause"; id: string; free_memory?: boolean }
   | { kind: "resume" | "stop" | "save"; id: string }
   | { kind: "rewind"; id: string; step: number }
-  | ({ kind: "ask"; id: string; messages: Said[]; at: string; turn: string; thread: string } & Sampling)
+  | ({ kind: "ask"; id: string; messages: Said[]; at: string; turn: string; columns: number; thread: string } & Sampling)
   | { kind: "hush"; id: string; target: string };
 
 // --- events: what has happened -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     finally:
         unload(shell)
     assert "2. third: waits behind late" in told
-    assert "  it waits for" in told
+    assert "\n  waits for" in told
     assert "1. third: waits" in told
 
     assert late.stop().wait(60) == 0  # out of the queue, and to be started again

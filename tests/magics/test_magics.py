@@ -103,7 +103,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("# mine\n%%finetune support --data tickets.csv\ncolumns: {prompt: a b}", "not even a comment"),
         ("# mine\n%%chat support\nIt's me", "not even a comment"),
         ("%ft puase", "did you mean 'pause'? there are: status set pause resume stop save wait open show report"),
-        ("%ft replay support", "unknown verb 'replay'"),
+        ("%ft rewrite support", "unknown verb 'rewrite'"),
         ("%ft pause", "no session is open"),
         ("%ft logs", "no session is open"),
         ("%ft report nobody", "no session 'nobody' is open"),
