@@ -99,6 +99,7 @@ def test_the_estimate_is_above_a_real_step_by_a_tenth_at_most(
     check(middle_model, 120, 3, **METHODS[method])
 
 
+@pytest.mark.slow
 def test_that_of_a_policy_counts_its_answers(middle_model: Path) -> None:
     recipe = GENERATED | {"adapter": ADAPTER}
     check(middle_model, 80, 4, **recipe)

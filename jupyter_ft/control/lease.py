@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .heap import HEAP
+
 
 class Lease:
     """A lock that is handed to whoever has waited longest."""
@@ -43,6 +45,11 @@ class Lease:
                 self._queue.popleft().set()
             else:
                 self._held = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self._queue)
 
     def __enter__(self) -> None:
         self.acquire()
@@ -152,4 +159,6 @@ class Turn:
                 self._users = None
         finally:
             self._held = False
+            if self._lease.wanted:
+                HEAP.give_back()
             self._lease.release()

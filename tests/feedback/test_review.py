@@ -40,6 +40,7 @@ def _all(desk: Desk, choose: Callable[[Any], str] = lambda pair: "left") -> list
     return seen
 
 
+@pytest.mark.slow
 def test_a_verdict_waits_for_the_first_pair_and_what_is_shown_of_both_is_blind(over: Any) -> None:
     desk = over.review_desk(CASES[:2], reviewer="Ada", at=("live", "base"), **SHORT)
     judged = desk.judge("tie")

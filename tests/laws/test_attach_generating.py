@@ -77,6 +77,7 @@ def _bare_losses(bare: Any) -> list[float]:
     return [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_attached_trainer_equals_the_bare_one(make: Any, kind: str) -> None:
     import jupyter_ft
@@ -102,6 +103,7 @@ def test_an_attached_trainer_equals_the_bare_one(make: Any, kind: str) -> None:
     assert session.state == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_looking_changes_nothing_and_what_is_stopped_goes_on_where_the_answers_are_used_up(
     make: Any, kind: str
@@ -131,6 +133,7 @@ def test_looking_changes_nothing_and_what_is_stopped_goes_on_where_the_answers_a
     assert trained(trainer) == trained(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [("grpo", {"temperature": 0.6, "beta": 0.5}), ("rloo", {"reward_weights": [2.0, 0.5], "beta": 0.5})],

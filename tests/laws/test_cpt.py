@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft.errors import RecipeError
+
 from ._runs import bare_trainer, finish, hash_of
 
 TEXTS = [{"text": f"Order {n} is " + "on its way. " * (1 + n * n % 9)} for n in range(24)]

@@ -161,6 +161,7 @@ def _nothing_is_pushed_that_is_not_right(session: Any, tiny_model: Path) -> None
     assert not [name for name, text in files.items() if any(path in text for path in ours)]
 
 
+@pytest.mark.slow
 def test_exporting_leaves_a_run_that_goes_on_as_it_is(tune: Any) -> None:
     settings = {"epochs": 2, "dropout": 0.1, "snapshot_steps": 5}
     alone = finish(tune("alone", **settings))
@@ -172,6 +173,7 @@ def test_exporting_leaves_a_run_that_goes_on_as_it_is(tune: Any) -> None:
     assert finish(session) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [CLASSIFY, REWARD], ids=["classification", "reward"])
 def test_what_scores_scores_the_same_without_this_package(tune: Any, asked: dict[str, Any]) -> None:
     import torch
@@ -196,6 +198,7 @@ def test_what_scores_scores_the_same_without_this_package(tune: Any, asked: dict
         assert [scores[model.config.id2label[n]] for n in range(2)] == pytest.approx(shares.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_guesses_the_same_words(tiny_bert: Path) -> None:
     session = jupyter_ft.finetune(str(tiny_bert), MASKED_TEXTS, "guesser", **MASKED | {"epochs": 1})
     finish(session)
@@ -207,6 +210,7 @@ def test_an_encoder_guesses_the_same_words(tiny_bert: Path) -> None:
         session.export(format="ollama")
 
 
+@pytest.mark.slow
 def test_full_weights_and_a_quantised_base_are_whole_models(tune: Any, tiny_model: Path, tmp_path: Path) -> None:
     full = tune("full", adapter="full", max_steps=3)
     finish(full)
@@ -238,6 +242,7 @@ def test_full_weights_and_a_quantised_base_are_whole_models(tune: Any, tiny_mode
         tiny_model.with_name("away").rename(tiny_model)
 
 
+@pytest.mark.slow
 def test_what_rounding_changes_is_said_and_not_pushed(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     session = tune(dtype="bfloat16", learning_rate=1e-2, probes=[f"Where is order {n}?" for n in range(3)])
     finish(session)

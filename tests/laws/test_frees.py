@@ -90,6 +90,7 @@ def before(tune: Any, shell: Any) -> Footprint:
     return Footprint()
 
 
+@pytest.mark.slow
 def test_a_closed_run_and_a_closed_fork_leave_nothing(tune: Any, before: Footprint, shell: Any) -> None:
     session = tune("whole", held_out=4, max_steps=4)
     shell.user_ns["whole"] = session
@@ -123,6 +124,7 @@ def _metric(tune: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return tune("failing", held_out=4, max_steps=2, metrics=[wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [_targets, _crash, _metric])
 def test_a_run_that_fails_under_a_cell_leaves_nothing(
     tune: Any, before: Footprint, shell: Any, monkeypatch: pytest.MonkeyPatch, how: Callable[..., Any]
@@ -161,6 +163,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(
     assert before.more() == []
 
 
+@pytest.mark.slow
 def test_a_closed_race_and_what_waits_for_it_leave_nothing(
     tiny_model: Any, rows: Any, tune: Any, before: Footprint
 ) -> None:
@@ -201,6 +204,7 @@ def test_memory_given_back_is_the_adapters_beside_others_and_the_bases_alone(tun
     assert before.more() == []
 
 
+@pytest.mark.slow
 def test_a_closed_session_lets_go_of_a_trainer_that_was_attached(build: Any, before: Footprint) -> None:
     trainer = build(num_train_epochs=0.2)
     gone = weakref.ref(trainer), weakref.ref(trainer.model)

@@ -72,6 +72,7 @@ def _trained(trainer: Any, seed: int) -> tuple[list[float], str]:
     return losses, hash_of(trained_tensors(trainer.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "geometry"),
     [
@@ -180,6 +181,7 @@ def test_looking_does_not_touch_and_evaluation_tells_the_reward(tune: Any, metho
     assert best in session.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_the_reward_of_held_out_prompts_rises(tune: Any, method: str) -> None:
     def early(completions: list[str]) -> list[float]:

@@ -20,6 +20,7 @@ def start(tiny_model: Any, rows: Any) -> Any:
     return lambda race, **more: jupyter_ft.race(race, str(tiny_model), rows, "grid", **(ASKED | more))
 
 
+@pytest.mark.slow
 def test_the_worse_half_stops_at_each_rung_and_the_rest_equal_their_solo_runs(start: Any, tune: Any) -> None:
     race = start(GRID)
     joined = race.clone("grid-3", learning_rate=5e-3)

@@ -14,6 +14,7 @@ from ._runs import finish, replies
 LONG = {"epochs": 6, "learning_rate": 3e-2, "batch_size": 4, "seed": 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_chat_leaves_losses_and_weights_alone(tune: Any, dropout: float) -> None:
     adapter = {"r": 4, "dropout": dropout}

@@ -47,6 +47,7 @@ def gradients(model: Any) -> dict[str, Any]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_the_same_after_an_evaluation_and_a_chat(
     tiny_model: Path, rows: Any, tmp_path: Path, repacking: None, kind: str

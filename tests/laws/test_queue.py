@@ -33,6 +33,7 @@ def _notes(session: Any) -> list[str]:
     return [event.note for event in session.events if event.kind == "state" and event.state == "queued"]
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     tune: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     assert back.wait(60) == at
 
 
+@pytest.mark.slow
 def test_a_freed_run_that_waits_can_be_stopped_and_keeps_its_result(tune: Any) -> None:
     freed = tune("freed", epochs=50)
     freed.wait(step=2, timeout=60)
@@ -113,6 +115,7 @@ def test_a_freed_run_that_waits_can_be_stopped_and_keeps_its_result(tune: Any) -
     assert (freed.folder / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_race_that_fits_counts_its_base_once_and_waits_for_nothing(tune: Any, tiny_model: Any, rows: Any) -> None:
     settings = {"adapter.r": [2] * 4, "dtype": ["float32"], "batch_size": [4]}
     solo = tune("solo", max_steps=1, adapter={"r": 2}).wait(timeout=60)

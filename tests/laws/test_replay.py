@@ -49,6 +49,7 @@ def result_of(folder: RunFolder) -> tuple[list[float], str]:
     return found, hash_of(read_weights(folder.checkpoint(log.last_step)))
 
 
+@pytest.mark.slow
 def test_a_run_of_every_kind_of_edit_is_trained_again_to_the_bit(tune: Any, tmp_path: Path, runs: Path) -> None:
     session = tune("wandering", **ASKED, early_stopping_patience=9, edits=ORDERED)
     session.set(step=3, learning_rate=1e-3)
@@ -86,6 +87,7 @@ def tickets(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_forks_stages_files_and_functions_are_trained_again(tune: Any, tickets: Path, tmp_path: Path) -> None:
     asked = {**ASKED, "metrics": [short_answers, "token_f1"], "metric_rows": 2, "until": 11}
     parent = tune("parent", data=str(tickets), **asked)
@@ -108,6 +110,7 @@ def test_forks_stages_files_and_functions_are_trained_again(tune: Any, tickets: 
         runpy.run_path(str(tmp_path / "parent.py"))
 
 
+@pytest.mark.slow
 def test_what_the_script_lacks_is_said_where_it_is_run(tune: Any, tmp_path: Path) -> None:
     made: dict[str, Any] = {}
     exec("def unseen(prompts, predictions, references):\n    return 1.0", made)  # a function without a source
@@ -144,6 +147,7 @@ def test_edits_that_cannot_be_are_refused_before_anything_is_loaded(tune: Any, r
     assert not list(runs.glob("*"))
 
 
+@pytest.mark.slow
 def test_what_was_ordered_is_done_by_a_run_that_was_killed_before_its_first_checkpoint(tune: Any, runs: Path) -> None:
     asked = {"max_steps": 12, "checkpoint_steps": 50, "edits": [{"step": 9, "learning_rate": 1e-3}], "until": 10}
     session = tune("killed", **asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
+@pytest.mark.slow
 def test_a_saved_step_is_not_pushed_out(tune: Any) -> None:
     import jupyter_ft
     from jupyter_ft.runs import KEEP

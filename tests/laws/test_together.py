@@ -35,6 +35,7 @@ def said(columns: list[tuple[Any, str]], messages: Any = QUESTION, **more: Any) 
     return talk.columns
 
 
+@pytest.mark.slow
 def test_columns_across_steps_and_runs_speak_in_one_batch_as_each_does_alone(tune: Any) -> None:
     solo = finish(tune("solo", **MANY))
     a, b = tune("a", **MANY), tune("b", **MANY, adapter={"r": 2, "targets": ["q_proj", "down_proj"]})
@@ -121,6 +122,7 @@ def test_logits_of_a_batch_equal_those_of_each_alone(tune: Any) -> None:
         torch.testing.assert_close(shell(ids).logits, alone[2:], rtol=0, atol=0)  # nothing stays laid over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter", "why"), [({"kind": "dora", "r": 2}, "Dora scales the base's rows too"), ({"kind": "full"}, "")]
 )

@@ -100,6 +100,7 @@ def _head(trainer: Any) -> Any:
     return trainer.model.get_output_embeddings().weight
 
 
+@pytest.mark.slow
 def test_cached_and_uncached_greedy_replies_agree(pair: tuple[Any, Any]) -> None:
     import torch
 
@@ -123,6 +124,7 @@ def test_cached_and_uncached_greedy_replies_agree(pair: tuple[Any, Any]) -> None
     assert len(set(ids[len(prompt) :])) > 3  # else this proves little
 
 
+@pytest.mark.slow
 def test_sampling_is_exact_and_private(pair: tuple[Any, Any]) -> None:
     import torch
 

@@ -41,6 +41,7 @@ def test_compare_prints_what_differs(shell: Any, past: Path, capsys: pytest.Capt
     assert [row["run"] for row in shell.user_ns["both"].table] == ["support", "calmer"]
 
 
+@pytest.mark.slow
 def test_replay_says_where_the_script_is(shell: Any, past: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell.run_cell("%ft replay support --to again.py").success
     assert "python again.py" in capsys.readouterr().out

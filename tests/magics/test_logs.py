@@ -91,6 +91,7 @@ def test_levels_that_are_not_there(session: Session, refused: Any) -> None:
     assert "should be a whole number from 1" in refused("%ft logs --tail 0")
 
 
+@pytest.mark.slow
 def test_a_report_of_a_past_run(session: Session, said: Any, refused: Any, runs: Path, tmp_path: Path) -> None:
     assert said("%ft report support") == [str(runs / "support" / "report.html")]
     assert said("%ft report --to page.html") == [str(tmp_path / "page.html")]

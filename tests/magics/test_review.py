@@ -41,6 +41,7 @@ def test_a_review_in_a_terminal(
     assert session.desk is not None
 
 
+@pytest.mark.slow
 def test_the_rows_of_judgements_before_anything_is_trained(
     shell: Any, refused: Any, tune: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

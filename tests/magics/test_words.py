@@ -11,6 +11,7 @@ def brief(completions: list[Any], **_: Any) -> list[float]:
     return [-float(len(str(one))) for one in completions]
 
 
+@pytest.mark.slow
 def test_a_race_is_called_one(shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import jupyter_ft
     from jupyter_ft.errors import AddressError, CheckpointError
@@ -31,6 +32,7 @@ def test_a_race_is_called_one(shell: Any, tiny_model: Any, rows: Any, capsys: py
     race.close()
 
 
+@pytest.mark.slow
 def test_of_a_policy_the_reward_is_told_and_a_lacking_column_at_once(
     tune: Any, shell: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

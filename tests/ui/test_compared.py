@@ -149,6 +149,7 @@ def test_without_names_the_runs_that_learn_alike_and_a_broken_one_is_left_out(ru
     assert "1 of other methods" in repr(told)
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_are_a_table_and_some_curves(runs: Path) -> None:
     folder = made("run-0", seed=0)
     take(folder, 1, 3)
@@ -182,6 +183,7 @@ def test_what_is_no_run_is_said_with_the_nearest(runs: Path, tmp_path: Path) -> 
     assert "No step yet" in jupyter_ft.compare("support")._repr_mimebundle_()["text/html"]
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(wandering: EventLog) -> None:
     code = (
         "import sys, json, jupyter_ft; told = jupyter_ft.compare('wandering'); told.figure; told._repr_mimebundle_();"

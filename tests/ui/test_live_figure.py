@@ -77,6 +77,7 @@ def test_nothing_is_sent_while_nothing_happens_or_nobody_is_there(run: SmallRun,
     assert wire.updates == []
 
 
+@pytest.mark.slow
 def test_what_is_sent_stays_small(run: SmallRun, drawn: LiveFigure) -> None:
     run.take(30_000)
     drawn.tell(1.0)

@@ -112,6 +112,7 @@ def test_changes_are_read_as_they_are_typed() -> None:
         pairs("faster")
 
 
+@pytest.mark.slow
 def test_a_run_of_a_race_is_stopped_cloned_and_promoted_by_the_buttons(tiny_model: Path, rows: Any) -> None:
     asked = {"batch_size": 4, "dtype": "float32", "adapter": {"r": 2}, "max_steps": 3000}
     race = jupyter_ft.race({"learning_rate": [1e-2, 1e-3, 1e-9]}, str(tiny_model), rows, "grid", **asked)
