@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 
 @pytest.mark.slow
 def test_a_saved_step_is_not_pushed_out(tune: Any) -> None:
