@@ -143,9 +143,12 @@ def _run_race(
         started = start_race(model, data, name, race, asked, replace="--replace" in line.switches, progress=progress)
     for variable in variables:
         bind(shell, variable, started)
+    waits = "--no-wait" not in line.switches and (place.headless or "--wait" in line.switches)
     if not place.headless:
         show_race(started)
-    if "--no-wait" not in line.switches and (place.headless or "--wait" in line.switches):
+    elif not waits:
+        say(f"{started.name}-1 to {started.name}-{len(started)} run in the background; %ft wait {started.name} leaves their table")
+    if waits:
         wait_for_race(started, place)
 
 

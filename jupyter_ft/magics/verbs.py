@@ -12,15 +12,15 @@ from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
 from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
-from jupyter_ft.runs import runs_root
+from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.session.address import parse_address
-from jupyter_ft.session.race import is_race, race_of, race_with
+from jupyter_ft.session.race import is_race, race_of
 from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, export, fit, keep, logs, queue, review
+from . import data, doctor, export, fit, keep, logs, queue, racing, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
@@ -152,18 +152,14 @@ def _rewind(shell: Any, line: Line) -> None:
     _answer(session, receipt, f"back to step {step}", lambda answer: f"{session.name} goes on from step {answer.step}")
 
 
-def _clone(_shell: Any, line: Line) -> None:
-    race = race_with(line.words[0])
-    joins = race.clone(line.words[0], line.whole_number("--step"), **line.pairs)
-    say(f"{joins.name} joins the race {race.name}")
-
-
 def _fork(shell: Any, line: Line) -> None:
     address, name = line.words
-    variable = line.options.get("--out", variable_of(name))
+    variable = line.options.get("--out", variable_of(check_name(name)))
     check_free(shell, variable)
     session = fork(address, name, line.pairs)
     bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
+    if session.name != name:
+        say(f"there is a run {name} already: this one is {session.name}")
     show(session, Place.of(shell))
 
 
@@ -202,8 +198,10 @@ def _where(session: Session) -> str:
 def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
         if word == "stop" and line.words and is_race(line.words[0]):
-            race_of(line.words[0]).stop()
-            say(f"the runs of {line.words[0]} stop at their next step")
+            race = race_of(line.words[0])
+            live = [one.name for one in race.live]
+            race.stop()
+            say(f"these stop at their next step: {', '.join(live)}" if live else f"no run of {race.name} is live")
             return
         session = _named(shell, line)
         given = {name: True for name, switch in switches.items() if switch in line.switches}
@@ -374,16 +372,8 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb(export.EXPORT, export.run_export),
     "push": Verb(export.PUSH, export.run_push),
-    "clone": _verb(
-        "clone RUN [key=value …] [--step N]",
-        "One more run for the race of RUN: like it, with these settings, from the beginning or from its step.",
-        _clone,
-        options=(Option("--step", "from the weights of this step", "N"),),
-        words=(1, 1),
-        pairs=True,
-        keys=FINETUNE.keys,
-        example="%ft clone grid-3 learning_rate=5e-5",
-    ),
+    "clone": Verb(racing.CLONE, racing.run_clone),
+    "promote": Verb(racing.PROMOTE, racing.run_promote),
     "close": _verb(
         "close [NAME]", "Stop a run, or those of a race, where live, and free the memory; folders stay.", _close
     ),

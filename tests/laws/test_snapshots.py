@@ -85,6 +85,19 @@ def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("changes", "rate"), [({"learning_rate": 1e-2}, 1e-2), ({"batch_size": 5}, 5e-2)])
+def test_a_changed_fork_of_a_snapshot_warms_up_too(tune: Any, changes: dict[str, Any], rate: float) -> None:
+    session = tune("kept", **ASKED | {"schedule": "constant"}, snapshot_steps=4, checkpoint_steps=1000)
+    finish(session)
+    child = session.fork("child", at=8, **changes)
+    finish(child)
+    rates = child.metrics.learning_rate.tolist()
+    assert rates[8:15] == pytest.approx([rate * part / 6 for part in (1, 2, 3, 4, 5, 6, 6)])
+    (mark,) = child.changes
+    assert mark.changes.get("learning_rate", (5e-2,))[0] == pytest.approx(5e-2)  # not that of the warm-up
+
+
+@pytest.mark.slow
 def test_a_fork_of_a_snapshot_resumes_to_the_bit(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=4, checkpoint_steps=1000)
     finish(session)
