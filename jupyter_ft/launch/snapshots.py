@@ -81,7 +81,7 @@ class Snapshots:
             if not self._complained:
                 self._complained = True
                 text = f"no snapshot of step {step}: {str(error).splitlines()[0][:200]}"
-                self._log.append(Logged(level="warning", text=text))
+                self._log.append(Logged(level="warning", text=text, heed=True))
             return
         seconds = time.perf_counter() - began
         kept = self._folder.visitable()

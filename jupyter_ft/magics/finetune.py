@@ -147,7 +147,8 @@ def _run_race(
     if not place.headless:
         show_race(started)
     elif not waits:
-        say(f"{started.name}-1 to {started.name}-{len(started)} run in the background; %ft wait {started.name} leaves their table")
+        to = f"{started.name}-1 to {started.name}-{len(started)}"
+        say(f"{to} run in the background; %ft wait {started.name} waits for them and leaves their table")
     if waits:
         wait_for_race(started, place)
 

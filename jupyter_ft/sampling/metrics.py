@@ -115,7 +115,7 @@ class Metrics:
     def _complain(self, said: str) -> None:
         if said not in self._complained:
             self._complained.add(said)
-            self._log.append(Logged(level="warning", text=said))
+            self._log.append(Logged(level="warning", text=said, heed=True))
 
 
 def _say(log: EventLog, level: Any, text: str) -> None:

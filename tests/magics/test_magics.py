@@ -257,7 +257,7 @@ def test_completion(shell: Any) -> None:
     assert {"status", "set", "chat"} <= set(after("%ft "))
     assert after("%ft pa") == ["pause"]
     assert after("%ft pro") == ["promote"]
-    assert after("%ft fork support calm adapter.r") == ["adapter.r="]
+    assert "adapter=" in after("%ft fork support calm ada")
     assert {"report", "logs", "doctor"} <= set(after("%ft "))
     assert {"--tail", "--level"} <= set(after("%ft logs support "))
     assert after("%ft doctor --b") == ["--bundle"]

@@ -52,7 +52,7 @@ def test_a_headless_race_says_how_to_wait_for_it_and_one_is_promoted(
     shell.push({"kept": rows, "tiny": str(tiny_model)})
     cell = "%%finetune grid --model tiny --data kept --no-wait\nmax_steps: 900\nrace: {learning_rate: [1e-3, 2e-3]}"
     assert shell.run_cell(cell).success
-    assert "grid-1 to grid-2 run in the background; %ft wait grid leaves their table" in capsys.readouterr().out
+    assert "grid-1 to grid-2 run in the background; %ft wait grid waits for them" in capsys.readouterr().out
     first, second = race = shell.user_ns["grid"]
     second.wait(1, timeout=60)
     run(shell, ["promote", "grid-1"])
