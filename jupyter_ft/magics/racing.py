@@ -8,7 +8,7 @@ from jupyter_ft.session.race import race_with
 
 from .finetune import GRAMMAR as FINETUNE
 from .line import Grammar, Line, Option
-from .notebook import say
+from .notebook import address_of, say
 
 CLONE = Grammar(
     "%ft clone RUN [key=value …] [--step N]",
@@ -27,16 +27,18 @@ PROMOTE = Grammar(
 )
 
 
-def run_clone(_shell: Any, line: Line) -> None:
+def run_clone(shell: Any, line: Line) -> None:
     """Start one more run and say what it is called."""
-    race = race_with(line.words[0])
-    joins = race.clone(line.words[0], line.whole_number("--step"), **line.pairs)
+    run = address_of(shell, line.words[0])
+    race = race_with(run)
+    joins = race.clone(run, line.whole_number("--step"), **line.pairs)
     say(f"{joins.name} joins the race {race.name}")
 
 
-def run_promote(_shell: Any, line: Line) -> None:
+def run_promote(shell: Any, line: Line) -> None:
     """Stop the others, and say which those are."""
-    race = race_with(line.words[0])
-    others = [session.name for session in race.live if session.name != line.words[0]]
-    race.promote(line.words[0])
-    say(f"{line.words[0]} is promoted; " + (f"these stop: {', '.join(others)}" if others else "no other was live"))
+    run = address_of(shell, line.words[0])
+    race = race_with(run)
+    others = [session.name for session in race.live if session.name != run]
+    race.promote(run)
+    say(f"{run} is promoted; " + (f"these stop: {', '.join(others)}" if others else "no other was live"))

@@ -15,7 +15,6 @@ from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.session.address import parse_address
-from jupyter_ft.session.race import is_race, race_of
 from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
@@ -24,7 +23,19 @@ from . import data, doctor, export, fit, keep, logs, queue, racing, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
-from .notebook import Place, bind, check_free, one_line, rewards_of, say, session_of, show_html, variable_of
+from .notebook import (
+    Place,
+    address_of,
+    bind,
+    check_free,
+    one_line,
+    race_meant,
+    rewards_of,
+    say,
+    session_of,
+    show_html,
+    variable_of,
+)
 
 ANSWER_SECONDS = 2.0
 _STEP = Option("--step", "at this step rather than at once", "N")
@@ -98,8 +109,8 @@ def _status(shell: Any, line: Line) -> None:
     if not line.words and len(sessions) != 1:
         _table(Place.of(shell), list(sessions.values()))
         return
-    if line.words and is_race(line.words[0]):
-        show_race(race_of(line.words[0]))
+    if (race := race_meant(shell, line)) is not None:
+        show_race(race)
         return
     session = _named(shell, line)
     name, state, step, loss, rate = _row(session)
@@ -122,8 +133,8 @@ def _status(shell: Any, line: Line) -> None:
 
 
 def _show(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        show_race(race_of(line.words[0]))
+    if (race := race_meant(shell, line)) is not None:
+        show_race(race)
         return
     show(_named(shell, line), Place.of(shell))
 
@@ -156,7 +167,7 @@ def _fork(shell: Any, line: Line) -> None:
     address, name = line.words
     variable = line.options.get("--out", variable_of(check_name(name)))
     check_free(shell, variable)
-    session = fork(address, name, line.pairs)
+    session = fork(address_of(shell, address), name, line.pairs)
     bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
     if session.name != name:
         say(f"there is a run {name} already: this one is {session.name}")
@@ -197,8 +208,7 @@ def _where(session: Session) -> str:
 
 def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
-        if word == "stop" and line.words and is_race(line.words[0]):
-            race = race_of(line.words[0])
+        if word == "stop" and (race := race_meant(shell, line)) is not None:
             live = [one.name for one in race.live]
             race.stop()
             say(f"these stop at their next step: {', '.join(live)}" if live else f"no run of {race.name} is live")
@@ -221,8 +231,8 @@ def _resume(shell: Any, line: Line) -> None:
 
 
 def _wait(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        wait_for_race(race_of(line.words[0]), Place.of(shell), line.whole_number("--step"))
+    if (race := race_meant(shell, line)) is not None:
+        wait_for_race(race, Place.of(shell), line.whole_number("--step"))
         return
     session, step, place = _named(shell, line), line.whole_number("--step"), Place.of(shell)
     there = step is not None and session.step >= step
@@ -236,9 +246,9 @@ def _wait(shell: Any, line: Line) -> None:
 
 
 def _close(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        race_of(line.words[0]).close()
-        say(f"the {line.words[0]} runs are closed; their folders stay in {runs_root()}")
+    if (race := race_meant(shell, line)) is not None:
+        race.close()
+        say(f"the {race.name} runs are closed; their folders stay in {runs_root()}")
         return
     session = _named(shell, line)
     if session.state not in OVER:

@@ -67,6 +67,16 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_budget_too_small_for_one_snapshot_keeps_none_and_says_so(tune: Any) -> None:
+    session = tune("kept", adapter={"r": 4}, snapshot_steps=2, max_steps=5, disk_budget="0.01 MB")
+    session.wait(timeout=60)
+    assert session.run_folder.snapshots() == []
+    (said,) = [event.text for event in session.events if event.kind == "log" and event.heed]
+    assert said.startswith("no snapshot of step 2: it takes 0.0")
+    assert "disk_budget is 0.01 MB" in said
+
+
+@pytest.mark.slow
 def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(tune: Any) -> None:
     asked = ASKED | {"adapter": {"r": 4}, "schedule": "constant"}  # no dropout: what it draws is not kept
     session = tune("kept", **asked, snapshot_steps=4, checkpoint_steps=1000)

@@ -19,10 +19,11 @@ from jupyter_ft.magics import load, unload
 from jupyter_ft.magics.chat import GRAMMAR as CHAT
 from jupyter_ft.magics.chat import addresses
 from jupyter_ft.magics.complete import complete
-from jupyter_ft.magics.line import parse, split
-from jupyter_ft.magics.notebook import Place, data_of, session_of, variable_of
+from jupyter_ft.magics.line import Line, parse, split
+from jupyter_ft.magics.notebook import Place, address_of, data_of, race_meant, session_of, variable_of
 from jupyter_ft.runs import RunFolder, runs_root
 from jupyter_ft.session import Session, sessions
+from jupyter_ft.session.race import Race, races
 
 Refused = Callable[..., str]
 START = "%%finetune support --data tickets.csv"
@@ -332,6 +333,27 @@ def test_a_name_means_the_session_of_its_variable(shell: Any, monkeypatch: pytes
         assert session_of(shell, "support-2@live") is second
         first._is = "running"
         assert session_of(shell, "support") is first
+
+
+def test_a_race_that_was_run_again_is_followed_too(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = Fake("grid-1", "finished"), Fake("grid.2-1")
+    first, second = Race("grid", [old], [{}]), Race("grid.2", [new], [{}])
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "_open", {"grid-1": old, "grid.2-1": new})
+        for race in (first, second):
+            patched.setitem(races, race.name, race)
+        shell.user_ns["grid"] = first
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is first
+        assert address_of(shell, "grid-1@40") == "grid-1@40"
+        shell.user_ns["grid"] = second
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is second
+        assert session_of(shell, "grid-1") is new
+        assert address_of(shell, "grid-1@40") == "grid.2-1@40"
+        assert address_of(shell, "elsewhere@40") == "elsewhere@40"
+        old._is = "running"
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is first
+        assert session_of(shell, "grid-1") is old
+        assert race_meant(shell, Line([], {}, set(), {})) is None
 
 
 @pytest.fixture
