@@ -20,7 +20,6 @@ from ..runs import check_name, runs_root
 from .fork import again
 from .halving import Halver, Halving, halving_of
 from .handle import Session, collect
-from .registry import sessions
 from .start import Plan, begin, plan, refuse_live
 
 if TYPE_CHECKING:
