@@ -122,7 +122,7 @@ def run(shell: Any, first_line: str, text: str) -> None:
 
 def race_in(asked: dict[str, Any]) -> Any:
     """What `race:` and `race.KEY:` say, taken out of the recipe; None where there is no race."""
-    race = asked.pop("race", None)
+    race = (asked.pop("race") or {}) if "race" in asked else None  # nothing below it is told as no grid
     dotted = {key.removeprefix("race."): asked.pop(key) for key in list(asked) if key.startswith("race.")}
     return {**(race or {}), **dotted} if dotted and isinstance(race, Mapping | None) else race
 

@@ -372,7 +372,7 @@ VERBS: dict[str, Verb] = {
     ),
     "fork": _verb(
         "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",
-        "A new run that goes on from a checkpoint of another (NAME, NAME@best, NAME@STEP) with these settings.",
+        "A new run that goes on from a kept step of another (NAME, NAME@best, NAME@STEP) with these settings.",
         _fork,
         options=(Option("--out", "the variable; else the new name", "VAR"),),
         words=(2, 2),

@@ -46,6 +46,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START}\nbatch_size: 0", "batch_size = 0"),
         (f"{START}\nheld_out: 1\nmetrics: token_f2", "'token_f2' is no function here; did you mean 'token_f1'?"),
         (f"{START}\nprobes: cases.csv", "there is no file 'cases.csv'; write prompts as a list: probes: ['cases.csv']"),
+        (f"{START}\nrace:", "race: a grid like {learning_rate: [1e-4, 3e-4]}, or a list of settings"),
         (f"{START}\nbatch_size: many", "batch_size = 'many'"),
         ("%%finetune ../evil --data tickets.csv\n", "'../evil' cannot name a run"),
         ("%%finetune a/b --data tickets.csv\n", "cannot name a run"),
