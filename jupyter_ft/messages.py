@@ -273,11 +273,12 @@ class SaveFailed(_Event):
 
 
 class Logged(_Event):
-    """A line that the run printed or logged."""
+    """A line that the run printed or logged; `heed` it: the run goes on with less than was asked for."""
 
     kind: Literal["log"] = "log"
     level: str
     text: str
+    heed: bool = False
 
 
 class Crashed(_Event):

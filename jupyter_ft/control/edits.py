@@ -79,7 +79,7 @@ class LiveEdits:
         self._check_there(names)
         if "epochs" in names and new.max_steps is not None:
             raise RecipeError(f"epochs: max_steps = {new.max_steps} decides how long the run is; set that")
-        old = self.now.model_dump(mode="json") | {"learning_rate": self.current_rate()}
+        old = self.now.model_dump(mode="json") | {"learning_rate": self._warm_rate()}
         geometry = (self._cursor.batch_size, self._cursor.accumulation)
         self._cursor.batch_size, self._cursor.accumulation = new.batch_size, new.accumulation
         total = self.total_steps(new)
@@ -133,9 +133,9 @@ class LiveEdits:
     def _reschedule(self, names: list[str], total: int) -> None:
         at, warmup = self._trainer.lr_scheduler.last_epoch, self.plain[1]
         if "learning_rate" in names or (_touches(names) and (self.anchor is not None or at >= warmup)):
-            rate = self.now.learning_rate if "learning_rate" in names else self.current_rate()
-            if "learning_rate" in names:
-                self.warm = None  # the rate that was asked for is the one to use
+            rate = self.now.learning_rate if "learning_rate" in names else self._warm_rate()
+            if "learning_rate" in names and self.warm is not None and at > self.warm[0]:
+                self.warm = None  # the rate that was asked for is the one to use; a fork's own is what it warms up to
             self.anchor = Anchor(self.now.schedule, at, total, self._progress(), rate, self._own())
             self.install()
         elif _touches(names):  # still warming up, at the rate that was asked: only what comes after it changes
@@ -158,6 +158,11 @@ class LiveEdits:
     def current_rate(self) -> float:
         """The learning rate of the next step."""
         return float(self._trainer.optimizer.param_groups[0]["lr"])
+
+    def _warm_rate(self) -> float:
+        """That rate but for the warm-up of a fresh optimizer."""
+        at = int(self._trainer.lr_scheduler.last_epoch)
+        return self.current_rate() / (1.0 if self.warm is None else _warmth(at, *self.warm))
 
     def warm_up(self, steps: int) -> None:
         """Let the learning rate rise over the coming `steps` steps: the optimizer has seen no gradient yet."""
@@ -215,7 +220,12 @@ class LiveEdits:
 
 def _warming(multiplier: Callable[[float], float], since: int, steps: int) -> Callable[[float], float]:
     """`multiplier`, rising to its own over `steps` steps after `since`."""
-    return lambda at: multiplier(at) * min(1.0, (at - since + 1) / (steps + 1))
+    return lambda at: multiplier(at) * _warmth(at, since, steps)
+
+
+def _warmth(at: float, since: int, steps: int) -> float:
+    """The share of its rate that an optimizer has which was fresh at `since`."""
+    return min(1.0, (at - since + 1) / (steps + 1))
 
 
 def _touches(names: list[str]) -> bool:

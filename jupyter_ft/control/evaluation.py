@@ -107,7 +107,7 @@ class Evaluation:
         if self.metric != "eval_loss":
             known = ", ".join(sorted(metrics))
             said = f"best_metric: {self.metric} is not told here, so eval_loss decides; there are {known}"
-            self._port.log.append(Logged(level="warning", text=said))
+            self._port.log.append(Logged(level="warning", text=said, heed=True))
         self.metric, self._sign = "eval_loss", 1
 
     def count(self, batches: int) -> None:

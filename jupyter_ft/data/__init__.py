@@ -13,7 +13,7 @@ from .asked import answers, asked, prompts_in, spread
 from .columns import Format
 from .formats import Example, Examples, normalise
 from .held_out import elsewhere, hold_out, of_same_format
-from .judged import held_out_of, is_feedback
+from .judged import few_said, held_out_of, is_feedback
 from .labels import labels_of, render_labelled, text_ids
 from .layout import chat_ids, chat_text
 from .pairs import judged_ids, render_pairs, render_whole_pairs
@@ -39,6 +39,7 @@ __all__ = [
     "asked",
     "chat_ids",
     "chat_text",
+    "few_said",
     "held_out_of",
     "hold_out",
     "is_feedback",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jupyter_ft.errors import DataError, RunFolderError
 from jupyter_ft.feedback import feedback
-from jupyter_ft.feedback.lessons import Row, view_for, why_none
+from jupyter_ft.feedback.lessons import TO_TRAIN, Row, view_for, why_none
 
 PREFIX = "feedback:"
 HELD_OUT = "held-out judgements"
@@ -33,6 +33,13 @@ def held_out_of(data: object, method: str, asked: Mapping[str, Any]) -> str | No
     if not is_feedback(data) or "held_out" in asked:
         return None
     return HELD_OUT if sides(str(data).strip().removeprefix(PREFIX), method).held_out else None
+
+
+def few_said(data: object, rows: int) -> str:
+    """What to say of `rows` judgements that are too few to learn much from; empty where they are enough, or no such."""
+    if not is_feedback(data) or rows >= TO_TRAIN:
+        return ""
+    return f"{rows} judgements to learn from are few: the run may learn them by heart; {TO_TRAIN} are a beginning"
 
 
 def sides(run: str, method: str) -> Sides:

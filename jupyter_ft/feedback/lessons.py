@@ -10,6 +10,7 @@ from ..errors import DataError
 from .judgement import Judgement
 
 Row = dict[str, Any]
+TO_TRAIN = 20  # judgements from which there is something to learn
 
 
 def pairs(judgements: Iterable[Judgement]) -> list[Row]:

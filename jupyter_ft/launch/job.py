@@ -307,7 +307,8 @@ class Job:
         self.chat.rest("the run is paused and its memory is given back; resume it first")
         free_memory()
         self.admission.leave()
-        self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps))
+        said = "its memory is given back until it is resumed"
+        self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps, note=said))
         self._apply(Pause(id=freed.command), freed)
         held: list[ForTrainer] = []
         waiting: deque[ForTrainer] = deque()

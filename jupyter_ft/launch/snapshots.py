@@ -75,13 +75,16 @@ class Snapshots:
 
         try:
             self._size = sum(t.numel() * t.element_size() for t in tensors.values())
+            if self._size > self._budget:
+                took, most = self._size / 1e6, self._budget / 1e6
+                raise OSError(f"it takes {took:.3g} MB and disk_budget is {most:.3g} MB; give more in the recipe")
             self._thin(pinned)
             size = self._folder.keep(step, write)
         except Exception as error:  # noqa: BLE001 - safetensors has errors of its own; a run goes on without snapshots
             if not self._complained:
                 self._complained = True
                 text = f"no snapshot of step {step}: {str(error).splitlines()[0][:200]}"
-                self._log.append(Logged(level="warning", text=text))
+                self._log.append(Logged(level="warning", text=text, heed=True))
             return
         seconds = time.perf_counter() - began
         kept = self._folder.visitable()

@@ -7,11 +7,15 @@ from typing import Any
 
 from jupyter_ft.hyperparameters import Hyperparameters
 from jupyter_ft.session import sessions
+from jupyter_ft.session.race import races
 
 from .chat import GRAMMAR as CHAT
 from .finetune import GRAMMAR as FINETUNE
 from .line import Grammar
 from .verbs import VERBS
+
+OF_A_RACE = ("status", "show", "stop", "wait", "close")
+"""The verbs that take the name of a race as well."""
 
 
 def complete(_shell: Any, event: Any) -> list[str]:
@@ -32,8 +36,9 @@ def _candidates(magic: str, words: list[str]) -> Iterable[str]:
     verb = VERBS.get(words[0])
     if verb is None:
         return []
-    fields = [f"{name}=" for name in Hyperparameters.model_fields] if verb.grammar.pairs else []
-    return [*_options(verb.grammar), *(sessions if len(words) == 1 else []), *fields]
+    fields = [f"{name}=" for name in verb.grammar.keys] if verb.grammar.pairs else []
+    named = [*sessions, *(races if words[0] in OF_A_RACE else ())] if len(words) == 1 or words[0] == "compare" else []
+    return [*_options(verb.grammar), *named, *fields]
 
 
 def _options(grammar: Grammar) -> list[str]:

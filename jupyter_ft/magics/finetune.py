@@ -122,7 +122,7 @@ def run(shell: Any, first_line: str, text: str) -> None:
 
 def race_in(asked: dict[str, Any]) -> Any:
     """What `race:` and `race.KEY:` say, taken out of the recipe; None where there is no race."""
-    race = asked.pop("race", None)
+    race = (asked.pop("race") or {}) if "race" in asked else None  # nothing below it is told as no grid
     dotted = {key.removeprefix("race."): asked.pop(key) for key in list(asked) if key.startswith("race.")}
     return {**(race or {}), **dotted} if dotted and isinstance(race, Mapping | None) else race
 
@@ -143,9 +143,13 @@ def _run_race(
         started = start_race(model, data, name, race, asked, replace="--replace" in line.switches, progress=progress)
     for variable in variables:
         bind(shell, variable, started)
+    waits = "--no-wait" not in line.switches and (place.headless or "--wait" in line.switches)
     if not place.headless:
         show_race(started)
-    if "--no-wait" not in line.switches and (place.headless or "--wait" in line.switches):
+    elif not waits:
+        to = f"{started.name}-1 to {started.name}-{len(started)}"
+        say(f"{to} run in the background; %ft wait {started.name} waits for them and leaves their table")
+    if waits:
         wait_for_race(started, place)
 
 

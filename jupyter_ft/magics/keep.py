@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from jupyter_ft.session.replay import replay_script
@@ -41,4 +43,5 @@ def run_replay(shell: Any, line: Line) -> None:
     """Write a run as a script and say where it is."""
     named = line.words[0] if line.words else session_of(shell, None)
     written = replay_script(named, line.options.get("--to"))
-    say(f"{written} trains it again: python {written.name}")
+    here = written.relative_to(Path.cwd()) if written.is_relative_to(Path.cwd()) else written
+    say(f"{written} trains it again: python {shlex.quote(str(here))}")

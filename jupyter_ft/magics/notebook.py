@@ -7,7 +7,7 @@ import keyword
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from jupyter_ft.errors import DataError, FineTuneError, RecipeError, did_you_mea
 from jupyter_ft.messages import OVER
 from jupyter_ft.recipe import first_complaint
 from jupyter_ft.session import Session, sessions
-from jupyter_ft.session.race import Race
+from jupyter_ft.session.race import Race, races
+
+from .line import Line
 
 
 @contextmanager
@@ -169,14 +171,42 @@ def _reward(shell: Any, name: Any) -> Any:
 def session_of(shell: Any, name: str | None) -> Session:
     """The open session meant by `name`; without one, the only open one.
 
-    After a cell was run again its variable holds `support-2`; then `support` means that one, unless the first is live.
+    After a cell was run again its variable holds `support-2`; then `support` means that one, unless the first is live,
+    and where `grid` holds the race `grid.2`, `grid-3` means `grid.2-3`.
     """
     if name is None:
         return sessions.the_one(None)
     name = name.removesuffix("@live")
-    followed = shell.user_ns.get(variable_of(name))
-    if isinstance(followed, Session) and followed is dict(sessions).get(followed.name):
+    followed = _held(shell, name)
+    if followed is not None and followed is dict(sessions).get(followed.name):
         named = dict(sessions).get(name)
         if named is None or named.state in OVER:
             return followed
     return sessions[name]
+
+
+def address_of(shell: Any, address: str) -> str:
+    """`address` with the name of the open session that is meant by it, where there is one."""
+    name, at, step = address.partition("@")
+    if not name or (name not in sessions and _held(shell, name) is None):
+        return address
+    return f"{session_of(shell, name).name}{at}{step}"
+
+
+def race_meant(shell: Any, line: Line) -> Race | None:
+    """The open race that the first word of `line` means, as `session_of`; None where it means none."""
+    name = line.words[0] if line.words else ""
+    held, named = shell.user_ns.get(variable_of(name)), races.get(name)
+    followed = held if isinstance(held, Race) and races.get(held.name) is held else None
+    return None if name in sessions else named if followed is None or (named is not None and named.live) else followed
+
+
+def _held(shell: Any, name: str) -> Session | None:
+    """What the variable of `name` holds, or of `grid-3` the third run of the race that `grid` holds."""
+    held = shell.user_ns.get(variable_of(name))
+    if isinstance(held, Session):
+        return held
+    race, _, number = name.rpartition("-")
+    held = shell.user_ns.get(variable_of(race)) if race else None
+    runs: Iterable[Session] = held if isinstance(held, Race) else ()
+    return next((one for one in runs if one.name == f"{getattr(held, 'name', '')}-{number}"), None)

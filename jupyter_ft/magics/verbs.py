@@ -12,19 +12,30 @@ from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
 from jupyter_ft.hyperparameters import METHODS
 from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
-from jupyter_ft.runs import runs_root
+from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Receipt, Session, fork, open_run, sessions
 from jupyter_ft.session.address import parse_address
-from jupyter_ft.session.race import is_race, race_of, race_with
 from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.views import in_a_kernel
 from jupyter_ft.ui.watched import change_text, shown
 
-from . import data, doctor, export, fit, keep, logs, queue, review
+from . import data, doctor, export, fit, keep, logs, queue, racing, review
 from .finetune import GRAMMAR as FINETUNE
 from .finetune import show, wait, wait_for_race
 from .line import Grammar, Line, Option, parse, wants_help
-from .notebook import Place, bind, check_free, one_line, rewards_of, say, session_of, show_html, variable_of
+from .notebook import (
+    Place,
+    address_of,
+    bind,
+    check_free,
+    one_line,
+    race_meant,
+    rewards_of,
+    say,
+    session_of,
+    show_html,
+    variable_of,
+)
 
 ANSWER_SECONDS = 2.0
 _STEP = Option("--step", "at this step rather than at once", "N")
@@ -98,8 +109,8 @@ def _status(shell: Any, line: Line) -> None:
     if not line.words and len(sessions) != 1:
         _table(Place.of(shell), list(sessions.values()))
         return
-    if line.words and is_race(line.words[0]):
-        show_race(race_of(line.words[0]))
+    if (race := race_meant(shell, line)) is not None:
+        show_race(race)
         return
     session = _named(shell, line)
     name, state, step, loss, rate = _row(session)
@@ -122,8 +133,8 @@ def _status(shell: Any, line: Line) -> None:
 
 
 def _show(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        show_race(race_of(line.words[0]))
+    if (race := race_meant(shell, line)) is not None:
+        show_race(race)
         return
     show(_named(shell, line), Place.of(shell))
 
@@ -152,18 +163,14 @@ def _rewind(shell: Any, line: Line) -> None:
     _answer(session, receipt, f"back to step {step}", lambda answer: f"{session.name} goes on from step {answer.step}")
 
 
-def _clone(_shell: Any, line: Line) -> None:
-    race = race_with(line.words[0])
-    joins = race.clone(line.words[0], line.whole_number("--step"), **line.pairs)
-    say(f"{joins.name} joins the race {race.name}")
-
-
 def _fork(shell: Any, line: Line) -> None:
     address, name = line.words
-    variable = line.options.get("--out", variable_of(name))
+    variable = line.options.get("--out", variable_of(check_name(name)))
     check_free(shell, variable)
-    session = fork(address, name, line.pairs)
+    session = fork(address_of(shell, address), name, line.pairs)
     bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
+    if session.name != name:
+        say(f"there is a run {name} already: this one is {session.name}")
     show(session, Place.of(shell))
 
 
@@ -201,9 +208,10 @@ def _where(session: Session) -> str:
 
 def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]:
     def do(shell: Any, line: Line) -> None:
-        if word == "stop" and line.words and is_race(line.words[0]):
-            race_of(line.words[0]).stop()
-            say(f"the runs of {line.words[0]} stop at their next step")
+        if word == "stop" and (race := race_meant(shell, line)) is not None:
+            live = [one.name for one in race.live]
+            race.stop()
+            say(f"these stop at their next step: {', '.join(live)}" if live else f"no run of {race.name} is live")
             return
         session = _named(shell, line)
         given = {name: True for name, switch in switches.items() if switch in line.switches}
@@ -223,8 +231,8 @@ def _resume(shell: Any, line: Line) -> None:
 
 
 def _wait(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        wait_for_race(race_of(line.words[0]), Place.of(shell), line.whole_number("--step"))
+    if (race := race_meant(shell, line)) is not None:
+        wait_for_race(race, Place.of(shell), line.whole_number("--step"))
         return
     session, step, place = _named(shell, line), line.whole_number("--step"), Place.of(shell)
     there = step is not None and session.step >= step
@@ -238,9 +246,9 @@ def _wait(shell: Any, line: Line) -> None:
 
 
 def _close(shell: Any, line: Line) -> None:
-    if line.words and is_race(line.words[0]):
-        race_of(line.words[0]).close()
-        say(f"the {line.words[0]} runs are closed; their folders stay in {runs_root()}")
+    if (race := race_meant(shell, line)) is not None:
+        race.close()
+        say(f"the {race.name} runs are closed; their folders stay in {runs_root()}")
         return
     session = _named(shell, line)
     if session.state not in OVER:
@@ -364,7 +372,7 @@ VERBS: dict[str, Verb] = {
     ),
     "fork": _verb(
         "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",
-        "A new run that goes on from a checkpoint of another (NAME, NAME@best, NAME@STEP) with these settings.",
+        "A new run that goes on from a kept step of another (NAME, NAME@best, NAME@STEP) with these settings.",
         _fork,
         options=(Option("--out", "the variable; else the new name", "VAR"),),
         words=(2, 2),
@@ -374,16 +382,8 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb(export.EXPORT, export.run_export),
     "push": Verb(export.PUSH, export.run_push),
-    "clone": _verb(
-        "clone RUN [key=value …] [--step N]",
-        "One more run for the race of RUN: like it, with these settings, from the beginning or from its step.",
-        _clone,
-        options=(Option("--step", "from the weights of this step", "N"),),
-        words=(1, 1),
-        pairs=True,
-        keys=FINETUNE.keys,
-        example="%ft clone grid-3 learning_rate=5e-5",
-    ),
+    "clone": Verb(racing.CLONE, racing.run_clone),
+    "promote": Verb(racing.PROMOTE, racing.run_promote),
     "close": _verb(
         "close [NAME]", "Stop a run, or those of a race, where live, and free the memory; folders stay.", _close
     ),

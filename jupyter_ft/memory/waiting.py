@@ -129,7 +129,16 @@ class Queue:
                 raise RecipeError(f"'{to!s:.40}' is no place in the queue: first, last or a number from 1")
             self._waiting.remove(ticket)
             self._waiting.insert(int(place) - 1, ticket)
+            self._reword()
         self._wake()
+
+    def _reword(self) -> None:
+        """Let those that wait say their new places at once; each finds out the rest when it is nudged."""
+        for place, ticket in enumerate(self._waiting):
+            if ticket.why and place:
+                ticket.why = f"waits behind {self._waiting[place - 1].name}, number {place + 1} in the queue"
+            elif ticket.why and ticket.short[:1] == ("behind",):
+                ticket.why = "waits for room, and is next"
 
     def now(self, name: str) -> None:
         """Start a run that waits all the same: a person may know better. `AddressError` where it does not wait."""

@@ -115,7 +115,7 @@ class Metrics:
     def _complain(self, said: str) -> None:
         if said not in self._complained:
             self._complained.add(said)
-            self._log.append(Logged(level="warning", text=said))
+            self._log.append(Logged(level="warning", text=said, heed=True))
 
 
 def _say(log: EventLog, level: Any, text: str) -> None:
@@ -146,6 +146,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _line_of(error: BaseException) -> str:
-    """Where in the user's own code it was."""
+    """Where in the user's own code it was; nowhere, where it could not even be called."""
     frames = traceback.extract_tb(error.__traceback__ or sys.exc_info()[2])
-    return f" (line {frames[-1].lineno} of {frames[-1].name})" if len(frames) > 1 else ""
+    theirs = len(frames) > 1 and frames[-1].filename != __file__
+    return f" (line {frames[-1].lineno} of {frames[-1].name})" if theirs else ""

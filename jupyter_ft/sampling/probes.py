@@ -147,7 +147,7 @@ class Probes:
             self._ask(step, held=self._hold(step, model) if voices.recalls else None)
         except OSError as error:
             said = f"the probes of step {step} are left out: {error.strerror or error}"
-            self._log.append(Logged(level="warning", text=said))
+            self._log.append(Logged(level="warning", text=said, heed=True))
 
     def _hold(self, step: int, model: Any) -> Path:
         from ..weights import write_weights  # torch comes with it
@@ -214,7 +214,8 @@ class Probes:
         """`task` is off the queue; why it cannot be answered is said once."""
         if failed and failed not in self._complained:
             self._complained.add(failed)
-            self._log.append(Logged(level="warning", text=f"probe {task.number + 1} at step {task.step}: {failed}"))
+            said = f"probe {task.number + 1} at step {task.step}: {failed}"
+            self._log.append(Logged(level="warning", text=said, heed=True))
         if failed:
             self.let_go(task)
         self._nudge()

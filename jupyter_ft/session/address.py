@@ -33,5 +33,5 @@ def parse_address(text: str) -> Address:
     if step is None:
         return Address(match["session"], "live")
     if not step.isdigit() and step not in (*_WORDS, "base"):
-        raise AddressError(f"'{text}': @{step} is no step: write a number, live, last or base")
+        raise AddressError(f"'{text}': @{step} is no step: write a number, best, live, last or base")
     return Address(match["session"], int(step) if step.isdigit() else step)

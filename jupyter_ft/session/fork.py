@@ -31,7 +31,7 @@ from .handle import Session
 from .registry import sessions
 from .rewards import missing
 from .stages import Parent, find_parent
-from .start import about_run, begin, free_name, plan, rows_of
+from .start import about_run, begin, check_model, free_name, plan, rows_of
 
 OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
 """Fixed settings that another method may not take."""
@@ -82,6 +82,7 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     if any(_is_fixed(key, value, now) for key, value in changes.items()):
         return _with_other_recipe(wanted, branch, changes)
     new = change(now, changes)
+    check_model(branch.parent.recipe.model)
     _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=(Set(changes=changes, step=None),) if changes else ())

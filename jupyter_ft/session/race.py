@@ -20,7 +20,6 @@ from ..runs import check_name, runs_root
 from .fork import again
 from .halving import Halver, Halving, halving_of
 from .handle import Session, collect
-from .registry import sessions
 from .start import Plan, begin, plan, refuse_live
 
 if TYPE_CHECKING:
@@ -322,21 +321,9 @@ def _free(wanted: str) -> str:
     return name
 
 
-def race_of(name: str) -> Race:
-    """The open race of that name; `AddressError` lists those that there are."""
-    if name not in races:
-        raise AddressError(f"no race '{name}' is open; open ones: {', '.join(races) or 'none'}")
-    return races[name]
-
-
 def race_with(run: str) -> Race:
     """The open race in which `run` is; `AddressError` lists those that there are."""
     for race in races.values():
         if any(session.name == run for session in race):
             return race
     raise AddressError(f"'{run}' is in no open race; open ones: {', '.join(races) or 'none'}")
-
-
-def is_race(name: str | None) -> bool:
-    """Whether an open race, and no session, has that name."""
-    return name in races and name not in sessions

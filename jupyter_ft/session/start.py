@@ -252,6 +252,8 @@ def _create(wanted: str, planned: Plan, ahead: Ahead) -> Session:
     began = [f"starts from {parent.name} at step {parent.step} ({parent.recipe.method})"] if parent else []
     for note in (*began, examples.said, *examples.notes):
         session.log.append(Logged(level="info", text=note))
+    if few := data_package.few_said(recipe.data, len(examples.rows)):
+        session.log.append(Logged(level="warning", text=few, heed=True))
     return session
 
 

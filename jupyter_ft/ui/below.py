@@ -25,6 +25,7 @@ from jupyter_ft.messages import (
     Crashed,
     EvalDone,
     Health,
+    Logged,
     MemoryShort,
     ReplyDone,
     StateChanged,
@@ -86,7 +87,9 @@ class Below:
         if self._told is None:
             return True
         news, now = self._session.log.read(self._told, steps="none")
-        return now.rows != self._told.rows or any(isinstance(event, _TOLD) for event in news.events)
+        return now.rows != self._told.rows or any(
+            isinstance(event, _TOLD) or (isinstance(event, Logged) and event.heed) for event in news.events
+        )
 
     def bundle(self) -> dict[str, Any]:
         """The output as it should be now."""

@@ -226,6 +226,6 @@ def show_comparison(told: RunComparison) -> None:
         return
     drawn = f"<div class='jft-compare'>{picture(told.runs[:MOST_CURVES])}</div>"
     figure = {"application/vnd.plotly.v1+json": json.loads(told.figure.to_json()), "text/html": drawn}
-    display(figure | {"text/plain": f"losses of {len(told.runs)} runs"}, raw=True)
+    display(figure | {"text/plain": f"losses of {len(told.runs)} run{'s' * (len(told.runs) > 1)}"}, raw=True)
     below = f"<div class='jft-compare'>{tables_html(told)}</div>"
     display({"text/html": below, "text/plain": comparison_text(told)}, raw=True)

@@ -76,6 +76,7 @@ def _body(session: Watched, past: Past) -> str:
     parts = [
         _crash(past),
         _notice(past),
+        _warning(session, past),
         curve_image(past),
         _held_out(past),
         _changes_table(past),
@@ -91,6 +92,8 @@ def record_text(session: Watched) -> str:
     if past.crash is not None:
         lines.append(f"  crashed at step {past.crash.step}: {past.crash.error}")
     lines += [f"  {with_step(notice)}" for notice in past.notices[-1:] if level_of(notice) != "green"]
+    if warned := warning_text(session, past):
+        lines.append(f"  {warned}")
     if best := best_text(past):
         lines.append(f"  {best}")
     if past.bad_steps:
@@ -136,6 +139,12 @@ def best_text(past: Past) -> str:
     return f"held-out loss {moved}" + (f", lowest {shown(lowest)} at step {best}" if lowest is not None else "")
 
 
+def warning_text(session: Watched, past: Past) -> str:
+    """The first thing that the run does without, and how many more there are; empty where it lacks none."""
+    first, *more = [*dict.fromkeys(past.warnings)] or [""]
+    return first + (f" (and {len(more)} more: %ft logs {session.name} --level warning)" if more else "")
+
+
 def level_of(notice: Health | MemoryShort) -> str:
     """`green`, `amber` or `red`; memory that ran out is amber where the run goes on, red where it pauses."""
     if isinstance(notice, Health):
@@ -172,6 +181,11 @@ def _notice(past: Past) -> str:
     last = past.notices[-1]
     kind = "bad" if level_of(last) == "red" else "amber"
     return f"<p class='{kind}'>{escape(with_step(last))}</p>"
+
+
+def _warning(session: Watched, past: Past) -> str:
+    warned = warning_text(session, past)
+    return f"<p class='amber'>{escape(printable(warned))}</p>" if warned else ""
 
 
 def _held_out(past: Past) -> str:

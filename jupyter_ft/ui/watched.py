@@ -22,6 +22,7 @@ from jupyter_ft.messages import (
     EvalDone,
     Event,
     Health,
+    Logged,
     MemoryShort,
     Probed,
     ReplyDone,
@@ -109,6 +110,7 @@ class Past:
     bad_steps: list[int] = field(default_factory=list)
     evals: list[EvalDone] = field(default_factory=list)
     notices: list[Health | MemoryShort] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of the package itself: what is left out, and why
     data: str = ""
     replies: list[ReplyDone] = field(default_factory=list)
     probes: list[Probed] = field(default_factory=list)
@@ -131,6 +133,8 @@ class Past:
             self.data = event.said
         elif isinstance(event, ReplyDone) and event.thread != REVIEW:
             self.replies.append(event)
+        elif isinstance(event, Logged):
+            self.warnings += [event.text] if event.heed else []
         elif isinstance(event, Probed):
             self.probes.append(event)
         elif isinstance(event, Crashed):

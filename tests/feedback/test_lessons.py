@@ -95,6 +95,11 @@ def test_kto_takes_thumbs_and_without_any_choices(kept: Feedback) -> None:
     assert "choices beside the thumbs not used; dpo learns from them" in examples.notes[0]
 
 
+def test_few_judgements_are_said_to_be_few() -> None:
+    assert "19 judgements to learn from are few" in data.few_said("feedback:support", 19)
+    assert data.few_said("feedback:support", 20) == data.few_said("tickets.csv", 1) == ""
+
+
 def test_supervised_takes_what_people_wrote_chose_or_liked(kept: Feedback) -> None:
     one, two, three, four = TRAIN[:4]
     for judged in (chosen(one, edited="Best."), chosen(two), thumb(three, True), thumb(four, False), chosen(two)):

@@ -8,6 +8,7 @@ import pytest
 
 import jupyter_ft
 from jupyter_ft import data
+from jupyter_ft.ui.record import record_text
 
 from ._runs import finish, losses
 
@@ -45,6 +46,9 @@ def test_train_on_these_is_a_run_on_the_same_pairs(judged: Any) -> None:
     by_hand = finish(jupyter_ft.finetune(None, pairs, "by-hand", method="dpo", start_from="support", **DPO))
     assert found == by_hand
     assert "held out, by their prompts" in " ".join(e.text for e in tuned.events if e.kind == "log")
+    few = f"{len(CASES) - len(held)} judgements to learn from are few"
+    assert few in record_text(tuned)
+    assert few not in record_text(judged)
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jupyter_ft
-from jupyter_ft.errors import CheckpointError, RecipeError
+from jupyter_ft.errors import CheckpointError, ModelError, RecipeError
 
 from ._runs import final_hash, finish, losses
 
@@ -46,6 +48,18 @@ def test_a_changed_fork_equals_the_change_made_there(tune: Any) -> None:
     assert got[0] != losses(parent)
     assert child.changes[-1].step == parent.steps[0] + 1
     assert "forked from parent at step" in " ".join(e.text for e in child.events if e.kind == "log")
+
+
+@pytest.mark.slow
+def test_a_fork_whose_base_is_gone_is_refused_before_there_is_one(tiny_model: Path, rows: Any, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    parent = jupyter_ft.finetune(str(base), rows, "parent", dtype="float32", adapter={"r": 4}, max_steps=3)
+    finish(parent)
+    shutil.rmtree(base)
+    with pytest.raises(ModelError, match="base does not exist"):
+        parent.fork("child", max_steps=5)
+    assert not (parent.folder.parent / "child").exists()
 
 
 @pytest.mark.slow

@@ -192,6 +192,7 @@ def test_the_order_is_changed_by_name_and_wrong_words_are_told() -> None:
     line.move("d", "first")
     line.move("b", 2)
     assert list(line) == ["d", "b", "c"]
+    assert (line.why("d"), line.why("b")) == ("waits for room, and is next", "waits behind d, number 2 in the queue")
     line.move("d", "last")
     assert list(line) == ["b", "c", "d"]
     line.now("c")

@@ -67,6 +67,16 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_budget_too_small_for_one_snapshot_keeps_none_and_says_so(tune: Any) -> None:
+    session = tune("kept", adapter={"r": 4}, snapshot_steps=2, max_steps=5, disk_budget="0.01 MB")
+    session.wait(timeout=60)
+    assert session.run_folder.snapshots() == []
+    (said,) = [event.text for event in session.events if event.kind == "log" and event.heed]
+    assert said.startswith("no snapshot of step 2: it takes 0.0")
+    assert "disk_budget is 0.01 MB" in said
+
+
+@pytest.mark.slow
 def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(tune: Any) -> None:
     asked = ASKED | {"adapter": {"r": 4}, "schedule": "constant"}  # no dropout: what it draws is not kept
     session = tune("kept", **asked, snapshot_steps=4, checkpoint_steps=1000)
@@ -82,6 +92,19 @@ def test_a_snapshot_is_forked_at_its_step_with_a_fresh_optimizer_that_warms_up(t
     rows_seen = [event.rows for event in child.events if event.kind == "data"]
     assert rows_seen == [event.rows for event in session.events if event.kind == "data"]
     assert child.metrics.epoch.tolist() == session.metrics.epoch.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "rate"), [({"learning_rate": 1e-2}, 1e-2), ({"batch_size": 5}, 5e-2)])
+def test_a_changed_fork_of_a_snapshot_warms_up_too(tune: Any, changes: dict[str, Any], rate: float) -> None:
+    session = tune("kept", **ASKED | {"schedule": "constant"}, snapshot_steps=4, checkpoint_steps=1000)
+    finish(session)
+    child = session.fork("child", at=8, **changes)
+    finish(child)
+    rates = child.metrics.learning_rate.tolist()
+    assert rates[8:15] == pytest.approx([rate * part / 6 for part in (1, 2, 3, 4, 5, 6, 6)])
+    (mark,) = child.changes
+    assert mark.changes.get("learning_rate", (5e-2,))[0] == pytest.approx(5e-2)  # not that of the warm-up
 
 
 @pytest.mark.slow

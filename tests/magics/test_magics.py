@@ -19,10 +19,11 @@ from jupyter_ft.magics import load, unload
 from jupyter_ft.magics.chat import GRAMMAR as CHAT
 from jupyter_ft.magics.chat import addresses
 from jupyter_ft.magics.complete import complete
-from jupyter_ft.magics.line import parse, split
-from jupyter_ft.magics.notebook import Place, data_of, session_of, variable_of
+from jupyter_ft.magics.line import Line, parse, split
+from jupyter_ft.magics.notebook import Place, address_of, data_of, race_meant, session_of, variable_of
 from jupyter_ft.runs import RunFolder, runs_root
 from jupyter_ft.session import Session, sessions
+from jupyter_ft.session.race import Race, races
 
 Refused = Callable[..., str]
 START = "%%finetune support --data tickets.csv"
@@ -45,6 +46,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{START}\nbatch_size: 0", "batch_size = 0"),
         (f"{START}\nheld_out: 1\nmetrics: token_f2", "'token_f2' is no function here; did you mean 'token_f1'?"),
         (f"{START}\nprobes: cases.csv", "there is no file 'cases.csv'; write prompts as a list: probes: ['cases.csv']"),
+        (f"{START}\nrace:", "race: a grid like {learning_rate: [1e-4, 3e-4]}, or a list of settings"),
         (f"{START}\nbatch_size: many", "batch_size = 'many'"),
         ("%%finetune ../evil --data tickets.csv\n", "'../evil' cannot name a run"),
         ("%%finetune a/b --data tickets.csv\n", "cannot name a run"),
@@ -256,6 +258,8 @@ def test_completion(shell: Any) -> None:
 
     assert {"status", "set", "chat"} <= set(after("%ft "))
     assert after("%ft pa") == ["pause"]
+    assert after("%ft pro") == ["promote"]
+    assert "adapter=" in after("%ft fork support calm ada")
     assert {"report", "logs", "doctor"} <= set(after("%ft "))
     assert {"--tail", "--level"} <= set(after("%ft logs support "))
     assert after("%ft doctor --b") == ["--bundle"]
@@ -330,6 +334,27 @@ def test_a_name_means_the_session_of_its_variable(shell: Any, monkeypatch: pytes
         assert session_of(shell, "support-2@live") is second
         first._is = "running"
         assert session_of(shell, "support") is first
+
+
+def test_a_race_that_was_run_again_is_followed_too(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = Fake("grid-1", "finished"), Fake("grid.2-1")
+    first, second = Race("grid", [old], [{}]), Race("grid.2", [new], [{}])
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "_open", {"grid-1": old, "grid.2-1": new})
+        for race in (first, second):
+            patched.setitem(races, race.name, race)
+        shell.user_ns["grid"] = first
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is first
+        assert address_of(shell, "grid-1@40") == "grid-1@40"
+        shell.user_ns["grid"] = second
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is second
+        assert session_of(shell, "grid-1") is new
+        assert address_of(shell, "grid-1@40") == "grid.2-1@40"
+        assert address_of(shell, "elsewhere@40") == "elsewhere@40"
+        old._is = "running"
+        assert race_meant(shell, Line(["grid"], {}, set(), {})) is first
+        assert session_of(shell, "grid-1") is old
+        assert race_meant(shell, Line([], {}, set(), {})) is None
 
 
 @pytest.fixture

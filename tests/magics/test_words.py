@@ -14,7 +14,8 @@ def brief(completions: list[Any], **_: Any) -> list[float]:
 @pytest.mark.slow
 def test_a_race_is_called_one(shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import jupyter_ft
-    from jupyter_ft.errors import AddressError, CheckpointError
+    from jupyter_ft.errors import AddressError, CheckpointError, RunFolderError
+    from jupyter_ft.magics.complete import _candidates
     from jupyter_ft.magics.verbs import help_text, run
 
     asked = {"dtype": "float32", "adapter": {"kind": "lora", "r": 4}, "max_steps": 2}
@@ -29,6 +30,35 @@ def test_a_race_is_called_one(shell: Any, tiny_model: Any, rows: Any, capsys: py
     assert "status" in help_text()
     with pytest.raises(CheckpointError, match="'grid-1' is finished at step 2: nothing after it to take back"):
         run(shell, ["rewind", "grid-1@2"])
+    run(shell, ["stop", "grid"])
+    assert "no run of grid is live" in capsys.readouterr().out
+    assert {"grid", "grid-1"} <= set(_candidates("ft", ["stop"]))
+    assert "grid" not in set(_candidates("ft", ["pause"]))
+    with pytest.raises(RunFolderError, match="'' cannot name a run"):
+        run(shell, ["fork", "grid-1@2", ""])
+    run(shell, ["fork", "grid-1@2", "grid-2", "max_steps=3"])
+    assert "there is a run grid-2 already: this one is grid-2-2" in capsys.readouterr().out
+    jupyter_ft.sessions["grid-2-2"].wait(timeout=60)
+    race.close()
+
+
+@pytest.mark.slow
+def test_a_headless_race_says_how_to_wait_for_it_and_one_is_promoted(
+    shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jupyter_ft.magics.verbs import run
+
+    monkeypatch.setenv("JUPYTER_FT_FRONTEND", "headless")
+    shell.push({"kept": rows, "tiny": str(tiny_model)})
+    cell = "%%finetune grid --model tiny --data kept --no-wait\nmax_steps: 900\nrace: {learning_rate: [1e-3, 2e-3]}"
+    assert shell.run_cell(cell).success
+    assert "grid-1 to grid-2 run in the background; %ft wait grid waits for them" in capsys.readouterr().out
+    first, second = race = shell.user_ns["grid"]
+    second.wait(1, timeout=60)
+    run(shell, ["promote", "grid-1"])
+    assert "grid-1 is promoted; these stop: grid-2" in capsys.readouterr().out
+    second.wait(timeout=60)
+    assert (second.state, first.state) == ("stopped", "running")
     race.close()
 
 

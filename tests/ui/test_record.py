@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small_run import XSS, SmallRun
 
-from jupyter_ft.messages import Crashed, EvalDone, Health, MemoryShort, Probed, Resumed, StepRefused
+from jupyter_ft.messages import Crashed, EvalDone, Health, Logged, MemoryShort, Probed, Resumed, StepRefused
 from jupyter_ft.recipe import parse_recipe
+from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.figure import figure
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.watched import shown
@@ -51,6 +52,21 @@ def test_nothing_from_a_model_or_a_person_is_alive_in_the_record(run: SmallRun) 
     run.log.append(Crashed(step=5, error=XSS[0], traceback=XSS[0]))
     assert "<script" not in record_html(run)
     assert record_html(run).count("<style>") == 1
+
+
+def test_the_first_thing_that_is_left_out_stands_under_the_cell(run: SmallRun) -> None:
+    run.take(5)
+    below = Below(run)
+    below.show()
+    run.log.append(Logged(level="warning", text="a library warns of something"))
+    assert not below._news()
+    assert "a library" not in record_text(run) + record_html(run)
+    for text in ("metric <b>mine</b> failed", "metric <b>mine</b> failed", "probe 2 at step 4: no"):
+        run.log.append(Logged(level="warning", text=text, heed=True))
+    assert below._news()
+    more = f"(and 1 more: %ft logs {run.name} --level warning)"
+    assert f"  metric <b>mine</b> failed {more}\n" in record_text(run) + "\n"
+    assert f"<p class='amber'>metric &lt;b&gt;mine&lt;/b&gt; failed {more}</p>" in record_html(run)
 
 
 def test_a_step_that_is_not_finite_is_a_red_tick_and_a_gap_never_a_zero(run: SmallRun) -> None:

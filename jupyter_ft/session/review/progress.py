@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...feedback import Judgement, Wins
-from ...feedback.lessons import pairs
+from ...feedback.lessons import TO_TRAIN, pairs
 from ...feedback.wins import more_to_be_sure, wins
-
-TO_TRAIN = 20  # choices from which there is something to learn
 
 
 @dataclass(frozen=True)
