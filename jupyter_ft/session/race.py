@@ -196,6 +196,8 @@ class Race(Sequence[Session]):
     def promote(self, run: str) -> Session:
         """Let `run` win: the others that are live are stopped, with a checkpoint; it goes on. Raises `AddressError`."""
         self.promoted = winner = self._named(run)
+        if self._halver is not None:
+            self._halver.end()
         for session in self.live:
             if session is not winner:
                 session.stop()
