@@ -21,6 +21,7 @@ from .fork import again
 from .halving import Halver, Halving, halving_of
 from .handle import Session, collect
 from .registry import sessions
+from .stages import START
 from .start import Plan, begin, plan, refuse_live
 
 if TYPE_CHECKING:
@@ -304,14 +305,19 @@ def plans_of(
     Raises `RecipeError` that names the run.
     """
     plans: list[Plan] = []
+    steps: dict[str, str] = {}  # that the addresses of parents meant first: one that is live goes on
     for number, own in enumerate(settings, 1):
         plain = {ALIASES.get(key, key) for key in lift(own)}
         whole = {key: value for key, value in recipe.items() if ALIASES.get(key, key) not in plain} | dict(own)
+        start = whole.get("start_from", whole.pop("from", None))
+        whole |= {} if start is None else {"start_from": steps.get(str(start), start)}
         same = bool(plans) and not ROWS & {key.partition(".")[0] for one in settings for key in one}
         try:
             plans.append(plan(model, data, whole, progress, examples=plans[0].examples if same else None))
         except RecipeError as error:
             raise RecipeError(f"race, run {number}: {error}") from None
+        if (parent := plans[-1].parent) is not None and not str(start).endswith(START):
+            steps.setdefault(str(start), f"{parent.name}@{parent.step}")
     return plans
 
 

@@ -142,3 +142,14 @@ def test_who_leads_a_question_holds_no_base_of_others_and_live_is_one_step(tune:
     assert [part.together for columns in (mine, theirs) for _, _, part in columns._joined] == [1, 2, 2]
     assert twin.stage is None
     assert meeting._parts == []
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_race_begin_with_one_step_of_a_live_parent(tune: Any, rows: Any) -> None:
+    parent = tune("parent", epochs=50)
+    parent.wait(step=1, timeout=60)
+    rates = {"learning_rate": [1e-3, 5e-3, 2e-2]}
+    race = jupyter_ft.race(rates, None, rows, "grid", start_from="parent", max_steps=1, batch_size=4)
+    assert len({run.run_folder.read_recipe()[1]["parent"]["step"] for run in race}) == 1
+    race.wait(timeout=60)
+    assert len({losses(run)[0] for run in race}) == 1
