@@ -309,8 +309,9 @@ def plans_of(
     for number, own in enumerate(settings, 1):
         plain = {ALIASES.get(key, key) for key in lift(own)}
         whole = {key: value for key, value in recipe.items() if ALIASES.get(key, key) not in plain} | dict(own)
-        start = whole.get("start_from", whole.pop("from", None))
-        whole |= {} if start is None else {"start_from": steps.get(str(start), start)}
+        word = "from" if "from" in whole else "start_from"
+        if (start := whole.get(word)) is not None:
+            whole[word] = steps.get(str(start), start)
         same = bool(plans) and not ROWS & {key.partition(".")[0] for one in settings for key in one}
         try:
             plans.append(plan(model, data, whole, progress, examples=plans[0].examples if same else None))
