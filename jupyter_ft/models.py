@@ -356,7 +356,19 @@ def _build_by_transformers(
         with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
             model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
         missing = told["missing_keys"]
-    return (model if dtype is None or device is not None else model.to(dtype)), frozenset(missing)
+    if dtype is not None and device is None:
+        _cast(model, dtype)
+    return model, frozenset(missing)
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    """As `from_pretrained(dtype=…)` leaves it: what no file holds, rotary frequencies for one, stays as it was made."""
+    for module in model.modules():
+        held = [b for name, b in module._buffers.items() if name not in module._non_persistent_buffers_set]
+        for tensor in [*module._parameters.values(), *held]:
+            if tensor is not None and tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
+    model.config.dtype = dtype
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:

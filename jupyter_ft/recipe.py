@@ -292,7 +292,7 @@ def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
             value = {"kind": value, **into[head]}  # `adapter: lora` beside `adapter.r: 8`
         elif isinstance(into.get(head), dict) and isinstance(value, dict):
             value = {**value, **into[head]}
-        into[head] = _inner_aliases(value) if head == "adapter" else value
+        into[head] = inner_aliases(value) if head == "adapter" else value
         return
     inner = into.get(head)
     if isinstance(inner, str):
@@ -302,7 +302,8 @@ def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
     into[head] = inner
 
 
-def _inner_aliases(value: Any) -> Any:
+def inner_aliases(value: Any) -> Any:
+    """What is said of an adapter, under its own names."""
     return {"r" if key == "rank" else key: v for key, v in value.items()} if isinstance(value, Mapping) else value
 
 
@@ -318,7 +319,8 @@ def change(now: Hyperparameters, changes: Mapping[str, Any]) -> Hyperparameters:
         name = ALIASES.get(key, key)
         if name not in live:
             if name.partition(".")[0] in FIXED_NAMES:
-                how = "start a new run with it" if name.partition(".")[0] in SHAPE else f"%ft fork has it: {key}=…"
+                anew = name.partition(".")[0] in SHAPE - {"adapter"}
+                how = "start a new run with it" if anew else f"%ft fork has it: {key}=…"
                 raise RecipeError(f"'{name}' is fixed once a run has started; {how}")
             raise RecipeError(f"unknown key '{key}'{nearest_or_all(key, [*live, *ALIASES], live)}")
         resolved[name] = as_plain(value)

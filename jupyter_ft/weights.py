@@ -25,6 +25,7 @@ from .models import Base, with_adapter
 from .quantization import SAID
 from .quantized import size
 from .recipe import Recipe
+from .refit import refit, scale_in, scale_of
 
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 _NAME = "default"  # PEFT's name of the adapter
@@ -58,7 +59,7 @@ def described(recipe: Recipe, base: Base) -> str:
 def begin_with(model: Any, folder: Path) -> None:
     """Put the weights of another run in, and those of its head where this one's is of the same kind and labels."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    stored, backbone = read_weights(folder), f"{inner.base_model_prefix}."
+    stored, backbone = _in_its_shape(model, folder), f"{inner.base_model_prefix}."
     head = {name for name in stored if not name.removeprefix("base_model.model.").startswith(backbone)}
     own = {plain_name(name): p.shape for name, p in model.named_parameters()}
     same = all(own.get(name) == stored[name].shape for name in head)
@@ -67,6 +68,20 @@ def begin_with(model: Any, folder: Path) -> None:
     head = set() if same else head
     gone = {name for name in stored if ".pooler." in name and name not in own}  # one that guesses has none
     put_weights(model, {name: tensor for name, tensor in stored.items() if name not in head | gone})
+
+
+def _in_its_shape(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in `folder`; of an adapter of other ranks, in those of `model`'s."""
+    stored, was = read_weights(folder), scale_in(folder)
+    if was is None or not isinstance(model, PeftModel):
+        return stored
+    own = {plain_name(name): p for name, p in model.named_parameters()}
+    config = model.peft_config[_NAME]
+    now = scale_of(config)
+    same_kind = config.use_rslora == json.loads((folder / "adapter_config.json").read_text("utf-8"))["use_rslora"]
+    if now[0] == was[0] and same_kind:  # its alpha is what a person made it
+        return {name: tensor for name, tensor in stored.items() if ".lora_" not in name or name in own}
+    return refit(stored, own, was[1] / now[1])
 
 
 def plain_name(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import huggingface_hub.constants
 import huggingface_hub.hf_api
@@ -66,3 +68,23 @@ def test_offline_it_says_what_forbids_it_and_is_not_cut() -> None:
 )
 def test_what_the_hub_answers_is_told(hub: None, name: str, said: str) -> None:
     assert said in why(f"some/{name}")
+
+
+@pytest.mark.slow
+def test_a_model_that_transformers_loads_is_rounded_where_its_files_are_and_nowhere_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from jupyter_ft.models import POOL
+
+    folder = shutil.copytree(tiny_model, tmp_path / "other")
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | {"of_another.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
+    ours = POOL.get(str(folder), revision=None, dtype="bfloat16", report=lambda *_: None).model
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    ids = torch.arange(3, 120)[None]
+    with torch.no_grad():
+        assert torch.equal(ours(ids).logits, theirs(ids).logits)

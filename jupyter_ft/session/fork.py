@@ -92,7 +92,7 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
 def _check_names(parent: Parent, changes: Mapping[str, Any]) -> None:
     """Raises `RecipeError` for what cannot be changed, before a live parent writes a checkpoint for it."""
     for key in changes:
-        if key.partition(".")[0] in SHAPE:
+        if key.partition(".")[0] in SHAPE - {"adapter"}:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
     live = parent.recipe.hyperparameters
     if not {"method", "data"} & changes.keys():
@@ -277,6 +277,10 @@ def _named_again(session: Session) -> dict[str, Any]:
 
 def _said(session: Session, branch: Branch) -> Session:
     text = f"forked from {branch.parent.name} at step {branch.step}: from the weights, with a fresh optimizer"
+    was, now = branch.parent.recipe.adapter, session.recipe.adapter
+    if (was.r, was.targets) != (now.r, now.targets):
+        kept = "the same product" if now.r >= was.r else "the nearest product that these ranks hold"
+        text += f"; adapter.r {was.r} → {now.r}: {kept}; layers without an adapter before have a fresh one"
     session.log.append(Logged(level="info", text=text))
     return session
 

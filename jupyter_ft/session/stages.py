@@ -13,11 +13,12 @@ from ..errors import AddressError, CheckpointError, RecipeError, Refused
 from ..event_log import read_events, that_count
 from ..hyperparameters import METHOD_WORDS
 from ..messages import OVER, EvalDone, Save
-from ..recipe import ALIASES, Recipe, lift, parse_recipe
+from ..recipe import ALIASES, Recipe, inner_aliases, lift, parse_recipe
 from ..runs import RunFolder
 from .address import parse_address
 from .registry import sessions
 
+SHAPED = ("adapter", "adapter.kind", "adapter.r", "adapter.targets")
 INHERITED = ("model", "revision", "dtype", "quantization", "system", "max_length")
 """What a run has of its parent's recipe, where nothing else is asked; and the adapter with its alpha."""
 
@@ -40,7 +41,7 @@ class Parent:
 
     def beneath(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """`asked` over what is inherited. `RecipeError` for another model or shape of adapter: the weights fit none."""
-        asked = lift(asked)
+        asked = before = lift(asked)
         asked = {key: value for key, value in asked.items() if (key, value) != ("adapter", {})}
         given = {ALIASES.get(key, key) for key in asked}
         mine = self.recipe
@@ -48,18 +49,32 @@ class Parent:
         method = str(asked.get("method", "sft"))
         if METHOD_WORDS.get(method, method) == "classification":
             inherited.pop("system", None)  # a text is classified as it is
-        if not any(key.partition(".")[0] == "adapter" for key in given):
-            inherited["adapter"] = mine.adapter.model_dump()
+        asked = {key: value for key, value in asked.items() if ALIASES.get(key, key) not in SHAPED}
+        inherited["adapter"] = self._adapter(before)
         if mine.adapter.kind != "full" and "alpha" not in given:
             inherited["alpha"] = self._alpha()  # it may have been changed since the start
         whole = {**inherited, **asked}
         wanted = parse_recipe(whole)
-        for name in ("model", "revision", "adapter"):
+        for name in ("model", "revision"):
             if getattr(wanted, name) != getattr(mine, name):
                 raise RecipeError(
                     f"'{self.name}' was trained with another {name}, so its weights do not fit; leave {name} out"
                 )
+        kinds = {wanted.adapter.kind, mine.adapter.kind}
+        if len(kinds) > 1 and kinds != {"lora", "rslora"}:
+            raise RecipeError(
+                f"'{self.name}' was trained with adapter.kind = {mine.adapter.kind}, so its weights do not fit; "
+                "leave it out, or start a new run from the base"
+            )
         return whole
+
+    def _adapter(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The adapter of this run with what is `asked` otherwise: its weights are put into another rank."""
+        adapter = self.recipe.adapter.model_dump()
+        given = asked.get("adapter") or {}
+        adapter |= inner_aliases(given) if isinstance(given, Mapping) else {"kind": given}
+        names = {ALIASES.get(key, key): value for key, value in asked.items()}
+        return adapter | {name.removeprefix("adapter."): names[name] for name in SHAPED[1:] if name in names}
 
     def _alpha(self) -> float:
         config = self.folder / "adapter_config.json"

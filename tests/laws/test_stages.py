@@ -66,8 +66,8 @@ def test_what_cannot_be_started_from_is_said(tune: Any) -> None:
 
     finish(tune("parent"))
     start = {"data": PAIRS, "name": "child", **CHOICES}
-    with pytest.raises(RecipeError, match="'parent' was trained with another adapter"):
-        jupyter_ft.finetune(start_from="parent", adapter={"r": 8}, **start)
+    with pytest.raises(RecipeError, match=r"'parent' was trained with adapter.kind = lora, so its weights do not fit"):
+        jupyter_ft.finetune(start_from="parent", adapter="full", **start)
     with pytest.raises(RecipeError, match="'parent' was trained with another model"):
         jupyter_ft.finetune("demo", start_from="parent", **start)
     with pytest.raises(CheckpointError, match="no weights of step 999; there are: "):
