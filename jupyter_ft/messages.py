@@ -65,10 +65,11 @@ class Stop(_Said):
 
 
 class Save(_Said):
-    """Write a checkpoint at the next step boundary."""
+    """Write a checkpoint at the next step boundary. Without `keep` newer ones may push it out."""
 
     kind: Literal["save"] = "save"
     id: str = Field(default_factory=_new_id)
+    keep: bool = True
 
 
 class Rewind(_Said):

@@ -391,11 +391,3 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
     )
     with quantized.told_to_peft(model, quantized.kind_of(model)):
         return get_peft_model(model, config)
-
-
-def draws_randomness(model: Any) -> bool:
-    """Whether a training step of `model` draws from the global generators (dropout anywhere)."""
-    if any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
-        return True
-    settings = model.config.to_dict()
-    return any(isinstance(v, float) and v > 0 for k, v in settings.items() if "dropout" in k or k.endswith("_pdrop"))

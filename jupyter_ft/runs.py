@@ -178,6 +178,10 @@ class RunFolder:
         """Those of them that a person asked for: newer ones do not push them out."""
         return [step for step in self.checkpoints() if (self.checkpoint(step) / SAVED).exists()]
 
+    def mark_saved(self, step: int) -> None:
+        """The checkpoint of `step` is asked for by a person from now on. `OSError` where the disk refuses."""
+        (self.checkpoint(step) / SAVED).touch()
+
     def snapshot(self, step: int) -> Path:
         """Where the snapshot of `step` is, or would be: no optimizer, no random streams."""
         return self.path / "snapshots" / f"step-{step:06d}"
@@ -224,7 +228,7 @@ class RunFolder:
         saved = {*self.saved(), *([step] if asked else [])}
         final, size = self._publish(self.checkpoint(step), step, write)
         if step in saved:
-            (final / SAVED).touch()
+            self.mark_saved(step)
         others = [old for old in self.checkpoints() if old not in saved]
         for old in others[:-KEEP]:
             if old != step and old not in pinned:

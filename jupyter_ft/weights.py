@@ -95,6 +95,14 @@ def trained_tensors(model: Any) -> dict[str, torch.Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def draws_randomness(model: Any) -> bool:
+    """Whether a training step of `model` draws from the global generators (dropout anywhere)."""
+    if any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+        return True
+    settings = model.config.to_dict()
+    return any(isinstance(v, float) and v > 0 for k, v in settings.items() if "dropout" in k or k.endswith("_pdrop"))
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

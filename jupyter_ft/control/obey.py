@@ -175,7 +175,7 @@ class Obedience:
 
     def _save(self, command: Save) -> None:
         try:
-            self._port.hooks.save(self._port.step, asked=True)
+            self._port.hooks.save(self._port.step, asked=command.keep)
         except OSError as error:
             self._refuse(command, f"the checkpoint could not be written: {error}")
             return

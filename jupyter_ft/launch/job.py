@@ -319,7 +319,7 @@ class Job:
             if isinstance(command, Set):  # answered by the step that it is made at
                 held.append(command)
             elif isinstance(command, Save):
-                self._apply(command, freed)  # it is there
+                self._save_freed(command, freed)
             elif isinstance(command, Pause):
                 self.log.append(
                     Refused(command=command.id, verb="pause", step=freed.step, reason="it is paused already")
@@ -330,6 +330,17 @@ class Job:
             else:
                 self.inbox.put_back([*held, *waiting])
                 return self._go_on(command, freed) if isinstance(command, Resume) else self._stop_freed(command, freed)
+
+    def _save_freed(self, command: Save, freed: Freed) -> None:
+        """The checkpoint is there; one that a person asks for stays."""
+        try:
+            if command.keep:
+                self.folder.mark_saved(freed.step)
+        except OSError as error:
+            reason = f"the checkpoint could not be marked: {one_line(error)}"
+            self.log.append(Refused(command=command.id, verb="save", step=freed.step, reason=reason))
+            return
+        self._apply(command, freed)
 
     def _apply(self, command: ForTrainer, freed: Freed) -> None:
         total = freed.total_steps

@@ -35,7 +35,6 @@ from ..messages import (
     StateChanged,
     Stop,
 )
-from ..models import draws_randomness
 from ..recipe import Recipe
 from ..runs import RunFolder
 from ..sampling.at_boundary import idle
@@ -43,7 +42,7 @@ from ..sampling.chat import Chat
 from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes
 from ..sampling.twin import Voices
-from ..weights import trained_tensors, write_weights
+from ..weights import draws_randomness, trained_tensors, write_weights
 from .meanwhile import Meanwhile
 from .ordered import edits_ordered, ordered
 from .snapshots import MOST, Snapshots

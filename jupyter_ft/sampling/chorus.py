@@ -45,16 +45,16 @@ class Stage:
     """The modules on which rows of several adapters speak: a shell over the base's storage, made when first needed."""
 
     def __init__(self) -> None:
-        self._storage: frozenset[tuple[str, int]] | None = None
+        self.storage: frozenset[tuple[str, int]] | None = None  # where the base lies
         self._shell: Any = None
 
     def of(self, part: Part) -> Any:
         """The shell over the base below `part`."""
-        if part.storage != self._storage:
+        if part.storage != self.storage:
             tensors = [*part.model.parameters(), *part.model.buffers()]
             shell = copy.deepcopy(part.model, {id(t): t for t in tensors} | quantized.shared(part.model))
             shell = shell.unload() if isinstance(shell, PeftModel) else shell
-            self._shell, self._storage = shell.eval(), part.storage
+            self._shell, self.storage = shell.eval(), part.storage
         return self._shell
 
 

@@ -33,6 +33,7 @@ class Columns:
         self.failed: list[tuple[Ask, str]] = []
         self.why = ""
         self._joined: list[tuple[Entry, dict[str, Any], Part]] = []
+        self._voiced: dict[str, tuple[Any, int]] = {}  # asked for twice, `live` would move below the first
 
     def leave(self, entries: list[Entry]) -> None:
         """These speak by themselves."""
@@ -46,7 +47,9 @@ class Columns:
         from .generate import Row, room
 
         command, voices = entry[0], self.voices
-        model, step = voices.voice(command.at)
+        if command.at not in self._voiced:
+            self._voiced[command.at] = voices.voice(command.at)
+        model, step = self._voiced[command.at]
         room(model, prompt)
         try:
             layers = layers_of(model)
@@ -68,9 +71,11 @@ class Columns:
             from .chorus import Stage, speak_parts
             from .threads import sparing
 
-            self.voices.stage = self.voices.stage or Stage()
+            stage = self.voices.stage or Stage()
             with sparing(beside):
-                speak_parts(parts, self.voices.stage)
+                speak_parts(parts, stage)
+            mine = any(part.storage == stage.storage for part in own)
+            self.voices.stage = stage if mine else None  # the base of another run is not ours to hold
 
         own = [part for _, _, part in self._joined]
         if self.meeting is None:

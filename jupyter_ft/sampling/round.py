@@ -54,7 +54,7 @@ class Round:
         finally:
             if not late:
                 with self._changed:
-                    self._done = True
+                    self._done, self._parts = True, []  # who asked holds no models
                     self._changed.notify_all()
 
 

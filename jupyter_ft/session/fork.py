@@ -30,8 +30,9 @@ from ..steps import BASE_COLUMNS
 from .handle import Session
 from .registry import sessions
 from .rewards import missing
-from .stages import Parent, find_parent
+from .stages import START, Parent, find_parent
 from .start import about_run, begin, check_model, free_name, plan, rows_of
+from .travel import unmade
 
 OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
 """Fixed settings that another method may not take."""
@@ -85,7 +86,7 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     check_model(branch.parent.recipe.model)
     _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
-    session.launch(Resume().id, first=(Set(changes=changes, step=None),) if changes else ())
+    session.launch(Resume().id, first=unmade(session))
     return session
 
 
@@ -161,7 +162,8 @@ def _said_of(branch: Branch, theirs: Mapping[str, Any], changes: Mapping[str, An
     parent, before = branch.parent, theirs.get("fork") or {}
     began = before.get("began") or parent.recipe.hyperparameters.model_dump(mode="json")
     whole = branch.whole and before.get("whole", True)
-    return {"run": parent.name, "step": parent.step, "changes": dict(changes), "whole": whole, "began": began}
+    told = {"run": parent.name, "step": parent.step, "changes": dict(changes), "whole": whole, "began": began}
+    return told | ({"command": Set(changes=changes, step=None).id} if changes else {})
 
 
 def _take_along(branch: Branch, folder: RunFolder) -> None:
@@ -247,6 +249,9 @@ def again(session: Session, name: str, changes: Mapping[str, Any]) -> Session:
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
     asked = mine.model_dump(exclude={"hyperparameters", "data", "rewards", "metrics"}, exclude_defaults=True)
     asked |= mine.hyperparameters.model_dump(exclude_defaults=True) | _named_again(session)
+    if mine.start_from is not None:  # its parent may have gone on since; what is left out would be the parent's
+        asked["start_from"] = f"{session.name}{START}"
+        asked |= {"alpha": mine.hyperparameters.alpha} if mine.adapter.kind != "full" else {}
     asked = {key: value for key, value in lift(asked).items() if key not in changes} | dict(changes)
     same_rows = not {"data", "columns", "method"} & changes.keys()
     data = asked.pop("data", None if same_rows else session.run_folder.read_recipe()[1]["data"]["path"])

@@ -65,15 +65,19 @@ class Halver:
 
     def __init__(self, name: str, runs: Sequence[Session], how: Halving) -> None:
         self.said: list[str] = []
-        self._racing, self._how = list(runs), how
+        self._racing, self._how, self._ended = list(runs), how, False
         threading.Thread(target=self._watch, name=f"jupyter-ft {name} halving", daemon=True).start()
+
+    def end(self) -> None:
+        """Stop nobody any more: a person has decided."""
+        self._ended = True
 
     def _watch(self) -> None:
         rung = self._how.every
         while len(self._racing) > 1:
             for session in self._racing:
                 session.log.wait_for(lambda s=session, step=rung: _there(s, step))  # type: ignore[misc]
-            if all(session.state in OVER for session in self._racing):
+            if self._ended or all(session.state in OVER for session in self._racing):
                 return
             self._decide(rung)
             rung += self._how.every
@@ -95,6 +99,8 @@ class Halver:
             self.said.append(f"nothing to decide by at step {rung}: no {self._how.by or 'score'} is measured yet")
 
     def _stop(self, session: Session, why: str) -> None:
+        if self._ended:
+            return
         try:
             session.log.append(Logged(level="info", text=why))
             session.stop()

@@ -47,7 +47,7 @@ from .rewards import Functions, given_again, missing, renew
 from .shown import Shown
 from .taking import Taking
 from .talk import Talking
-from .travel import Travelling, ahead_of
+from .travel import Travelling, ahead_of, unmade
 
 
 def collect() -> None:
@@ -382,4 +382,6 @@ class Session(Talking, Travelling, Taking, Shown):
         if isinstance(command, Rewind):
             self.run_folder.drop_after(command.step)
             self.log.append(Resumed(step=command.step, ahead=ahead_of(self.run_folder, command.step), rewound=True))
-        self.launch(resume=command.id)
+            self._chat.rest("the run goes back")  # the voices are those of steps that are no more
+            self._chat.rest("")  # questions wait for the new ones
+        self.launch(resume=command.id, first=unmade(self))

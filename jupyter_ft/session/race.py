@@ -20,6 +20,7 @@ from ..runs import check_name, runs_root
 from .fork import again
 from .halving import Halver, Halving, halving_of
 from .handle import Session, collect
+from .stages import START
 from .start import Plan, begin, plan, refuse_live
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class Race(Sequence[Session]):
     def promote(self, run: str) -> Session:
         """Let `run` win: the others that are live are stopped, with a checkpoint; it goes on. Raises `AddressError`."""
         self.promoted = winner = self._named(run)
+        if self._halver is not None:
+            self._halver.end()
         for session in self.live:
             if session is not winner:
                 session.stop()
@@ -301,14 +304,20 @@ def plans_of(
     Raises `RecipeError` that names the run.
     """
     plans: list[Plan] = []
+    steps: dict[str, str] = {}  # that the addresses of parents meant first: one that is live goes on
     for number, own in enumerate(settings, 1):
         plain = {ALIASES.get(key, key) for key in lift(own)}
         whole = {key: value for key, value in recipe.items() if ALIASES.get(key, key) not in plain} | dict(own)
+        word = "from" if "from" in whole else "start_from"
+        if (start := whole.get(word)) is not None:
+            whole[word] = steps.get(str(start), start)
         same = bool(plans) and not ROWS & {key.partition(".")[0] for one in settings for key in one}
         try:
             plans.append(plan(model, data, whole, progress, examples=plans[0].examples if same else None))
         except RecipeError as error:
             raise RecipeError(f"race, run {number}: {error}") from None
+        if (parent := plans[-1].parent) is not None and not str(start).endswith(START):
+            steps.setdefault(str(start), f"{parent.name}@{parent.step}")
     return plans
 
 

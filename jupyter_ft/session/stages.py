@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import AddressError, CheckpointError, RecipeError, Refused
 from ..event_log import read_events, that_count
 from ..hyperparameters import METHOD_WORDS
-from ..messages import OVER, EvalDone
+from ..messages import OVER, EvalDone, Save
 from ..recipe import ALIASES, Recipe, inner_aliases, lift, parse_recipe
 from ..runs import RunFolder
 from .address import parse_address
@@ -126,7 +126,7 @@ def known_parent(child: str, address: str) -> Parent | None:
 def _save_now(name: str) -> None:
     if name in sessions and sessions[name].state not in OVER:
         with suppress(Refused):  # it has ended meanwhile, and its last checkpoint is there
-            sessions[name].save().wait()
+            sessions[name].submit(Save(keep=False)).wait()  # nobody asked for it to stay
 
 
 def _best(folder: RunFolder, name: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..messages import OVER, Command, Rewind
+from ..messages import OVER, Applied, Command, Rewind, Set
 from ..runs import STATE
 from .answers import Receipt
 
@@ -79,6 +79,15 @@ class Travelling:
         from .replay import replay_script
 
         return replay_script(self.run_folder.path, to)
+
+
+def unmade(session: Session) -> list[Set]:
+    """The changes that a fork is to begin with, until they are made: it may be stopped or killed before that."""
+    fork = session.run_folder.read_recipe()[1].get("fork") or {}
+    command = fork.get("command")
+    if command is None or session.step > fork["step"] or isinstance(session.log.answer(command), Applied):
+        return []
+    return [Set(id=command, changes=fork["changes"], step=None)]
 
 
 def ahead_of(folder: RunFolder, step: int) -> list[str]:
