@@ -30,7 +30,7 @@ from ..steps import BASE_COLUMNS
 from .handle import Session
 from .registry import sessions
 from .rewards import missing
-from .stages import START, Parent, find_parent
+from .stages import SHAPED, START, Parent, find_parent
 from .start import about_run, begin, check_model, free_name, plan, rows_of
 from .travel import unmade
 
@@ -95,6 +95,7 @@ def _check_names(parent: Parent, changes: Mapping[str, Any]) -> None:
     for key in changes:
         if key.partition(".")[0] in SHAPE - {"adapter"}:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
+    parent.beneath({key: value for key, value in changes.items() if key in SHAPED})
     live = parent.recipe.hyperparameters
     if not {"method", "data"} & changes.keys():
         change(live, {key: value for key, value in changes.items() if not _is_fixed(key, value, live)})
