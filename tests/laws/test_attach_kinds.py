@@ -189,7 +189,8 @@ def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: st
     trainer = make(kind, num_train_epochs=4)
     session = jupyter_ft.attach(trainer, name="mine", resume=True)
     trainer.train()
-    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    expected = [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert losses(session) == expected, f"stopped at {first.step}"
     assert trained(trainer) == trained(bare)
 
 

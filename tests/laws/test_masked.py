@@ -112,19 +112,22 @@ def test_windows_are_framed_and_nothing_is_lost(mask: Any, tiny_bert: Path) -> N
 
 @pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(mask: Any) -> None:
-    asked = {"epochs": 4, "checkpoint_steps": 3, "held_out": 4}
+    asked = {"epochs": 4, "checkpoint_steps": 3, "held_out": 4, "edits": [{"step": 6, "mask_share": 0.4}]}
     whole = mask("whole", **asked)
-    whole.set(mask_share=0.4, step=6)
     expected = finish(whole)
     evaluated = [event.metrics["eval_loss"] for event in whole.events if event.kind == "eval"]
     parted = mask("parted", **asked)
-    parted.set(mask_share=0.4, step=6)
+    stops = []
     for step in (7, 10):
         parted.wait(step=step, timeout=60)
         parted.stop().wait(60)
         parted.wait_until_over(60)
+        stops.append(parted.step)
         parted.resume().wait(60)
-    assert finish(parted) == expected
+    assert [change.step for change in (*whole.changes, *parted.changes)] == [6, 6]
+    got = finish(parted)
+    assert losses(parted) == expected[0], f"stopped at {stops}"
+    assert got == expected
     assert {event.step: event.metrics["eval_loss"] for event in parted.events if event.kind == "eval"} == {
         event.step: event.metrics["eval_loss"] for event in whole.events if event.kind == "eval"
     }
