@@ -23,7 +23,7 @@ def without_room(model: Path, rows: list[dict[str, str]], name: str, **more: Any
     """A run of ours that is told that there is no memory for a copy."""
     from jupyter_ft.session import start
 
-    session = start._create(name, start.plan(str(model), rows, FULL | more))
+    session = start._create(name, start.plan(str(model), rows, FULL | more), start.NOTHING_AHEAD)
     session.launch(room=0)
     return session
 

@@ -398,7 +398,9 @@ def test_where_chat_has_no_room_the_run_waits_for_an_answer(tiny_model: Path, as
 
     def start(name: str) -> Any:
         settings = {**asked, "dtype": "float32", "adapter": "full", "epochs": 4, "learning_rate": 1e-3}
-        return starting._create(name, starting.plan(str(tiny_model), settings.pop("data"), settings))
+        return starting._create(
+            name, starting.plan(str(tiny_model), settings.pop("data"), settings), starting.NOTHING_AHEAD
+        )
 
     quiet = start("quiet")
     quiet.launch()
