@@ -270,7 +270,7 @@ def test_a_run_that_will_be_short_of_memory_says_so_and_what_to_press(
 ) -> None:
     recipe = {"dtype": "float32", "adapter": {"kind": "lora", "r": 4}, "batch_size": 8}
     smaller = jupyter_ft.fits(str(tiny_model), rows, **recipe | {"batch_size": 2, "accumulation": 4}).fit
-    session = start._create("tight", start.plan(str(tiny_model), rows, recipe))
+    session = start._create("tight", start.plan(str(tiny_model), rows, recipe), start.NOTHING_AHEAD)
     session.launch(room=smaller.needs - smaller.parts.weights + 1000)
     session.wait(timeout=100)
     [health] = [event for event in session.events if event.kind == "health" and event.level == "amber"]

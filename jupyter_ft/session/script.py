@@ -42,7 +42,7 @@ def script(told: Story, files: str) -> str:
     """The whole script; what it needs is in the folder `files` beside it."""
     parts = [_head(told), _imports(told, files), *_functions(told), _edits(told), _start(told), _end(told)]
     text = "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
-    compile(text, "replay.py", "exec")
+    ast.parse(text, "replay.py")
     return text
 
 
