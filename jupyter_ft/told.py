@@ -12,6 +12,10 @@ def _now() -> float:
     return _time.time()
 
 
+FREED = "its memory is given back until it is resumed"
+"""The note of a pause that a person asked for, with the memory."""
+
+
 class Said(BaseModel):
     """Frozen, of known keys; a number that is not finite is a word in JSON."""
 

@@ -55,6 +55,7 @@ from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
 from ..sampling.twin import Voices
+from ..told import FREED
 from ..weights import described
 from .admission import Admission
 from .machine import note_machine
@@ -307,7 +308,7 @@ class Job:
         self.chat.rest("the run is paused and its memory is given back; resume it first")
         free_memory()
         self.admission.leave()
-        said = "its memory is given back until it is resumed"
+        said = FREED
         self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps, note=said))
         self._apply(Pause(id=freed.command), freed)
         held: list[ForTrainer] = []

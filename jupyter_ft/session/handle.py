@@ -41,6 +41,7 @@ from ..messages import (
 from ..recipe import Recipe, as_plain, change, first_complaint
 from ..runs import RunFolder
 from ..sampling.chat import Chat
+from ..told import FREED
 from .answers import Receipt
 from .registry import sessions
 from .rewards import Functions, given_again, missing, renew
@@ -262,7 +263,7 @@ class Session(Talking, Travelling, Taking, Shown):
     def _waits_for_us(self) -> bool:
         """Whether it has paused by itself, and nobody has told it to go on: to wait for it would be to wait forever."""
         asked = self._resuming is not None and self._resuming.answer is None
-        return self.state == "paused" and bool(self._said) and not asked
+        return self.state == "paused" and self._said not in ("", FREED) and not asked
 
     def close(self) -> None:
         """Stop the run where it is live, end the chat and free the memory; what is on disk stays."""
