@@ -357,11 +357,11 @@ def _build_by_transformers(
             model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
         missing = told["missing_keys"]
     if dtype is not None and device is None:
-        _cast(model, dtype)
+        cast(model, dtype)
     return model, frozenset(missing)
 
 
-def _cast(model: Any, dtype: torch.dtype) -> None:
+def cast(model: Any, dtype: torch.dtype) -> Any:
     """As `from_pretrained(dtype=…)` leaves it: what no file holds, rotary frequencies for one, stays as it was made."""
     for module in model.modules():
         held = [b for name, b in module._buffers.items() if name not in module._non_persistent_buffers_set]
@@ -369,6 +369,7 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
             if tensor is not None and tensor.is_floating_point():
                 tensor.data = tensor.data.to(dtype)
     model.config.dtype = dtype
+    return model
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:

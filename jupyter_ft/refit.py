@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,22 +14,30 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 Tensors = Mapping[str, torch.Tensor]
 
 
-def scale_in(folder: Path) -> tuple[int, float] | None:
-    """Rank and scale of the adapter in `folder`; None of full weights."""
+class Shape(NamedTuple):
+    """What the scale of an adapter follows from, besides its `alpha`, and that scale."""
+
+    rank: int
+    rslora: bool
+    scale: float
+
+
+def shape_in(folder: Path) -> Shape | None:
+    """That of the adapter in `folder`; None of full weights."""
     file = folder / "adapter_config.json"
     if not file.is_file():
         return None
     told = json.loads(file.read_text(encoding="utf-8"))
-    return _scale(told["r"], told["lora_alpha"], told.get("use_rslora", False))
+    return _shape(told["r"], told["lora_alpha"], told.get("use_rslora", False))
 
 
-def scale_of(config: Any) -> tuple[int, float]:
-    """The same of PEFT's configuration of an adapter."""
-    return _scale(config.r, config.lora_alpha, config.use_rslora)
+def shape_of(config: Any) -> Shape:
+    """That of PEFT's configuration of an adapter."""
+    return _shape(config.r, config.lora_alpha, config.use_rslora)
 
 
-def _scale(rank: int, alpha: float, rslora: bool) -> tuple[int, float]:
-    return int(rank), float(alpha) / (math.sqrt(rank) if rslora else rank)
+def _shape(rank: int, alpha: float, rslora: bool) -> Shape:
+    return Shape(rank, rslora, alpha / (math.sqrt(rank) if rslora else rank))
 
 
 def refit(stored: Tensors, own: Tensors, times: float) -> dict[str, torch.Tensor]:

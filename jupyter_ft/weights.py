@@ -25,7 +25,7 @@ from .models import Base, with_adapter
 from .quantization import SAID
 from .quantized import size
 from .recipe import Recipe
-from .refit import refit, scale_in, scale_of
+from .refit import refit, shape_in, shape_of
 
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 _NAME = "default"  # PEFT's name of the adapter
@@ -72,16 +72,14 @@ def begin_with(model: Any, folder: Path) -> None:
 
 def _in_its_shape(model: Any, folder: Path) -> dict[str, torch.Tensor]:
     """The weights in `folder`; of an adapter of other ranks, in those of `model`'s."""
-    stored, was = read_weights(folder), scale_in(folder)
+    stored, was = read_weights(folder), shape_in(folder)
     if was is None or not isinstance(model, PeftModel):
         return stored
     own = {plain_name(name): p for name, p in model.named_parameters()}
-    config = model.peft_config[_NAME]
-    now = scale_of(config)
-    same_kind = config.use_rslora == json.loads((folder / "adapter_config.json").read_text("utf-8"))["use_rslora"]
-    if now[0] == was[0] and same_kind:  # its alpha is what a person made it
+    now = shape_of(model.peft_config[_NAME])
+    if (now.rank, now.rslora) == (was.rank, was.rslora):  # its alpha is what a person made it
         return {name: tensor for name, tensor in stored.items() if ".lora_" not in name or name in own}
-    return refit(stored, own, was[1] / now[1])
+    return refit(stored, own, was.scale / now.scale)
 
 
 def plain_name(name: str) -> str:

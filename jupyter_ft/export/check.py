@@ -21,6 +21,7 @@ from ..data import chat_ids
 from ..demo import quiet_transformers
 from ..errors import DataError, ExportError, Refused
 from ..launch.voices import twin_of
+from ..models import cast
 from ..sampling.chat import with_system
 from ..sampling.generate import Manner, speak
 from ..sampling.judge import Judged, Judging, judge
@@ -157,13 +158,13 @@ def _loaded(origin: Origin, folder: Path, weights: str) -> tuple[Any, Any]:
             with quantized.told_to_peft(model, base.quantization):
                 model = PeftModel.from_pretrained(model, str(folder))
         else:
-            model = PeftModel.from_pretrained(_cast(model, origin.dtype), str(folder))
+            model = PeftModel.from_pretrained(cast(model, origin.dtype), str(folder))
     elif weights == "model":
-        model = _cast(auto.from_pretrained(folder, **options), origin.dtype)
+        model = cast(auto.from_pretrained(folder, **options), origin.dtype)
     else:
         if hasattr(transformers, "GgufConfig"):
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-        model = _cast(auto.from_pretrained(folder, gguf_file=weights, **options), origin.dtype)
+        model = cast(auto.from_pretrained(folder, gguf_file=weights, **options), origin.dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return model.requires_grad_(False).eval().to(device), tokenizer
 
@@ -179,13 +180,6 @@ def _hushed() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def _cast(model: Any, dtype: torch.dtype) -> Any:
-    """As `from_pretrained(dtype=…)` leaves it: buffers (rotary frequencies) stay in float32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model
 
 
 def _as_quantised(base: Any) -> Any:

@@ -308,8 +308,7 @@ class Job:
         self.chat.rest("the run is paused and its memory is given back; resume it first")
         free_memory()
         self.admission.leave()
-        said = FREED
-        self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps, note=said))
+        self.log.append(StateChanged(state="paused", step=freed.step, total_steps=freed.total_steps, note=FREED))
         self._apply(Pause(id=freed.command), freed)
         held: list[ForTrainer] = []
         waiting: deque[ForTrainer] = deque()

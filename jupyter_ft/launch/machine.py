@@ -22,7 +22,7 @@ def note_machine(folder: RunFolder) -> None:
             file.write_text(json.dumps({"threads": torch.get_num_threads(), "device": device}), encoding="utf-8")
 
 
-def machine_of(folder: RunFolder) -> dict[str, Any]:
+def noted_machine(folder: RunFolder) -> dict[str, Any]:
     """`threads` and `device` of the first steps of a run; empty where they were not noted."""
     try:
         found = json.loads((folder.path / FILE).read_text(encoding="utf-8"))

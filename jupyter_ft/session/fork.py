@@ -282,7 +282,7 @@ def _said(session: Session, branch: Branch) -> Session:
     was, now = branch.parent.recipe.adapter, session.recipe.adapter
     if (was.r, was.targets) != (now.r, now.targets):
         kept = "the same product" if now.r >= was.r else "the nearest product that these ranks hold"
-        text += f"; adapter.r {was.r} → {now.r}: {kept}; layers without an adapter before have a fresh one"
+        text += f"; adapter.r {was.r} → {now.r}: {kept}; a layer that had no adapter has a fresh one"
     session.log.append(Logged(level="info", text=text))
     return session
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RunFolderError
 from ..event_log import EventLog
-from ..launch.machine import machine_of
+from ..launch.machine import noted_machine
 from ..launch.meanwhile import JOINED
 from ..messages import Applied, Resumed, StateChanged
 from ..recipe import Recipe, parse_recipe
@@ -121,7 +121,7 @@ def story(folder: RunFolder) -> Story:
         losses=[float(loss) for loss in steps["loss"]],
         state=states[-1].state if states else "stopped",
         total=next((event.total_steps for event in reversed(states) if event.total_steps), 0),
-        machine=machine_of(folder),
+        machine=noted_machine(folder),
     )
 
 
