@@ -53,7 +53,10 @@ def test_a_fork_of_another_rank_or_with_other_layers_begins_with_what_its_parent
     assert [
         text for text in (getattr(e, "text", "") for e in wide.events) if "adapter.r 4 → 8: the same product" in text
     ]
-    held = read_weights(wide.run_folder.checkpoint(wide.step))
+    began, held = (read_weights(run.run_folder.checkpoint(run.step)) for run in (parent, wide))
+    for name in (name.removesuffix(".lora_A.weight") for name in began if name.endswith(".lora_A.weight")):
+        alpha = parent.hyperparameters.alpha
+        assert torch.allclose(_product(held, name, alpha / 8), _product(began, name, alpha / 4), atol=1e-6)
     assert {t.shape[0] for name, t in held.items() if "lora_A" in name} == {8}
     other = wide.fork("other", **{"adapter.kind": "rslora", **still})
     finish(other)
