@@ -34,6 +34,7 @@ class MaskingCollator:
 
     def __init__(self, tokenizer: Any, share: float, seed: int) -> None:
         self._masks = DataCollatorForLanguageModeling(tokenizer, mlm_probability=share, seed=seed)
+        self.create_rng()  # not at the first batch: before transformers 5.24 a seed of 0 would be none
         self._pads = DataCollatorForTokenClassification(tokenizer)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -42,14 +43,14 @@ class MaskingCollator:
         return batch
 
     @property
-    def generator(self) -> torch.Generator | None:
-        """What the masks are drawn from; None before the first."""
-        generator: torch.Generator | None = self._masks.generator
+    def generator(self) -> torch.Generator:
+        """What the masks are drawn from."""
+        generator: torch.Generator = self._masks.generator
         return generator
 
-    @generator.setter
-    def generator(self, generator: torch.Generator) -> None:
-        self._masks.generator = generator
+    def create_rng(self) -> None:
+        """Draw from the seed again, as transformers' collator names it."""
+        self._masks.create_rng()
 
     def set_share(self, share: float) -> None:
         """Mask this share of the tokens from the next batch on."""
