@@ -31,7 +31,7 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
         if isinstance(value, _FIXED):
             vars(own)[name] = value
         elif name == "_modules":
-            vars(own)[name] = type(value)((key, part and _copied(part, memo)) for key, part in value.items())
+            vars(own)[name] = type(value)((key, _copied(part, memo)) for key, part in value.items())
         elif isinstance(value, dict | list | set) and not value:
             vars(own)[name] = type(value)()
         else:
