@@ -6,7 +6,6 @@ train/eval flags of one user never meet another's, at the cost of a few Python o
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 import weakref
@@ -30,6 +29,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from . import quantized
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
+from .modules import apart
+from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
 from .recipe import Recipe
 
@@ -56,13 +57,11 @@ class Base:
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
-        memo: dict[int, Any] = {id(p): p for p in self.model.parameters()}
-        memo |= {id(b): b for b in self.model.buffers()} | quantized.shared(self.model)
-        return copy.deepcopy(self.model, memo)
+        return apart(self.model, [*self.model.parameters(), *self.model.buffers()])
 
     def new_tokenizer(self) -> Any:
-        """A tokenizer of one's own: the Rust one is not safe to share between threads."""
-        return copy.deepcopy(self.tokenizer)
+        """A tokenizer of one's own, over the same vocabulary: the Rust one is not safe to share between threads."""
+        return own_tokenizer(self.tokenizer)
 
 
 def pick_device() -> torch.device:

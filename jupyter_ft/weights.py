@@ -38,6 +38,8 @@ def to_train(model: Any, recipe: Recipe, start: Path | None = None) -> Any:
     Full weights are trained in float32 whatever the base is in: an update is too small for bfloat16 to hold. `start`
     holds the weights of another run to begin with.
     """
+    if isinstance(model, PeftModel):  # it has its adapter, with those weights
+        return model
     if recipe.adapter.kind != "full":
         own = with_adapter(model, recipe)
     else:

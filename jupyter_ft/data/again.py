@@ -13,7 +13,6 @@ import shutil
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
-from copy import deepcopy
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..own_tokenizer import own_core
 from .formats import Examples
 from .render import Rendered
 
@@ -36,7 +36,7 @@ def key_of(examples: Examples, tokenizer: Any, **settings: Any) -> str:
     """A SHA-256 of all that the token rows of `examples` come from; empty for a tokenizer that cannot be read whole."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:  # a slow one keeps its vocabulary where it likes
         return ""
-    core = deepcopy(tokenizer.backend_tokenizer)
+    core = own_core(tokenizer.backend_tokenizer)
     core.no_truncation()  # what the last call has left there
     core.no_padding()
     own = {name: getattr(tokenizer, name, None) for name in _OF_TOKENIZER} | {"class": type(tokenizer).__name__}

@@ -50,13 +50,13 @@ from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.judge import shell_for
+from ..sampling.judge import Judging, shell_for
 from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
 from ..sampling.room import no_room
-from ..sampling.twin import Voices
+from ..sampling.twin import Twin, Voices
 from ..told import FREED
-from ..weights import described
+from ..weights import described, to_train
 from .admission import Admission
 from .machine import note_machine
 from .meanwhile import Meanwhile
@@ -136,24 +136,23 @@ class Job:
         rows, held_out, behind = self._render(base)
         self._stop_early()
         self._warn(base, rows)
-        twin = self._choose_voices(base)
-        if twin.waits:
-            self.log.append(ChatWaits(said=chat_waits(twin)))
-        more = {"rewards": rewards_of(self, base)} if method.generates else {}
+        more: dict[str, Any] = {"rewards": rewards_of(self, base)} if method.generates else {}
+        more["start"] = self.folder.start if self.folder.start.is_dir() else None
+        judging = judging_of(base, self.recipe, self._labels)
+        voices = self._voices_of_all_weights(base, judging)
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
+            model = shell_for(base, judging)
+            if voices is None:
+                model = to_train(model, self.recipe, more["start"])
+                voices = Twin(base, self.recipe, self.examples.format, self.folder.visit, judging, like=model)
             trainer = method.build(
-                shell_for(base, judging_of(base, self.recipe, self._labels)),
-                base.new_tokenizer(),
-                self.recipe,
-                rows,
-                self.folder.path,
-                held_out=held_out,
-                start=self.folder.start if self.folder.start.is_dir() else None,
-                **more,
+                model, base.new_tokenizer(), self.recipe, rows, self.folder.path, held_out=held_out, **more
             )
+        if voices.waits:
+            self.log.append(ChatWaits(said=chat_waits(voices)))
         self._say_what_is_trained(base, trainer)
         running = Running(
-            trainer, twin, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
+            trainer, voices, self.recipe, folder=self.folder, log=self.log, inbox=self.inbox, chat=self.chat
         )
         running.behind, running.setters, running.probes = behind, method.live, self._probes
         running.metrics = self._metrics
@@ -179,19 +178,19 @@ class Job:
             text = f"optim: on {trainer.args.device.type} there is nothing to page {asked} to; {used} takes its place"
             self.log.append(Logged(level="info", text=text))
 
-    def _choose_voices(self, base: Base) -> Voices:
-        """A twin; for full weights that have no room for a copy, the trainer's own model between two steps.
+    def _voices_of_all_weights(self, base: Base, judging: Judging | None) -> Voices | None:
+        """A copy or, where there is no room for one, the trainer's own model between two steps; None of an adapter.
 
         The trainer will take 16 bytes a weight: itself in float32, its gradient and Adam's two moments.
         """
+        if self.recipe.adapter.kind != "full":
+            return None
         trained_on, find, nudge = self.examples.format, self.folder.visit, self.inbox.nudge
-        if self.recipe.adapter.kind == "full":
-            weights = list(base.model.parameters())
-            copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
-            why = no_room(copy, 16 * count, weights[0].device, self.room)
-            if why:
-                judging = judging_of(base, self.recipe, self._labels)
-                return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
+        weights = list(base.model.parameters())
+        copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
+        why = no_room(copy, 16 * count, weights[0].device, self.room)
+        if why:
+            return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
         return twin_of(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
 
     def _warn(self, base: Base, rows: Any) -> None:

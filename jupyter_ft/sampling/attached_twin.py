@@ -6,9 +6,7 @@ whether it was made before or after a trainer was built.
 
 from __future__ import annotations
 
-import copy
 import functools
-import threading
 import types
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,13 +21,14 @@ from transformers.models.auto.modeling_auto import (
 )
 from trl import RewardTrainer
 
-from .. import quantized
 from ..data import Format
 from ..errors import Refused
 from ..models import longest
-from ..weights import set_alpha
+from ..modules import apart
+from ..own_tokenizer import own_tokenizer
 from .at_boundary import AttachedAtBoundary, parts_of, peel
 from .judge import Judging
+from .published import Published
 from .room import no_room
 from .twin import Visits, Voices
 
@@ -45,21 +44,18 @@ class AttachedTwin(Voices):
         self.tokenizer = tokenizer
         self.live = _shell(model, [t for t in _tensors(model) if not t.requires_grad]).eval().requires_grad_(False)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        self._own = {name: p for name, p in self.live.named_parameters() if name in trained}
-        self._spare = {name: p.detach().clone() for name, p in self._own.items()}
+        self._published = Published(self.live, trained)
         self.base = _shell(model, _tensors(model)).unload().eval() if isinstance(model, PeftModel) else None
-        self._lock = threading.Lock()
-        self._published = self._held = 0
-        self._fresh = False
-        self._alpha: float | None = None
         self._find = find
         self._visits, self._era = Visits(), 0
 
     def publish(self, step: int, trained: dict[str, torch.Tensor], alpha: float) -> None:
-        """Take the weights of `step` into the spare buffer (training thread)."""
-        with self._lock, torch.no_grad():
-            torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
-            self._published, self._alpha, self._fresh = step, alpha, True
+        """Take the weights of `step` (training thread)."""
+        self._published.put(step, trained, alpha)
+
+    def retire(self) -> None:
+        """As `Voices.retire`."""
+        self._published.end()
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks, and its step. `Refused` for the base where its own weights are what is trained."""
@@ -69,17 +65,12 @@ class AttachedTwin(Voices):
 
     def new_past(self) -> Any:
         """A copy of the live voice with trained tensors of its own."""
-        return _shell(self.live, [t for name, t in self.live.named_parameters() if name not in self._own])
+        own = self._published.own
+        return _shell(self.live, [t for name, t in self.live.named_parameters() if name not in own])
 
     def live_voice(self) -> tuple[Any, int]:
         """The model of the last publication and its step."""
-        with self._lock, torch.no_grad():
-            if self._fresh:
-                torch._foreach_copy_(list(self._own.values()), list(self._spare.values()))
-                if self._alpha is not None and isinstance(self.live, PeftModel):
-                    set_alpha(self.live, self._alpha)
-                self._held, self._fresh = self._published, False
-            return self.live, self._held
+        return self._published.live()
 
 
 def judging_of(trainer: Any) -> Judging | None:
@@ -119,7 +110,7 @@ def voices_for(
     The copies are two (one speaks, one is published to); training will take the gradients and Adam's two moments.
     `room`: as for `no_room`.
     """
-    own = copy.deepcopy(tokenizer)
+    own = own_tokenizer(tokenizer)
     if own.pad_token is None:
         own.pad_token = own.eos_token
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -180,7 +171,7 @@ def _tensors(model: Any) -> list[torch.Tensor]:
 
 
 def _shell(model: Any, shared: list[torch.Tensor]) -> Any:
-    shell = copy.deepcopy(model, {id(tensor): tensor for tensor in shared} | quantized.shared(model))
+    shell = apart(model, shared)
     inner = shell.get_base_model() if isinstance(shell, PeftModel) else shell
     for part in (shell, inner):
         for name in PATCHED_METHODS:

@@ -6,7 +6,6 @@ of different ranks and targets go together. What is no plain LoRA over the very 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from peft.utils import AuxiliaryTrainingWrapper
 
-from .. import quantized
 from ..errors import Refused
+from ..modules import apart
 from .generate import Row, Spoken, speak_rows
 from .round import MOST
 
@@ -51,8 +50,7 @@ class Stage:
     def of(self, part: Part) -> Any:
         """The shell over the base below `part`."""
         if part.storage != self.storage:
-            tensors = [*part.model.parameters(), *part.model.buffers()]
-            shell = copy.deepcopy(part.model, {id(t): t for t in tensors} | quantized.shared(part.model))
+            shell = apart(part.model, [*part.model.parameters(), *part.model.buffers()])
             shell = shell.unload() if isinstance(shell, PeftModel) else shell
             self._shell, self.storage = shell.eval(), part.storage
         return self._shell

@@ -1,11 +1,11 @@
 """The twin: chat's own modules over the base's storage, with trained tensors of its own.
 
-The training thread publishes an adapter into a spare buffer at each boundary; the chat thread copies the spare into
-the twin between two replies, so that a reply is spoken by one step from its first token to its last. Full weights are
+The training thread publishes an adapter at each boundary, and the chat thread takes it up (`published.py`)
+between two replies, so that a reply is spoken by one step from its first token to its last. Full weights are
 too big to copy at each boundary: there the chat thread says that it wants them, and gets those of the next one.
 
-It is built from the base and never from the trainer's model: TRL replaces `forward` on the instance with a closure
-over the live one.
+It is built from the base, or from what will be trained before a trainer has it: TRL replaces `forward` on the instance
+with a closure over the live one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 
 import torch
 
-from .. import quantized
 from ..data import Format
 from ..errors import Refused
 from ..models import Base, with_adapter
+from ..modules import apart
 from ..recipe import Recipe
 from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
 from .chorus import Stage
 from .judge import Judging, shell_for
+from .published import Published
 
 Tensors = dict[str, torch.Tensor]
 KEPT = 8  # steps of a run whose adapters stay in memory when nobody speaks with them
@@ -165,7 +166,11 @@ def load(model: Any, folder: Path) -> None:
 
 
 class Twin(Voices):
-    """The voices of a run that trains an adapter: megabytes beside the base's storage."""
+    """The voices of a run that trains an adapter: megabytes beside the base's storage.
+
+    `like` is the model that will be trained, not yet given to a trainer: its modules are copied, which is faster than
+    to have PEFT make them once more.
+    """
 
     recalls = True
 
@@ -176,52 +181,49 @@ class Twin(Voices):
         trained_on: Format,
         find: Callable[[int], Path],
         judging: Judging | None = None,
+        *,
+        like: Any = None,
     ) -> None:
         super().__init__(base, trained_on, find, judging)
-        model = with_adapter(self.shell(), recipe)
-        self._own = trained_tensors(model)
+        model = with_adapter(self.shell(), recipe) if like is None else _over_base(like, set(trained_tensors(like)))
+        names = set(trained_tensors(model))
         self.live = model.eval().requires_grad_(False)
-        for name, parameter in self._own.items():
+        self._published = Published(self.live, names, recipe.hyperparameters.alpha)
+        for name, parameter in self._published.own.items():
             if name.rpartition(".lora_")[2].startswith("B"):
                 parameter.data.zero_()  # until the first publication the twin says what the base says
-        self._spare = {name: p.detach().clone() for name, p in self._own.items()}
-        self._lock = threading.Lock()
-        self._published = self._held = 0
-        self._alpha = recipe.hyperparameters.alpha
-        self._fresh = False
 
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:
-        """Take the adapter of `step` into the spare buffer (training thread; the cost of copying the adapter)."""
-        with self._lock, torch.no_grad():
-            torch._foreach_copy_(list(self._spare.values()), [trained[name].detach() for name in self._spare])
-            self._published, self._alpha, self._fresh = step, alpha, True
+        """Take the adapter of `step` (training thread; the cost of copying the adapter)."""
+        self._published.put(step, trained, alpha)
 
     def recall(self, folder: Path) -> Any:
-        """As `Voices.recall`; what is published stays in the spare meanwhile."""
-        load(self.live, folder)
-        with self._lock:
-            self._fresh = True
+        """As `Voices.recall`."""
+        load(self._published.lend(), folder)
         return self.live
+
+    def retire(self) -> None:
+        """As `Voices.retire`."""
+        self._published.end()
 
     @property
     def trained(self) -> list[str]:
         """The names of the tensors that a publication carries."""
-        return list(self._own)
+        return list(self._published.own)
 
     def live_voice(self) -> tuple[Any, int]:
         """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""
-        with self._lock, torch.no_grad():
-            if self._fresh:
-                torch._foreach_copy_(list(self._own.values()), list(self._spare.values()))
-                set_alpha(self.live, self._alpha)
-                self._held, self._fresh = self._published, False
-            return self.live, self._held
+        return self._published.live()
 
     def new_past(self) -> Any:
         """A copy of the twin with an adapter of its own."""
-        shared = [p for name, p in self.live.named_parameters() if name not in self._own]
-        memo: dict[int, Any] = {id(t): t for t in [*shared, *self.live.buffers()]}
-        return copy.deepcopy(self.live, memo | quantized.shared(self.live))
+        return _over_base(self.live, set(self._published.own))
+
+
+def _over_base(model: Any, own: set[str]) -> Any:
+    """A copy of `model` that shares all tensors but its `own`."""
+    shared = [*(p for name, p in model.named_parameters() if name not in own), *model.buffers()]
+    return apart(model, shared)
 
 
 class FullTwin(Voices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ def replies(session: Any) -> list[Any]:
     return [event for event in session.events if event.kind == "reply"]
 
 
-def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path) -> Any:
-    """The method's own trainer on the same rows, built the same way, with nothing of ours attached; not for labels."""
+def bare_trainer(
+    model: Path, rows: list[dict[str, str]], recipe: Any, folder: Path, before: Callable[[Any], Any] = lambda made: made
+) -> Any:
+    """The method's own trainer on the same rows, built the same way, with nothing of ours attached; not for labels.
+
+    `before(model)` gives what the method is to build on.
+    """
     from jupyter_ft.control.lease import seeded_streams
     from jupyter_ft.data import hold_out, load
     from jupyter_ft.heads import scoring_model
@@ -59,7 +65,7 @@ def bare_trainer(model: Path, rows: list[dict[str, str]], recipe: Any, folder: P
     ready = pack(tokens(train), recipe.max_length)[0] if recipe.packing else tokens(train)
     with seeded_streams(recipe.seed):
         made = scoring_model(base, ()) if method.scores else base.shell()
-        return method.build(made, base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
+        return method.build(before(made), base.new_tokenizer(), recipe, ready, folder, held_out=held_out)
 
 
 def spoken(model: Any, question: str, tokens: int) -> str:

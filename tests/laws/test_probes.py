@@ -82,16 +82,16 @@ def test_a_resumed_run_has_the_same_strip_and_asks_the_base_once(tune: Any) -> N
 
 @pytest.mark.slow
 def test_a_question_of_a_person_is_answered_first(tune: Any) -> None:
-    session = tune(probes=[f"Where is order {number}?" for number in range(20)], probe_steps=10, **ASKED)
-    session.wait(step=11, timeout=100)
-    owed = 2 * 20 - len(probed(session))
-    reply = session.chat("Where is order 3?", max_new_tokens=5)
+    session = tune(probes=[f"Where is order {number}?" for number in range(8)], probe_steps=5, max_steps=6, **ASKED)
+    session.wait(step=5, timeout=100)
+    asked = session.ask([{"role": "user", "content": "Where is order 3?"}], max_new_tokens=5)
+    before = len(probed(session))
+    asked.wait(60)
     kinds = [event.kind for event in session.events if event.kind in ("probe", "reply")]
-    assert reply.step >= 11
-    assert owed > 2
-    assert kinds.index("reply") <= 40 - owed + 1  # the one that was being answered may have been done
+    assert kinds.index("reply") <= before + 1  # the one that was being answered may have been done
     session.wait(timeout=200)
     assert session.probes.notna().all(axis=None)
+    assert session.probes.size > before + 2  # there was more to answer
 
 
 @pytest.mark.slow

@@ -13,16 +13,26 @@ from jupyter_ft.recipe import parse_recipe
 from ._runs import bare_trainer
 
 
-@pytest.fixture
-def pair(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[Any, Any]:
+@pytest.fixture(params=["of the base", "of what will be trained"])
+def pair(request: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> tuple[Any, Any]:
     """A trainer that TRL has patched, and a twin of what it trains."""
     from jupyter_ft.models import POOL
     from jupyter_ft.sampling.twin import Twin
+    from jupyter_ft.weights import to_train
 
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "adapter": {"r": 4}})
     base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
-    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
-    return trainer, Twin(base, recipe, "messages", lambda step: tmp_path)
+    if request.param == "of the base":
+        trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
+        return trainer, Twin(base, recipe, "messages", lambda step: tmp_path)
+    twins = []
+
+    def before(made: Any) -> Any:
+        model = to_train(made, recipe)
+        twins.append(Twin(base, recipe, "messages", lambda step: tmp_path, like=model))
+        return model
+
+    return bare_trainer(tiny_model, rows, recipe, tmp_path, before), twins[0]
 
 
 def _reachable(start: Any) -> Iterator[Any]:
@@ -94,6 +104,51 @@ def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None
         torch.testing.assert_close(
             changed, trainer.model.get_base_model().model(ids).last_hidden_state @ _head(trainer).T
         )
+
+
+def test_what_speaks_stays_as_it_is_until_it_is_asked_for_again(pair: tuple[Any, Any]) -> None:
+    """Through publications, weights lent for a while, and the end of the run."""
+    import torch
+
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    trained = {name: p.detach().clone() for name, p in trained_tensors(trainer.model).items()}
+    own = [p for name, p in twin.live.named_parameters() if name in twin.trained]
+
+    def publish(step: int) -> None:
+        with torch.no_grad():
+            twin.publish(step, {name: p.fill_(step) for name, p in trained.items()}, 32.0)
+
+    def held() -> set[float]:
+        return {float(value) for p in own for value in p.unique()}
+
+    for step in (1, 2):
+        publish(step)
+    assert twin.voice("live")[1] == 2
+    assert held() == {2}
+    publish(3)
+    assert held() == {2}
+    assert twin.voice("live")[1] == 3
+    assert held() == {3}
+    publish(4)
+    lent = twin._published.lend()
+    with torch.no_grad():
+        for p in own:
+            p.fill_(9)
+    publish(5)
+    twin.retire()
+    assert lent is twin.live
+    assert held() == {9}
+    for _ in range(2):
+        assert twin.voice("live")[1] == 5
+        assert held() == {5}
+    twin._published.lend()
+    with torch.no_grad():
+        for p in own:
+            p.fill_(9)
+    assert twin.voice("live")[1] == 5
+    assert held() == {5}
 
 
 def _head(trainer: Any) -> Any:

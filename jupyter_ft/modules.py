@@ -1,0 +1,39 @@
+"""Copies of a model's modules that share tensors: what a twin, a column and a step of the past are made of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from . import quantized
+
+_FIXED = (str, int, float, bool, type(None), torch.dtype, torch.device, type)  # cannot change: shared
+_OWN_WAY = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+
+
+def apart(model: Any, shared: Iterable[torch.Tensor]) -> Any:
+    """A copy of `model` whose tensors are its own but for those that are `shared`.
+
+    What `copy.deepcopy` with a memo gives, three times as fast: most of what a module holds is empty or cannot change.
+    """
+    return _copied(model, {id(tensor): tensor for tensor in shared} | quantized.shared(model))
+
+
+def _copied(module: Any, memo: dict[int, Any]) -> Any:
+    kind = type(module)
+    if id(module) in memo or any(getattr(kind, way, 0) is not getattr(torch.nn.Module, way, 0) for way in _OWN_WAY):
+        return copy.deepcopy(module, memo)
+    memo[id(module)] = own = object.__new__(kind)
+    for name, value in vars(module).items():
+        if isinstance(value, _FIXED):
+            vars(own)[name] = value
+        elif name == "_modules":
+            vars(own)[name] = type(value)((key, _copied(part, memo)) for key, part in value.items())
+        elif isinstance(value, dict | list | set) and not value:
+            vars(own)[name] = type(value)()
+        else:
+            vars(own)[name] = copy.deepcopy(value, memo)
+    return own
