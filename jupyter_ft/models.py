@@ -29,6 +29,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from . import quantized
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
+from .heap import HEAP
 from .modules import apart
 from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
@@ -215,6 +216,7 @@ def _load(
         quantized.quantise(model, quantization, dtype, device, keep=missing, report=report)
         quantized.as_ours(model, dtype)
     model.requires_grad_(False).eval().to(device)
+    HEAP.give_back()  # what reading and casting left: about as much as the base
     most = None if speaks else longest(model, tokenizer)
     return Base(key, str(path), model, tokenizer, speaks, missing, most, quantization if stored == "none" else stored)
 

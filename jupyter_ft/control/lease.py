@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .heap import HEAP
+from ..heap import HEAP
 
 
 class Lease:
@@ -160,5 +160,5 @@ class Turn:
         finally:
             self._held = False
             if self._lease.wanted:
-                HEAP.give_back()
+                HEAP.change_hands()
             self._lease.release()

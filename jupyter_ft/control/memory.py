@@ -17,6 +17,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from ..errors import RewardFailed
+from ..heap import HEAP
 from ..messages import Logged, MemoryShort
 from .lease import Streams
 
@@ -40,11 +41,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Collect what nobody holds and give the devices' caches back."""
+    """Collect what nobody holds and give the devices' caches and the C heap back."""
     gc.collect()
     with suppress(Exception):  # a device in a bad state must not hide why
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+    HEAP.give_back()
 
 
 class Patience:

@@ -1,0 +1,35 @@
+"""The C heap: glibc keeps what is freed, for each thread apart; eight runs would hold the memory of a step eight times.
+
+It holds more than what a run needs, too: 1.1 GB of 1.7 after the first run of SmolLM2 on the CPU was closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from typing import Any
+
+SECONDS = 1.0  # between two trims: steps that are shorter hold little
+
+
+class Heap:
+    """What the C library keeps of freed memory. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        self._last = 0.0
+
+    def give_back(self) -> None:
+        """Give it to the system (some 80 ms)."""
+        if self._trim is not None:
+            self._last = time.monotonic()
+            self._trim(0)
+
+    def change_hands(self) -> None:
+        """Give it back for the run whose turn is next; once a second at most."""
+        if time.monotonic() - self._last >= SECONDS:
+            self.give_back()
+
+
+HEAP = Heap()
