@@ -42,6 +42,7 @@ MORE: dict[str, dict[str, Any]] = {
     "half": {"adapter": ADAPTER, "dtype": "bfloat16"},
     "half-full": {"adapter": "full", "dtype": "bfloat16"},
     "grpo-full": GENERATED | {"adapter": "full"},
+    "dora": {"adapter": {"kind": "dora", "r": 4}},
     "rloo": GENERATED | {"adapter": ADAPTER, "method": "rloo", "accumulation": 2},
 }
 

@@ -137,7 +137,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
         tensors = load_file(folder / STREAMS)
         port.turn.restore(_streams_from(tensors, state["python"]))
         if _MASKS in tensors:
-            trainer.data_collator.create_rng()  # a generator that is put there itself is not used since transformers 5.24
+            trainer.data_collator.create_rng()  # one that is put there itself is not used since transformers 5.24
             trainer.data_collator.generator.set_state(tensors[_MASKS])
     else:
         port.edits.warm_up(WARMUP)

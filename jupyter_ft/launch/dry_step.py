@@ -110,7 +110,7 @@ def _counted(
     more: dict[str, Any] = {"rewards": [_nothing]} if method.generates else {}
     if isinstance(live, PolicyHyperparameters):
         rows = batch * (2 * live.geometry.prompts)
-    held = [*base.model.parameters(), *base.model.buffers()]
+    held = [*base.model.parameters(), *base.model.buffers(), *model.parameters(), *model.buffers()]  # a head's as well
     held += [tensor for weight in base.model.parameters() for tensor in _statistics(weight)]
     count = _Count(held[0].device)
     with count:

@@ -128,7 +128,9 @@ def _longest_rows(recipe: Recipe, train: Examples, labels: tuple[str, ...], plac
     some = replace(train, rows=train.rows.subset(chosen), numbers=None)
     tokenizer = load_tokenizer(str(place), None, lambda *_: None)
     more: dict[str, Any] = {"labels": labels} if labels else {}
-    more |= {"system": recipe.system, "max_length": recipe.max_length, "file": folder / "tokens.arrow"}
+    shape = read_shape(place)
+    room = min(recipe.max_length, tokenizer.model_max_length, (shape and shape.longest) or recipe.max_length)
+    more |= {"system": recipe.system, "max_length": room, "file": folder / "tokens.arrow"}
     speaks = does_speak(str(place), None, lambda *_: None)
     return method_of(recipe, speaks).render(some, tokenizer, **more).rows
 
