@@ -27,7 +27,7 @@ from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
 from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
-from .encoders import check_speaks
+from .encoders import check_probes, check_speaks
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
@@ -83,6 +83,7 @@ def plan(
     check_bitsandbytes(checked)
     check_model(checked.model)
     check_speaks(checked)
+    check_probes(checked)
     judges = {} if resume else find_judges(checked, functions, save=to_start)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
