@@ -30,6 +30,7 @@ SCORED = 24  # bytes of a scored position: its label, its scores, and whether it
 KEPT_ANSWER = 24  # bytes of a token of an answer that waits for its step: its id, its masks, and what it was scored
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: arXiv 2305.14314, section 3, double quantisation
 INT8 = 1.0  # arXiv 2208.07339; a scale for each row is beside it
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings")
 _OPTIMIZER = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "rmsprop": 4.0, "adagrad": 4.0}  # bytes a trained weight
 
 
@@ -94,6 +95,8 @@ def trained_weights(shape: Shape, work: Work) -> int:
     if work.full:
         return head + shape.weights - (work.head == "score" and not shape.tied) * shape.vocabulary * shape.hidden
     head += encoder.in_head(shape, work) if shape.encodes else 0
+    if not isinstance(work.targets, str):
+        head += work.r * (shape.vocabulary + shape.hidden) * sum(name in EMBEDDINGS for name in work.targets)
     return head + sum(work.r * (o.inputs + o.outputs) + work.dora * o.outputs for o in shape.wanted(work.targets))
 
 
