@@ -11,7 +11,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from . import quantized
+from .base_files import fingerprint
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .quantization import SAID, Quantization
@@ -43,6 +44,7 @@ class Base:
 
     One that does not speak (an encoder, a classifier, a reward model) is of the sequence-classification class:
     `missing` are those of its parameters that the folder does not hold, `longest` the tokens that it can read at most.
+    `files` are digests of what it was loaded from.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Base:
     missing: frozenset[str] = frozenset()
     longest: int | None = None
     quantization: Quantization = "none"
+    files: dict[str, str] = field(default_factory=dict)
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
@@ -197,7 +200,7 @@ def _load(
     kind = "a causal language model"
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(path)
+            files, config = fingerprint(path), AutoConfig.from_pretrained(path)
             speaks = _speaks(config)
             kind = kind if speaks else "a model that classifies"
             stored = quantized.on_disk(config)
@@ -217,7 +220,8 @@ def _load(
         quantized.as_ours(model, dtype)
     model.requires_grad_(False).eval().to(device)
     most = None if speaks else longest(model, tokenizer)
-    return Base(key, str(path), model, tokenizer, speaks, missing, most, quantization if stored == "none" else stored)
+    kept = quantization if stored == "none" else stored
+    return Base(key, str(path), model, tokenizer, speaks, missing, most, kept, files)
 
 
 def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ from .machine import note_machine
 from .meanwhile import Meanwhile
 from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
+from .same_base import note_base
 from .short import fit_before, refuse_too_large, warning
 from .voices import base_of, chat_waits, judging_of, most_tokens, twin_of
 
@@ -126,7 +128,8 @@ class Job:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         refuse_too_large(self.recipe)
         note_machine(self.folder)
-        base = base_of(self.recipe, self._progress)
+        base = base_of(self.recipe, self._progress, self.folder)
+        note_base(self.folder, Path(base.path), base.files)
         method = method_of(self.recipe, base.speaks)
         if method.masks:
             check_masks(base)

@@ -17,17 +17,23 @@ from ..runs import RunFolder
 from ..sampling.judge import Judging
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, put_weights, read_weights
+from .same_base import check_base, revision_of
 
 
-def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
-    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
+def base_of(recipe: Recipe, report: Callable[[str, int, int], None], folder: RunFolder | None = None) -> Base:
+    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked.
+
+    With the `folder` of a run also where it is not the base that this run began on.
+    """
     base = POOL.get(
         recipe.model,
-        revision=recipe.revision,
+        revision=revision_of(folder, recipe),
         dtype=recipe.dtype,
         report=report,
         quantization=recipe.quantization,
     )
+    if folder is not None:
+        check_base(folder.path, recipe.model, base.files)
     if base.quantization != "none" and recipe.adapter.kind == "full":
         raise ModelError(
             f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
@@ -37,7 +43,7 @@ def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
 
 def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
     """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
-    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
+    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)), folder)
     checkpoint = folder.visit(step)
     labels = labels_in(checkpoint) if trained_on == "labelled" else ()
     twin = twin_of(base, recipe, trained_on, folder, labels=labels)
