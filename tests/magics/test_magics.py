@@ -379,7 +379,7 @@ def two_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_columns_of_a_chat(shell: Any, two_open: None, line: str, columns: str) -> None:
     found = addresses(shell, parse(split(line), CHAT))
-    assert ", ".join(f"{session.name} {at}" for session, at in found) == columns
+    assert ", ".join(f"{session.name} {at}" for session, at, _ in found) == columns
 
 
 @pytest.mark.parametrize(
