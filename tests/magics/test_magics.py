@@ -260,6 +260,10 @@ def test_completion(shell: Any) -> None:
     assert after("%ft pa") == ["pause"]
     assert after("%ft pro") == ["promote"]
     assert "adapter=" in after("%ft fork support calm ada")
+    assert set(after("%ft fork support calm adapter.")) == {
+        *("adapter.kind=", "adapter.r=", "adapter.targets=", "adapter.alpha=", "adapter.dropout=")
+    }
+    assert after("%ft set support adapter.r") == ["adapter.r="]
     assert {"report", "logs", "doctor"} <= set(after("%ft "))
     assert {"--tail", "--level"} <= set(after("%ft logs support "))
     assert after("%ft doctor --b") == ["--bundle"]
