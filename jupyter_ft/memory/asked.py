@@ -105,3 +105,8 @@ def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, la
         own_dropout=recipe.method != "reward" or not passed.get("disable_dropout", True),
         reply=min(recipe.max_length + REPLY, shape.longest or 10**9),
     )
+
+
+def some_reward(completions: Sequence[Any], **_: Any) -> list[float]:
+    """In the place of rewards that are not told: what a step takes is the same."""
+    return [0.0] * len(completions)
