@@ -58,8 +58,8 @@ def layer_keeps(shape: Shape, work: Work) -> int:
 
 
 def _drops(shape: Shape, work: Work) -> bool:
-    """Whether attention drops some of its probabilities."""
-    return shape.drops_attention and work.own_dropout
+    """Whether attention drops some of its probabilities where no kernel does that for it, as CUDA's do."""
+    return shape.drops_attention and work.own_dropout and work.device != "cuda"
 
 
 def _inputs(shape: Shape, work: Work) -> int:
