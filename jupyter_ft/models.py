@@ -10,7 +10,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from . import quantized
+from .base_files import fingerprint
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
@@ -45,6 +46,7 @@ class Base:
 
     One that does not speak (an encoder, a classifier, a reward model) is of the sequence-classification class:
     `missing` are those of its parameters that the folder does not hold, `longest` the tokens that it can read at most.
+    `files` are digests of what it was loaded from.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Base:
     missing: frozenset[str] = frozenset()
     longest: int | None = None
     quantization: Quantization = "none"
+    files: dict[str, str] = field(default_factory=dict)
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
@@ -197,7 +200,7 @@ def _load(
     kind = "a causal language model"
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(path)
+            files, config = fingerprint(path), AutoConfig.from_pretrained(path)
             speaks = _speaks(config)
             kind = kind if speaks else "a model that classifies"
             stored = quantized.on_disk(config)
@@ -218,7 +221,8 @@ def _load(
     model.requires_grad_(False).eval().to(device)
     HEAP.give_back()  # what reading and casting left: about as much as the base
     most = None if speaks else longest(model, tokenizer)
-    return Base(key, str(path), model, tokenizer, speaks, missing, most, quantization if stored == "none" else stored)
+    kept = quantization if stored == "none" else stored
+    return Base(key, str(path), model, tokenizer, speaks, missing, most, kept, files)
 
 
 def load_tokenizer(model: str, revision: str | None, report: Report) -> Any:

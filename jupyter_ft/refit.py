@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_PAIRS = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -43,7 +43,8 @@ def _shape(rank: int, alpha: float, rslora: bool) -> Shape:
 def refit(stored: Tensors, own: Tensors, times: float) -> dict[str, torch.Tensor]:
     """`stored` in the ranks of `own`: `B A` of each layer is what it was, multiplied by `times`.
 
-    Ranks that are more than there were begin as a fresh adapter's do: with the rows of `A` that `own` drew, and `B` 0.
+    Ranks that are more than there were begin as a fresh adapter's do: one of the two as `own` drew it, and the other 0
+    (`B`, of an embedding `A`).
     Fewer hold the nearest product that they can (Eckart and Young, by singular values). Layers that `own` has no
     adapter on are left out; those that `stored` has none on stay as `own` drew them.
     """
@@ -51,20 +52,24 @@ def refit(stored: Tensors, own: Tensors, times: float) -> dict[str, torch.Tensor
     for name, tensor in stored.items():
         if ".lora_" in name and name not in own:
             continue
-        if name.endswith(_DOWN):
-            beside = name.removesuffix(_DOWN) + _UP
-            found |= dict(zip((name, beside), _pair(tensor, stored[beside], own[name], times), strict=True))
-        elif not name.endswith(_UP):
+        end = next((end for end in _PAIRS if name.endswith(end)), None)
+        if end is not None:
+            both = (name, name.removesuffix(end) + _PAIRS[end])
+            new = _pair([stored[one] for one in both], [own[one] for one in both], times)
+            found |= dict(zip(both, new, strict=True))
+        elif not name.endswith(tuple(_PAIRS.values())):
             found[name] = tensor
     return found
 
 
-def _pair(down: torch.Tensor, up: torch.Tensor, own: torch.Tensor, times: float) -> tuple[torch.Tensor, torch.Tensor]:
-    rank = own.shape[0]
+def _pair(stored: list[torch.Tensor], own: list[torch.Tensor], times: float) -> tuple[torch.Tensor, torch.Tensor]:
+    (down, up), rank = stored, own[0].shape[0]
     if rank < down.shape[0]:
         down, up = _nearest(down, up, rank)
     held = down.shape[0]
-    new_down, new_up = own.detach().clone(), up.new_zeros(up.shape[0], rank)
+    new_down, new_up = (tensor.detach().clone() for tensor in own)
+    if (new_down != 0).any():
+        new_up.zero_()
     new_down[:held], new_up[:, :held] = down, up * times
     return new_down, new_up
 

@@ -87,7 +87,8 @@ def _in_its_shape(model: Any, folder: Path) -> dict[str, torch.Tensor]:
 def plain_name(name: str) -> str:
     """The name of a tensor as files have it."""
     name = name.replace(f".lora_magnitude_vector.{_NAME}.weight", ".lora_magnitude_vector")
-    return name.replace(f".modules_to_save.{_NAME}.", ".").replace(f".{_NAME}.", ".")
+    name = name.replace(f".modules_to_save.{_NAME}.", ".").replace(f".{_NAME}.", ".")
+    return name.removesuffix(f".{_NAME}")  # an embedding's adapter is two parameters, and no layers
 
 
 def trained_tensors(model: Any) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ MORE: dict[str, dict[str, Any]] = {
     "checkpointed": {"adapter": ADAPTER, "trainer": {"activation_checkpointing": True}},
     "accumulated": {"adapter": "full", "accumulation": 2},
     "few-targets": {"adapter": {"kind": "lora", "r": 4, "targets": ["q_proj", "v_proj"]}},
+    "embedding": {"adapter": {"kind": "lora", "r": 4, "targets": ["embed_tokens", "q_proj"]}},
     "dropout": {"adapter": ADAPTER, "dropout": 0.1},
     "trl-head": {"adapter": ADAPTER, "loss_head": "trl"},
     "packed": {"adapter": ADAPTER, "packing": True, "max_length": 128},
@@ -42,6 +43,7 @@ MORE: dict[str, dict[str, Any]] = {
     "half": {"adapter": ADAPTER, "dtype": "bfloat16"},
     "half-full": {"adapter": "full", "dtype": "bfloat16"},
     "grpo-full": GENERATED | {"adapter": "full"},
+    "dora": {"adapter": {"kind": "dora", "r": 4}},
     "rloo": GENERATED | {"adapter": ADAPTER, "method": "rloo", "accumulation": 2},
 }
 

@@ -6,7 +6,7 @@ are written as one text, and the answers begin where their ids part from those o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from .edges import common_beginning
 from .formats import Example, Examples
 from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, write
 from .render import Rendered, Tally, in_groups, numbered, token_rows
+from .together import below, encoded
 from .writer import Writer
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -80,8 +81,8 @@ def render_pairs(
     with token_rows(file, columns) as rows:
         tally, writer, total = kind(rows, max_length), Writer(tokenizer), len(examples.rows)
         for some in in_groups(numbered(examples), total, progress):
-            for number, row in _tokenised(some, tally, writer, system):
-                tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
+            for number, _, ids in encoded(some, partial(_texts, writer=writer, system=system), tally, tokenizer):
+                tally.add(number, _row(opening, *ids))
         tally.check(examples.name, total)
     return _concluded(tally)
 
@@ -107,29 +108,19 @@ def judged_ids(tokenizer: Tokenizer, messages: Sequence[Turn]) -> list[int]:
         raise DataError(f"the conversation cannot be put to the model: {reason}") from None
 
 
-def _tokenised(
-    some: list[tuple[int, Example]], tally: _Tally, writer: Writer, system: str | None
-) -> Iterator[tuple[int, PairRow]]:
-    """The rows that the chat template can write, tokenised together; the others are dropped."""
-    numbers, texts = [], []
-    for number, example in some:
-        try:
-            texts += _texts(example, writer, system)
-            numbers.append(number)
-        except LayoutError as reason:
-            tally.drop(number, str(reason))
-    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
-    for number, (prompt, chosen, rejected) in zip(numbers, zip(ids, ids, ids, strict=True), strict=True):
-        start = min(common_beginning(prompt, chosen), common_beginning(prompt, rejected))
-        yield number, {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
+def _row(opening: list[int], prompt: list[int], chosen: list[int], rejected: list[int]) -> PairRow:
+    start = min(common_beginning(prompt, chosen), common_beginning(prompt, rejected))
+    return {
+        "prompt_ids": [*opening, *prompt[:start]],
+        "chosen_ids": chosen[start:],
+        "rejected_ids": rejected[start:],
+    }
 
 
 def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
     """The prompt as text, and with each of the answers."""
     tokenizer = writer.tokenizer
-    asked: list[Turn] = example["prompt"]
-    if system and asked[0]["role"] != "system":
-        asked = [{"role": "system", "content": system}, *asked]
+    asked = below(system, example["prompt"])
     if not tokenizer.chat_template:
         prompt, end = bare_prompt(asked), tokenizer.eos_token or ""
         return [prompt, *(prompt + example[name] + end for name in ("chosen", "rejected"))]

@@ -7,20 +7,18 @@ row goes to the file as a text of JSON, so that whatever a column holds comes to
 from __future__ import annotations
 
 import json
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from itertools import islice
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyter_ft.errors import DataError
 
 from .conversations import Turn
-from .formats import Examples
-from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids, folded
-from .render import MOST_REASONS, REPORT_EVERY, TOGETHER, Rendered, numbered, rows_in_words
-from .tokens import TokenFile
+from .formats import Example, Examples
+from .layout import Tokenizer, bare_prompt, first_ids, folded
+from .render import Rendered, Tally, in_groups, numbered, rows_in_words, token_rows
+from .together import below, encoded
 from .writer import Writer
 
 ROW = "row"
@@ -39,74 +37,47 @@ def render_prompts(
 ) -> Rendered:
     """Prompts as `PromptRow`s; one of more than `max_length` tokens is left out. Arguments, errors: as for `render`."""
     total = len(examples.rows)
-    every = max(REPORT_EVERY, total // 100 // TOGETHER * TOGETHER)
     opening, writer = ([] if tokenizer.chat_template else first_ids(tokenizer)), Writer(tokenizer)
-    numbers, dropped, left_out, tokens, done = array("I"), list[tuple[int, str]](), 0, 0, 0
-    with nullcontext(list[Any]()) if file is None else TokenFile(file, ("prompt_ids",), texts=(ROW,)) as rows:
-        found = numbered(examples)
-        while some := list(islice(found, TOGETHER)):
-            for number, row, reason in _tokenised(some, writer, system, opening, max_length):
-                if reason:
-                    left_out += 1
-                    dropped += [(number, reason)] if len(dropped) < MOST_REASONS else []
-                    continue
-                rows.append(row)
-                numbers.append(number)
-                tokens += len(row["prompt_ids"])
-            done += len(some)
-            if progress and (done % every == 0 or done == total):
-                progress(done, total)
+    with token_rows(file, ("prompt_ids",), texts=(ROW,)) as rows:
+        tally = Tally(rows, max_length)
+        for some in in_groups(numbered(examples), total, progress):
+            for number, example, [ids] in encoded(
+                some, partial(_texts, writer=writer, system=system), tally, tokenizer
+            ):
+                _add(
+                    tally,
+                    number,
+                    [*opening, *ids],
+                    {"prompt": _given(example, tokenizer, system), **example["columns"]},
+                )
         if not len(rows):
-            number, reason = dropped[0]
+            number, reason = tally.dropped[0]
             raise DataError(f"{examples.name}: no prompt of {total:,} can be answered (row {number}: {reason})")
-    said = [
-        f"{rows_in_words(len(rows))}, {tokens:,} tokens",
+    return tally.rendered(
+        f"{rows_in_words(len(rows))}, {tally.tokens:,} tokens",
         "the answers are generated, and those are what is trained",
-    ]
-    if left_out:
-        number, reason = dropped[0]
-        said.append(f"{rows_in_words(left_out)} left out (row {number}: {reason})")
-    return Rendered(
-        rows=rows if isinstance(rows, list) else rows.dataset(),
-        numbers=numbers,
-        dropped=dropped,
-        left_out=left_out,
-        truncated=0,
-        tokens=tokens,
-        trained_tokens=0,
-        said="; ".join(said),
+        *tally.losses(),
     )
 
 
-def _tokenised(
-    some: Sequence[tuple[int, Any]], writer: Writer, system: str | None, opening: list[int], max_length: int
-) -> Iterator[tuple[int, PromptRow, str]]:
-    """Each row with its number and why it is left out, where it is."""
-    written: list[tuple[int, str]] = []
-    texts: list[str] = []
-    for number, example in some:
-        turns: list[Turn] = example["prompt"]
-        if system and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": system}, *turns]
-        try:
-            prompt, text = _written(turns, writer)
-        except LayoutError as reason:
-            yield number, {}, str(reason)
-            continue
-        written.append((number, json.dumps({"prompt": prompt, **example["columns"]})))
-        texts.append(text)
-    for (number, row), ids in zip(written, encode(writer.tokenizer, texts) if texts else (), strict=True):
-        found = [*opening, *ids]
-        why = f"{len(found)} tokens, more than max_length {max_length}" if len(found) > max_length else ""
-        yield number, {"prompt_ids": found, ROW: row}, why
+def _add(tally: Tally, number: int, ids: list[int], row: Mapping[str, Any]) -> None:
+    if len(ids) > tally.max_length:
+        tally.drop(number, f"{len(ids)} tokens, more than max_length {tally.max_length}")
+        return
+    tally.put(number, {"prompt_ids": ids, ROW: json.dumps(row)})
+    tally.tokens += len(ids)
 
 
-def _written(turns: list[Turn], writer: Writer) -> tuple[list[Turn] | str, str]:
-    """What TRL is given, and the text that it makes of it."""
-    if not writer.tokenizer.chat_template:
-        text = bare_prompt(turns)
-        return text, text
-    return folded(writer.tokenizer, turns), writer.write(turns, answer_next=True)
+def _texts(example: Example, writer: Writer, system: str | None) -> list[str]:
+    """The text that TRL makes of a prompt."""
+    turns = below(system, example["prompt"])
+    return [writer.write(turns, answer_next=True) if writer.tokenizer.chat_template else bare_prompt(turns)]
+
+
+def _given(example: Example, tokenizer: Tokenizer, system: str | None) -> list[Turn] | str:
+    """What TRL is given of it."""
+    turns = below(system, example["prompt"])
+    return folded(tokenizer, turns) if tokenizer.chat_template else bare_prompt(turns)
 
 
 def rows_for_trainer(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .conversations import Turn
 from .edges import common_beginning
 from .formats import Examples
-from .layout import LayoutError, Tokenizer, bare_prompt, encode, first_ids
+from .layout import Tokenizer, bare_prompt, first_ids
 from .render import Rendered, Tally, in_groups, numbered, rows_in_words, token_rows
+from .together import below, encoded
 from .writer import Writer
 
 RatedRow = dict[str, Any]
@@ -77,8 +79,9 @@ def render_rated(
     with token_rows(file, ("prompt_ids", "completion_ids"), flags=("label",)) as rows:
         tally, writer = _Tally(rows, max_length), Writer(tokenizer)
         for some in in_groups(_unpaired(examples) if paired else _rated(examples), total, progress):
-            for number, row in _tokenised(some, tally, writer, system):
-                tally.add(number, row | {"prompt_ids": [*opening, *row["prompt_ids"]]})
+            rows_of = ((rated.number, rated) for rated in some)
+            for number, rated, ids in encoded(rows_of, partial(_texts, writer=writer, system=system), tally, tokenizer):
+                tally.add(number, _row(opening, *ids, good=rated.good))
         tally.check(examples.name, total)
     return _concluded(tally, paired)
 
@@ -97,28 +100,15 @@ def _unpaired(examples: Examples) -> Iterator[_Rated]:
         yield _Rated(int(numbers[other]), pairs[other]["prompt"], pairs[other]["rejected"], good=False)
 
 
-def _tokenised(some: list[_Rated], tally: _Tally, writer: Writer, system: str | None) -> Iterator[tuple[int, RatedRow]]:
-    """The rows that the chat template can write, tokenised together; the others are dropped."""
-    written: list[_Rated] = []
-    texts: list[str] = []
-    for rated in some:
-        try:
-            texts += _texts(rated, writer, system)
-            written.append(rated)
-        except LayoutError as reason:
-            tally.drop(rated.number, str(reason))
-    ids = iter(encode(writer.tokenizer, texts)) if texts else iter(())
-    for rated, (prompt, whole) in zip(written, zip(ids, ids, strict=True), strict=True):
-        start = common_beginning(prompt, whole)
-        yield rated.number, {"prompt_ids": prompt[:start], "completion_ids": whole[start:], "label": rated.good}
+def _row(opening: list[int], prompt: list[int], whole: list[int], *, good: bool) -> RatedRow:
+    start = common_beginning(prompt, whole)
+    return {"prompt_ids": [*opening, *prompt[:start]], "completion_ids": whole[start:], "label": good}
 
 
 def _texts(rated: _Rated, writer: Writer, system: str | None) -> tuple[str, str]:
     """The prompt as text, and with the answer."""
     tokenizer = writer.tokenizer
-    asked = rated.prompt
-    if system and asked[0]["role"] != "system":
-        asked = [{"role": "system", "content": system}, *asked]
+    asked = below(system, rated.prompt)
     if not tokenizer.chat_template:
         prompt = bare_prompt(asked)
         return prompt, prompt + rated.answer + (tokenizer.eos_token or "")

@@ -23,7 +23,7 @@ from ..control.lease import LEASE, seeded_streams
 from ..control.memory import free_memory, is_out_of_memory
 from ..heads import masked_model, scoring_model
 from ..hyperparameters import PolicyHyperparameters
-from ..memory.asked import lengths_of
+from ..memory.asked import lengths_of, some_reward
 from ..memory.fit import Measured
 from ..methods import method_of
 from ..methods.packing import pack
@@ -97,20 +97,16 @@ def _two_steps(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"hyperparameters": live.model_copy(update=changed), "trainer": passed})
 
 
-def _nothing(completions: Sequence[Any], **_: Any) -> list[float]:
-    return [0.0] * len(completions)
-
-
 def _counted(
     base: Base, model: Any, recipe: Recipe, batch: list[Row], folder: Path, *, start: Path | None
 ) -> tuple[int, int]:
     """The peak in bytes, and those of the base."""
     live, method = recipe.hyperparameters, method_of(recipe, base.speaks)
     rows = batch * (2 * live.accumulation)
-    more: dict[str, Any] = {"rewards": [_nothing]} if method.generates else {}
+    more: dict[str, Any] = {"rewards": [some_reward]} if method.generates else {}
     if isinstance(live, PolicyHyperparameters):
         rows = batch * (2 * live.geometry.prompts)
-    held = [*base.model.parameters(), *base.model.buffers()]
+    held = [*base.model.parameters(), *base.model.buffers(), *model.parameters(), *model.buffers()]  # a head's as well
     held += [tensor for weight in base.model.parameters() for tensor in _statistics(weight)]
     count = _Count(held[0].device)
     with count:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,10 @@ from ..methods.packing import pack
 from ..models import Base
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
-from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.chat import Chat
-from ..sampling.judge import Judging, shell_for
+from ..sampling.judge import shell_for
 from ..sampling.metrics import Metrics
 from ..sampling.probes import Probes, probes_of
-from ..sampling.room import no_room
 from ..sampling.twin import Twin, Voices
 from ..told import FREED
 from ..weights import described, to_train
@@ -62,8 +61,9 @@ from .machine import note_machine
 from .meanwhile import Meanwhile
 from .rewards import Functions, rewards_of
 from .running import Freed, Running, one_line
+from .same_base import note_base
 from .short import fit_before, refuse_too_large, warning
-from .voices import base_of, chat_waits, judging_of, most_tokens, twin_of
+from .voices import base_of, chat_waits, judging_of, most_tokens, voices_of_all_weights
 
 
 @dataclass
@@ -126,7 +126,8 @@ class Job:
         self.log.append(StateChanged(state="loading", note=f"loading {self.recipe.model}"))
         refuse_too_large(self.recipe)
         note_machine(self.folder)
-        base = base_of(self.recipe, self._progress)
+        base = base_of(self.recipe, self._progress, self.folder)
+        note_base(self.folder, Path(base.path), base.files)
         method = method_of(self.recipe, base.speaks)
         if method.masks:
             check_masks(base)
@@ -139,7 +140,10 @@ class Job:
         more: dict[str, Any] = {"rewards": rewards_of(self, base)} if method.generates else {}
         more["start"] = self.folder.start if self.folder.start.is_dir() else None
         judging = judging_of(base, self.recipe, self._labels)
-        voices = self._voices_of_all_weights(base, judging)
+        voices: Voices | None = None
+        if self.recipe.adapter.kind == "full":
+            own = (base, self.recipe, self.examples.format, self.folder, self.inbox.nudge)
+            voices = voices_of_all_weights(*own, judging=judging, room=self.room)
         with LEASE, seeded_streams(self.recipe.seed):  # the same first adapter whatever was drawn before
             model = shell_for(base, judging)
             if voices is None:
@@ -177,21 +181,6 @@ class Job:
         if asked is not None and used != asked:
             text = f"optim: on {trainer.args.device.type} there is nothing to page {asked} to; {used} takes its place"
             self.log.append(Logged(level="info", text=text))
-
-    def _voices_of_all_weights(self, base: Base, judging: Judging | None) -> Voices | None:
-        """A copy or, where there is no room for one, the trainer's own model between two steps; None of an adapter.
-
-        The trainer will take 16 bytes a weight: itself in float32, its gradient and Adam's two moments.
-        """
-        if self.recipe.adapter.kind != "full":
-            return None
-        trained_on, find, nudge = self.examples.format, self.folder.visit, self.inbox.nudge
-        weights = list(base.model.parameters())
-        copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
-        why = no_room(copy, 16 * count, weights[0].device, self.room)
-        if why:
-            return OwnAtBoundary(base, trained_on, find, nudge, why, judging=judging)
-        return twin_of(base, self.recipe, trained_on, self.folder, nudge, labels=self._labels)
 
     def _warn(self, base: Base, rows: Any) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..control.lease import LEASE, seeded_streams
 from ..data import Format
@@ -14,20 +15,28 @@ from ..models import POOL, Base
 from ..quantization import SAID
 from ..recipe import Recipe
 from ..runs import RunFolder
+from ..sampling.at_boundary import OwnAtBoundary
 from ..sampling.judge import Judging
+from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, put_weights, read_weights
+from .same_base import check_base, revision_of
 
 
-def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
-    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked."""
+def base_of(recipe: Recipe, report: Callable[[str, int, int], None], folder: RunFolder | None = None) -> Base:
+    """The base of a recipe, from the pool. `ModelError` where it cannot be had, or not be trained as asked.
+
+    With the `folder` of a run also where it is not the base that this run began on.
+    """
     base = POOL.get(
         recipe.model,
-        revision=recipe.revision,
+        revision=revision_of(folder, recipe),
         dtype=recipe.dtype,
         report=report,
         quantization=recipe.quantization,
     )
+    if folder is not None:
+        check_base(folder.path, recipe.model, base.files)
     if base.quantization != "none" and recipe.adapter.kind == "full":
         raise ModelError(
             f"{base.path}: its weights are {SAID[base.quantization]} and cannot be trained; adapter: lora can"
@@ -37,7 +46,7 @@ def base_of(recipe: Recipe, report: Callable[[str, int, int], None]) -> Base:
 
 def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, log: EventLog) -> Twin | FullTwin:
     """The voices of a past run: its base, and the weights of the checkpoint at `step` for `live`."""
-    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)))
+    base = base_of(recipe, lambda what, done, total: log.append(Progress(what=what, done=done, total=total)), folder)
     checkpoint = folder.visit(step)
     labels = labels_in(checkpoint) if trained_on == "labelled" else ()
     twin = twin_of(base, recipe, trained_on, folder, labels=labels)
@@ -73,13 +82,29 @@ def twin_of(
     recipe: Recipe,
     trained_on: Format,
     folder: RunFolder,
-    nudge: Callable[[], None] = lambda: None,
     *,
     labels: tuple[str, ...],
 ) -> Twin | FullTwin:
-    """A model for chat beside the run, over the base's storage."""
+    """A model for chat over the base's storage, of a run that is not trained now."""
     judging = judging_of(base, recipe, labels)
     with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
         if recipe.adapter.kind == "full":
-            return FullTwin(base, trained_on, folder.visit, nudge, judging)
+            return FullTwin(base, trained_on, folder.visit, judging=judging)
         return Twin(base, recipe, trained_on, folder.visit, judging)
+
+
+def voices_of_all_weights(
+    base: Base, recipe: Recipe, trained_on: Format, folder: RunFolder, nudge: Callable[[], None], **more: Any
+) -> FullTwin | OwnAtBoundary:
+    """The voices of a run that trains every weight: a copy or, where there is no room, its own model between two steps.
+
+    The trainer will take 16 bytes a weight: itself in float32, its gradient and Adam's two moments. `more` are `room`,
+    as for `no_room`, and `judging`.
+    """
+    weights, judging = list(base.model.parameters()), more["judging"]
+    copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
+    why = no_room(copy, 16 * count, weights[0].device, more["room"])
+    if why:
+        return OwnAtBoundary(base, trained_on, folder.visit, nudge, why, judging=judging)
+    with LEASE, seeded_streams(recipe.seed):  # a head is drawn, and overwritten
+        return FullTwin(base, trained_on, folder.visit, nudge, judging)

@@ -103,29 +103,32 @@ def run(shell: Any, line: Line, prompt: str, conversations: dict[str, Conversati
     if out is not None:
         check_free(shell, out, for_session=False)
     meant = addresses(shell, line)
-    several = len({session.name for session, _ in meant}) > 1
+    several = len({session.name for session, _, _ in meant}) > 1
     talk, turn_id, cell = Talk(), uuid.uuid4().hex[:12], cell_id(shell)
-    own = {s.name: conversations.setdefault(str(s.folder), Conversation()) for s, _ in meant}
-    asks = [Ask(messages=[], at=at, turn=turn_id, thread="cell", **line.pairs) for _, at in meant]  # checked first
+    own = {s.name: conversations.setdefault(str(s.folder), Conversation()) for s, _, _ in meant}
+    asks = [Ask(messages=[], at=at, turn=turn_id, thread="cell", **line.pairs) for _, at, _ in meant]  # checked first
     turns = {}
     for name, conversation in own.items():
         if "--new" in line.switches:
             conversation.clear()
         conversation.system = line.options.get("--system", conversation.system)
         turns[name] = conversation.begin(cell, prompt.strip())
-    for (session, at), ask in zip(meant, asks, strict=True):
+    for (session, at, said), ask in zip(meant, asks, strict=True):
         question = ask.model_copy(update={"messages": own[session.name].messages(at)})
-        talk.add(session, question, f"{session.name}@{at}" if several else at)
-    _show_replies(talk, Place.of(shell), recorded=all(s.recipe.record_chats for s, _ in meant))
-    for (session, at), column in zip(meant, talk.columns, strict=True):
+        talk.add(session, question, f"{session.name}@{said}" if several else said)
+    _show_replies(talk, Place.of(shell), recorded=all(s.recipe.record_chats for s, _, _ in meant))
+    for (session, at, _), column in zip(meant, talk.columns, strict=True):
         if column.text:
             turns[session.name].replies[at] = column.text
     _give_back(shell, talk.columns, out)
 
 
-def addresses(shell: Any, line: Line) -> list[tuple[Session, str]]:
-    """The session and weights of each column. `AddressError` for what is not there or cannot speak."""
-    found: list[tuple[Session, str]] = []
+def addresses(shell: Any, line: Line) -> list[tuple[Session, str, str]]:
+    """The session and weights of each column, and what these are called there (`best` is a step by now).
+
+    `AddressError` for what is not there or cannot speak.
+    """
+    found: list[tuple[Session, str, str]] = []
     wanted = ",".join(line.words)
     ats = [part.strip() for part in line.options.get("--at", "").split(",") if part.strip()]
     for text in [part.strip() for part in wanted.split(",") if part.strip()] or [""]:
@@ -140,10 +143,13 @@ def addresses(shell: Any, line: Line) -> list[tuple[Session, str]]:
         for at in ats or [str(outer.at) if outer is not None else "live"]:
             inner = parse_address(at)
             one = session if inner.session is None else session_of(shell, inner.session)
-            found.append((one, one.chat_address(str(inner.at))))
-    columns = list(dict.fromkeys(found))
+            where = one.chat_address(str(inner.at))
+            found.append((one, where, "best" if inner.at == "best" else where))
+    columns: dict[tuple[Session, str], tuple[Session, str, str]] = {}
+    for column in found:  # each once, as it was called first
+        columns.setdefault(column[:2], column)
     check_columns(len(columns))
-    return columns
+    return list(columns.values())
 
 
 def _show_replies(talk: Talk, place: Place, *, recorded: bool) -> None:

@@ -54,10 +54,13 @@ class Column:
 
     @property
     def stamp(self) -> str:
-        """`live · step 12 · 9.8 tok/s`."""
+        """`live · step 12 · 9.8 tok/s`, `best (step 40) · 9.8 tok/s`."""
         if self.step is None:
             return f"{self.label} · {'no reply' if self.refused else self.waiting}"
-        said = [self.label] if self.at == "base" else [self.label, f"step {self.step}"]
+        if self.label.endswith("best"):
+            said = [f"{self.label} (step {self.step})"]
+        else:
+            said = [self.label] if self.at == "base" else [self.label, f"step {self.step}"]
         if self.done is None:
             said.append("…")
         else:

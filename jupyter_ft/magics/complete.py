@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jupyter_ft.hyperparameters import Hyperparameters
+from jupyter_ft.recipe import ALIASES, Adapter
 from jupyter_ft.session import sessions
 from jupyter_ft.session.race import races
 
@@ -36,9 +37,18 @@ def _candidates(magic: str, words: list[str]) -> Iterable[str]:
     verb = VERBS.get(words[0])
     if verb is None:
         return []
-    fields = [f"{name}=" for name in verb.grammar.keys] if verb.grammar.pairs else []
+    fields = [f"{name}=" for name in _keys(verb.grammar.keys)] if verb.grammar.pairs else []
     named = [*sessions, *(races if words[0] in OF_A_RACE else ())] if len(words) == 1 or words[0] == "compare" else []
     return [*_options(verb.grammar), *named, *fields]
+
+
+def _keys(keys: Iterable[str]) -> Iterable[str]:
+    """Settings as they are typed; what has another name in the same place (`adapter.rank`) under its own alone."""
+    found = [
+        ALIASES.get(key, key) if key.startswith("adapter.") and "." in ALIASES.get(key, "") else key for key in keys
+    ]
+    inner = [f"adapter.{name}" for name in Adapter.model_fields] if "adapter" in found else []
+    return dict.fromkeys([*found, *inner])
 
 
 def _options(grammar: Grammar) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 from jupyter_ft.hyperparameters import REWARDED, PolicyHyperparameters
 from jupyter_ft.recipe import Recipe
 
-from .parts import Head, Work
 from .shape import Shape
+from .work import Head, Work
 
 PAIRED = ("dpo", "reward")
 """Methods that see a row twice, with each of two answers."""
@@ -70,7 +70,8 @@ def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, la
     scores = recipe.method in ("classification", "reward")
     length = min(lengths.longest, recipe.max_length, shape.longest or recipe.max_length)
     own = recipe.method in ("sft", "cpt") and recipe.loss_head == "auto" and recipe.dtype != "float16"
-    head: Head = "score" if scores else "triton" if machine.triton else "ours" if own else "trl"
+    guesses = recipe.method == "cpt" and not shape.speaks
+    head: Head = "score" if scores else "masks" if guesses else "triton" if machine.triton else "ours" if own else "trl"
     passed = recipe.trainer
     answer = live.max_completion_length if isinstance(live, PolicyHyperparameters) else 0
     made = live.geometry.steps * live.batch_size if isinstance(live, PolicyHyperparameters) else 0
@@ -101,5 +102,11 @@ def work_of(recipe: Recipe, shape: Shape, lengths: Lengths, machine: Machine, la
         checkpointing=bool(passed.get("activation_checkpointing") or passed.get("gradient_checkpointing")),
         offloaded=bool(passed.get("activation_offloading")),
         device=machine.kind,
+        own_dropout=recipe.method != "reward" or not passed.get("disable_dropout", True),
         reply=min(recipe.max_length + REPLY, shape.longest or 10**9),
     )
+
+
+def some_reward(completions: Sequence[Any], **_: Any) -> list[float]:
+    """In the place of rewards that are not told: what a step takes is the same."""
+    return [0.0] * len(completions)

@@ -8,8 +8,9 @@ from typing import Any
 
 from jupyter_ft.recipe import Recipe
 
-from .parts import Work, at, parts
+from .parts import parts
 from .shape import Shape
+from .work import Work, at
 
 SHORTEST = 256  # tokens; below this a row says little
 MOST_TOKENS = 2**17
@@ -75,7 +76,8 @@ def _groups(work: Work, recipe: Recipe) -> Iterator[list[Lever]]:
         yield [({"adapter": "lora", "quantization": "nf4"} if work.full else {"quantization": "nf4"}, _nf4)]
     if work.full and "8bit" not in work.optimizer:
         yield [({"trainer.optim": "adamw_8bit"}, lambda w: at(w, optimizer="adamw_8bit"))]
-    if work.device == "cuda" and recipe.method in OFFLOADED and not work.offloaded:
+    offloads = recipe.method in OFFLOADED and work.head != "masks"
+    if work.device == "cuda" and offloads and not work.offloaded:
         yield [({"trainer.activation_offloading": True}, lambda w: at(w, offloaded=True))]
     yield _shorter(work)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from .asked import Machine
 from .changes import Change
-from .parts import Parts, Work
+from .parts import Parts
 from .shape import Shape
+from .work import Work
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ all of it against what is counted in a real step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
+from . import encoder
 from .shape import Shape
+from .work import Moment, Work
 
-Head = Literal["ours", "trl", "triton", "score"]
 TILE = 2**23  # elements of a tile of our loss head
 TRL_ROWS, TRL_COLUMNS = 4096, 32768  # of a tile of TRL's, whatever the vocabulary is
 SCALARS = 256  # bytes of losses, counts and norms
@@ -30,51 +30,8 @@ SCORED = 24  # bytes of a scored position: its label, its scores, and whether it
 KEPT_ANSWER = 24  # bytes of a token of an answer that waits for its step: its id, its masks, and what it was scored
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: arXiv 2305.14314, section 3, double quantisation
 INT8 = 1.0  # arXiv 2208.07339; a scale for each row is beside it
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings")
 _OPTIMIZER = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "rmsprop": 4.0, "adagrad": 4.0}  # bytes a trained weight
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step is asked to do.
-
-    `rows` are sequences in a micro-batch (a choice between two answers is two), `length` the tokens of the longest,
-    `trained` how many of them are scored. `plain` and `compute` are the bytes of a number of the base, and of one that
-    a product is taken in. `made` answers of `trained` tokens are generated at once. `masked`: rows of several
-    lengths, or packed ones.
-    """
-
-    rows: int
-    length: int
-    trained: int
-    plain: int = 4
-    compute: int = 4
-    adapter: Literal["lora", "full"] = "lora"
-    r: int = 16
-    targets: str | tuple[str, ...] = "all-linear"
-    dora: bool = False
-    dropout: bool = False
-    quantization: str = "none"
-    optimizer: str = "adamw_torch_fused"
-    head: Head = "ours"
-    labels: int = 0
-    reference: bool = False
-    accumulated: bool = False
-    made: int = 0
-    masked: bool = True
-    checkpointing: bool = False
-    offloaded: bool = False
-    device: str = "cpu"
-    reply: int = 1024
-
-    @property
-    def full(self) -> bool:
-        """Whether every weight is trained."""
-        return self.adapter == "full"
-
-    @property
-    def autocast(self) -> bool:
-        """Whether products are taken in half precision beside weights in float32."""
-        return self.compute < 4
 
 
 @dataclass(frozen=True)
@@ -105,7 +62,8 @@ def parts(shape: Shape, work: Work) -> Parts:
     """The parts of a step of `work` on a model of `shape`."""
     trained = trained_weights(shape, work)
     weights = base_bytes(shape, work) + (4 * trained if work.full else 0)
-    when, logits, gradients = max(_moments(shape, work), key=sum)
+    moments = encoder.moments(shape, work, trained) if shape.encodes else _moments(shape, work)
+    when, logits, gradients = max(moments, key=sum)
     adapter = 0 if work.full else 4 * trained
     return Parts(
         weights=weights + _small(shape, work),
@@ -136,6 +94,9 @@ def trained_weights(shape: Shape, work: Work) -> int:
     head = work.labels * shape.hidden
     if work.full:
         return head + shape.weights - (work.head == "score" and not shape.tied) * shape.vocabulary * shape.hidden
+    head += encoder.in_head(shape, work) if shape.encodes else 0
+    if not isinstance(work.targets, str):
+        head += work.r * (shape.vocabulary + shape.hidden) * sum(name in EMBEDDINGS for name in work.targets)
     return head + sum(work.r * (o.inputs + o.outputs) + work.dora * o.outputs for o in shape.wanted(work.targets))
 
 
@@ -147,7 +108,7 @@ def _tensors(shape: Shape, work: Work) -> int:
 def _small(shape: Shape, work: Work) -> int:
     """Rotary frequencies, a new head that PEFT keeps beside the one that it trains, losses and norms."""
     head = 0 if work.full else 4 * work.labels * shape.hidden
-    return 4 * shape.head_size + head + SCALARS
+    return 4 * shape.head_size + head + SCALARS + (encoder.beside_the_files(shape, work) if shape.encodes else 0)
 
 
 def _state(work: Work) -> float:
@@ -162,14 +123,11 @@ def _chat(shape: Shape, work: Work, adapter: int) -> int:
     where there is room (`sampling/room.py`), so chat asks for nothing there."""
     if work.full:
         return 0
-    cache = 0 if work.head == "score" else 2 * shape.layers * shape.keys * work.plain * work.reply
+    cache = 0 if work.head in ("score", "masks") else 2 * shape.layers * shape.keys * work.plain * work.reply
     return 2 * adapter + cache
 
 
 # --- what comes and goes ----------------------------------------------------------------------------------------------
-
-Moment = tuple[int, int, int]
-"""Bytes of activations, of logits, and of gradients."""
 
 
 def _moments(shape: Shape, work: Work) -> list[Moment]:
@@ -235,7 +193,7 @@ def _inputs(shape: Shape, work: Work) -> int:
     if work.full:
         return c * i + (2 * 4 * h if not work.autocast else (5 if shape.gated else 4) * c * h)
     mine = [o for o in shape.wanted(work.targets) if shape.layers == 1 or ".0." in f".{o.name}."]
-    out = c * work.r * len(mine)
+    out = sum(work.kept_by(one.outputs) for one in mine)
     if work.dropout:
         return out + sum(o.inputs * (c + (1 if work.device == "cuda" else 4)) for o in mine)
     if work.autocast:  # each adapter casts its own copy
@@ -302,8 +260,3 @@ def _head(shape: Shape, work: Work) -> tuple[int, int]:
     buffer = c * rows * TRL_COLUMNS + (c + 4) * count * h + cast
     unfolded = 29 * rows * columns if work.head == "trl" else 0  # seven tiles in float32 and one of truth values
     return buffer + unfolded + (4 * columns * h if work.full else 0), weight
-
-
-def at(work: Work, **changes: object) -> Work:
-    """`work` with some of it changed."""
-    return replace(work, **changes)  # type: ignore[arg-type]

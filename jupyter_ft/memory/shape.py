@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ _NAMES = {
 }
 _GATED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite")
 _NO_LINEAR = ("embed", "wte", "wpe", "lm_head", "score", "classifier", "embd", "position", "norm", "pooler", "cls.")
+_TIED = ("lm_head.weight", "lm_head.decoder.weight")
 MEASURED = ("llama", "mistral", "smollm3")
+MEASURED_ENCODERS = ("bert", "roberta", "xlm-roberta")
 """Families whose layers are what the formulas were measured on."""
 
 
@@ -39,7 +41,7 @@ class Shape:
     """What the formulas need of a model. `weights` counts all of its numbers, `linears` are those in its layers.
 
     `exact`: its layers are those that the formulas were measured on. `packed`: the bytes of a folder that is quantised
-    already. `speaks`: it has a head over the vocabulary.
+    already. `speaks`: it has a head over the vocabulary. `drops_attention`, `drops_hidden`: an encoder's own dropout.
     """
 
     kind: str
@@ -58,6 +60,13 @@ class Shape:
     packed: int = 0
     longest: int | None = None
     speaks: bool = True
+    drops_attention: bool = False
+    drops_hidden: bool = False
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder, with layers like BERT's."""
+        return not self.speaks and not self.gated
 
     @property
     def queries(self) -> int:
@@ -139,17 +148,26 @@ def shape_of(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) 
     tied = bool(text.get("tie_word_embeddings", not gated))
     linears = _linears_in(tensors) or _usual_linears(layers, hidden, (heads * size, kv_heads * size), inner, gated)
     if tensors:
-        weights = sum(math.prod(shape) for name, shape in tensors.items() if not (tied and "lm_head" in name))
+        weights = sum(math.prod(shape) for name, shape in tensors.items() if not (tied and name.endswith(_TIED)))
     else:
         once = vocabulary * hidden * (1 if tied else 2) + hidden + (0 if gated else 512 * hidden)
         weights = once + sum(one.inputs * one.outputs for one in linears) + layers * 2 * hidden
     longest = text.get("max_position_embeddings") or text.get("n_positions")
+    if longest and kind.endswith("roberta"):
+        longest -= (text.get("pad_token_id") or 0) + 1  # its places are counted from after that of padding
     named = config.get("architectures") or ()
     speaks = not named or any(n.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for n in named)
     return Shape(
         kind, hidden, layers, heads, kv_heads, size, inner, vocabulary, gated, tied, weights, linears,
-        exact=kind in MEASURED, longest=longest, speaks=speaks,
+        exact=kind in (*MEASURED, *MEASURED_ENCODERS), longest=longest, speaks=speaks,
+        drops_attention=_drops(text, ("attention_probs_dropout_prob", "attention_dropout"), kind),
+        drops_hidden=_drops(text, ("hidden_dropout_prob", "dropout"), kind),
     )  # fmt: skip
+
+
+def _drops(config: Mapping[str, Any], names: Sequence[str], kind: str) -> bool:
+    """Whether a dropout of one of these names is on; where nothing is said, as in BERT's own configuration."""
+    return bool(next((config[name] for name in names if name in config), kind in MEASURED_ENCODERS))
 
 
 def _linears_in(tensors: Mapping[str, tuple[int, ...]]) -> tuple[Linear, ...]:

@@ -123,7 +123,7 @@ class Probes:
         for task in self._chat.idle:
             if isinstance(task, Asking):
                 task.of, task.taken_back = self, task.step > step
-        if voices.judging is None:
+        if voices.judging is None or voices.judging.masks:
             self._ask(0, base=True)
         for held in sorted(self._folder.glob("step-*")):
             of = int(held.name.removeprefix("step-"))

@@ -190,7 +190,7 @@ class Twin(Voices):
         self.live = model.eval().requires_grad_(False)
         self._published = Published(self.live, names, recipe.hyperparameters.alpha)
         for name, parameter in self._published.own.items():
-            if name.rpartition(".lora_")[2].startswith("B"):
+            if ".lora_B." in name or ".lora_embedding_B" in name:
                 parameter.data.zero_()  # until the first publication the twin says what the base says
 
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:

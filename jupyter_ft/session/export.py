@@ -110,7 +110,7 @@ def origin_of(session: Session, parent: Parent, examples: Examples | None, repor
     from ..weights import labels_in
 
     recipe = session.recipe
-    base = base_of(recipe, report)
+    base = base_of(recipe, report, session.run_folder)
     trained_on = session.run_folder.read_recipe()[1]["data"]["format"]
     labels = labels_in(parent.folder) if trained_on == "labelled" else ()
     judging, prompts = judging_of(base, recipe, labels), _prompts(session, examples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..data import Examples, hold_out, labels_of
 from ..errors import ModelError, RecipeError
 from ..hyperparameters import REWARDED
 from ..launch.rough import largest, rough_lengths
-from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, work_of
+from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, some_reward, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
 from ..memory.fit import Fit
@@ -48,11 +48,6 @@ def will_it_fit(
     check_trainer_fields(checked.method, checked.trainer)
     check_model(checked.model)
     return _fit(checked, _longest_possible(checked), _machine(checked, memory))
-
-
-def some_reward(completions: Sequence[Any], **_: Any) -> list[float]:
-    """In the place of rewards that are not told: what a step takes is the same."""
-    return [0.0] * len(completions)
 
 
 def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light: bool = False) -> Fit:
@@ -128,7 +123,9 @@ def _longest_rows(recipe: Recipe, train: Examples, labels: tuple[str, ...], plac
     some = replace(train, rows=train.rows.subset(chosen), numbers=None)
     tokenizer = load_tokenizer(str(place), None, lambda *_: None)
     more: dict[str, Any] = {"labels": labels} if labels else {}
-    more |= {"system": recipe.system, "max_length": recipe.max_length, "file": folder / "tokens.arrow"}
+    shape = read_shape(place)
+    room = min(recipe.max_length, tokenizer.model_max_length, (shape and shape.longest) or recipe.max_length)
+    more |= {"system": recipe.system, "max_length": room, "file": folder / "tokens.arrow"}
     speaks = does_speak(str(place), None, lambda *_: None)
     return method_of(recipe, speaks).render(some, tokenizer, **more).rows
 

@@ -23,6 +23,7 @@ from ..errors import CheckpointError, RecipeError
 from ..event_log import EventLog
 from ..hyperparameters import Hyperparameters
 from ..launch.meanwhile import JOINED
+from ..launch.same_base import FILE, check_on_disk
 from ..messages import Applied, EvalDone, Logged, Resume, Resumed, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
 from ..runs import STATE, RunFolder, check_name
@@ -84,6 +85,7 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
         return _with_other_recipe(wanted, branch, changes)
     new = change(now, changes)
     check_model(branch.parent.recipe.model)
+    check_on_disk(branch.folder.path, branch.parent.recipe)
     _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=unmade(session))
@@ -174,7 +176,7 @@ def _take_along(branch: Branch, folder: RunFolder) -> None:
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
     if branch.step not in kept:
         places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
-    for name in ("rewards", f"data/{JOINED}"):
+    for name in ("rewards", f"data/{JOINED}", FILE):
         places.append((branch.folder.path / name, folder.path / name))
     for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
         if there.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .handle import Session
 
 LAST = 10  # steps that a loss is averaged over
+LOOK_AGAIN = 1.0  # seconds, where all that race wait for runs of others
 
 
 @dataclass(frozen=True)
@@ -60,43 +61,80 @@ class Halver:
     """Watches the runs of a race in the background and stops the worse of them at each rung.
 
     A rung is decided when every run that still races has done its steps, by what was measured up to it: so it is the
-    same whoever was faster. Runs that join later race beside it. `said` is what was decided, in order.
+    same whoever was faster. One that waits in the queue for memory then holds nobody back: it is judged by itself when
+    it comes to a rung, beside all that came there before (as in arXiv 1810.05934; who goes on already is not stopped
+    for it). Runs that join later race beside it. `said` is what was decided, in order.
     """
 
     def __init__(self, name: str, runs: Sequence[Session], how: Halving) -> None:
         self.said: list[str] = []
         self._racing, self._how, self._ended = list(runs), how, False
-        threading.Thread(target=self._watch, name=f"jupyter-ft {name} halving", daemon=True).start()
+        self._name, self._late = name, 0
+        self._scores: dict[int, dict[str, float]] = {}  # by rung and run, the lowest is the best
+        self._deciding = threading.Lock()
+        self._begin(self._watch)
 
     def end(self) -> None:
         """Stop nobody any more: a person has decided."""
         self._ended = True
 
+    def _begin(self, work: Callable[..., None], *given: Session) -> None:
+        threading.Thread(target=work, args=given, name=f"jupyter-ft {self._name} halving", daemon=True).start()
+
     def _watch(self) -> None:
         rung = self._how.every
-        while len(self._racing) > 1:
-            for session in self._racing:
-                session.log.wait_for(lambda s=session, step=rung: _there(s, step))  # type: ignore[misc]
-            if self._ended or all(session.state in OVER for session in self._racing):
+        while len(self._racing) > 1 or (self._racing and self._late):  # who is late is judged beside one, too
+            waiting = self._gather(rung)
+            if self._ended or (not waiting and not self._late and all(s.state in OVER for s in self._racing)):
                 return
-            self._decide(rung)
+            self._racing = self._decide(rung, [s for s in self._racing if s not in waiting])
+            self._late += len(waiting)
+            for session in waiting:
+                self._begin(self._follow, session)
             rung += self._how.every
 
-    def _decide(self, rung: int) -> None:
-        """Stop the worse of those that have come to `rung`; those that ended before, by themselves or not, are out."""
-        came = [s for s in self._racing if s.state not in OVER or (s.state == "finished" and s.step >= rung)]
+    def _gather(self, rung: int) -> list[Session]:
+        """Wait until all that race have come to `rung`, but for those that wait for memory, and give these."""
+        while True:
+            for session in self._racing:
+                session.log.wait_for(lambda s=session: _there(s, rung) or _waits(s))  # type: ignore[misc]
+            left = [session for session in self._racing if not _there(session, rung)]
+            if not left or (all(map(_waits, left)) and len(left) < len(self._racing)):
+                return left
+            left[0].log.wait_for(lambda s=left[0]: not _waits(s), LOOK_AGAIN)  # type: ignore[misc]
+
+    def _follow(self, session: Session) -> None:
+        """Judge a run that came late at each rung that it comes to."""
+        rung = self._how.every
+        while session.name in self._scores.get(rung, {}):  # it gave its memory back meanwhile, and waited again
+            rung += self._how.every
+        while True:
+            session.log.wait_for(lambda step=rung: _there(session, step))  # type: ignore[misc]
+            if self._ended or not self._decide(rung, [session]):
+                return
+            rung += self._how.every
+
+    def _decide(self, rung: int, runs: Sequence[Session]) -> list[Session]:
+        """Stop the worse of `runs`, which have come to `rung`; those that go on (who ended before by itself is out)."""
+        came = [s for s in runs if s.state not in OVER or (s.state == "finished" and s.step >= rung)]
         scores = {session.name: score_at(session, rung, self._how.by) for session in came}
-        ranked = sorted((s for s in came if math.isfinite(scores[s.name][1])), key=lambda s: scores[s.name][1])
+        with self._deciding:
+            known = self._scores.setdefault(rung, {})
+            known |= {name: value for name, (_, value) in scores.items() if math.isfinite(value)}
+            ranked = sorted(known, key=known.__getitem__)
         going = ranked[: math.ceil(len(ranked) * self._how.keep)]
-        for place, session in enumerate(ranked[len(going) :], len(going) + 1):
-            if session.state not in OVER and session.total_steps > rung:  # else it is at its end
-                metric, own = scores[session.name][0], abs(scores[session.name][1])
-                best = ", ".join(f"{s.name} {abs(scores[s.name][1]):.4g}" for s in going)
-                said = f"{metric} {own:.4g} is number {place} of {len(ranked)}; {best} {_go(len(going))} on"
-                self._stop(session, f"stopped by the race's halving at step {rung}: {said}")
-        self._racing = [s for s in came if s not in ranked or s in going]
-        if not ranked:
+        for session in sorted(came, key=lambda s: scores[s.name][1]):
+            name = session.name
+            if name not in ranked or name in going or session.state in OVER or session.total_steps <= rung:
+                continue  # at its end, it is not stopped
+            metric, own = scores[name][0], abs(scores[name][1])
+            best = ", ".join(f"{one} {abs(known[one]):.4g}" for one in going)
+            after = f"{best} {_go(len(going))} on" if len(runs) > 1 else f"before it {best}"
+            said = f"{metric} {own:.4g} is number {ranked.index(name) + 1} of {len(ranked)}; {after}"
+            self._stop(session, f"stopped by the race's halving at step {rung}: {said}")
+        if came and not ranked:
             self.said.append(f"nothing to decide by at step {rung}: no {self._how.by or 'score'} is measured yet")
+        return [session for session in came if session.name not in ranked or session.name in going]
 
     def _stop(self, session: Session, why: str) -> None:
         if self._ended:
@@ -111,6 +149,11 @@ class Halver:
 
 def _go(count: int) -> str:
     return "goes" if count == 1 else "go"
+
+
+def _waits(session: Session) -> bool:
+    """Whether a run waits in the queue for memory, and not for a moment."""
+    return session.state == "queued" and session.said.startswith("waits")
 
 
 def _there(session: Session, rung: int) -> bool:

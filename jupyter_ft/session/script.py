@@ -208,7 +208,7 @@ def _rewinds(told: Story) -> list[str]:
 
 
 def _resumptions(told: Story) -> list[str]:
-    at = ", ".join(str(event.step) for event in told.resumed)
+    at = ", ".join(dict.fromkeys(str(event.step) for event in told.resumed))  # twice at one, where it was killed again
     said = [f"It was resumed at step {at}, which leaves no trace in the losses."] if at else []
     lines = told.joined.read_text(encoding="utf-8").splitlines() if told.joined.is_file() else []
     joined = [one for one in _read(lines) if one.get("rows")]

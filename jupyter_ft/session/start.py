@@ -19,6 +19,7 @@ from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFol
 from ..event_log import EventLog
 from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
 from ..launch.meanwhile import JOINED
+from ..launch.same_base import check_on_disk, run_of, take_along
 from ..memory.waiting import queue
 from ..messages import OVER, Logged, StateChanged
 from ..optimizers import BITSANDBYTES
@@ -27,7 +28,7 @@ from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
 from ..trainer_fields import check_trainer_fields
 from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
-from .encoders import check_speaks
+from .encoders import check_probes, check_speaks
 from .functions import named_functions
 from .handle import Session
 from .registry import sessions
@@ -83,6 +84,7 @@ def plan(
     check_bitsandbytes(checked)
     check_model(checked.model)
     check_speaks(checked)
+    check_probes(checked)
     judges = {} if resume else find_judges(checked, functions, save=to_start)
     if examples is None:
         examples = data_package.load(data, checked.columns, checked.held_out, progress, checked.method)
@@ -130,6 +132,8 @@ def _beneath(
         with suppress(CheckpointError):  # it has none yet
             find_parent(str(address), save=False).beneath(asked)
     parent = known or find_parent(str(address), save=to_start)
+    if to_start:
+        check_on_disk(run_of(parent.folder), parent.recipe)
     return parent, parent.beneath(asked)
 
 
@@ -261,6 +265,7 @@ def _copy_start(parent: Parent, folder: RunFolder) -> None:
     """Keep the weights to start from: the parent may go, or go on (and have let go of them while rows were read)."""
     try:
         copy_weights(parent.folder, folder.start)
+        take_along(parent.folder, folder)
     except FileNotFoundError:
         raise CheckpointError(f"'{parent.name}' no longer keeps step {parent.step}; run the cell again") from None
 

@@ -16,6 +16,7 @@ import numpy as np
 from jupyter_ft.errors import FineTuneError, RecipeError, RunFolderError
 from jupyter_ft.event_log import EventLog, Floats
 from jupyter_ft.messages import OVER, Applied, EvalDone, StateChanged
+from jupyter_ft.recipe import ALIASES, change, parse_recipe
 from jupyter_ft.runs import RunFolder, runs_root
 from jupyter_ft.session import Session, sessions
 from jupyter_ft.session.race import Race, races
@@ -64,7 +65,12 @@ class Looked:
     @property
     def edits(self) -> list[Applied]:
         """The changes along its own part, in order."""
-        return [change for change in self.past.changes if change.step > self.fork]
+        return [one for one in self.past.changes if one.step > self.fork]
+
+    @property
+    def edited(self) -> int:
+        """How many there are beside those that it was forked with."""
+        return sum(one.command != (self.about.get("fork") or {}).get("command") for one in self.edits)
 
     @property
     def scored(self) -> list[EvalDone]:
@@ -170,7 +176,20 @@ def look(run: Session | RunFolder) -> Looked:
     state = told.state if told is not None else "queued"
     if state not in OVER and not isinstance(run, Session) and folder.holder() is None:
         state = "stopped"  # its kernel ended while it was live
-    return Looked(folder.name, folder.path, _flat(without_secrets(asked)), about, log, past_in(log), state)
+    began = _flat(without_secrets(asked)) | _changed_at_fork(asked, about)
+    return Looked(folder.name, folder.path, began, about, log, past_in(log), state)
+
+
+def _changed_at_fork(asked: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The live settings that a fork changed with its first step: its recipe has those that it found."""
+    changes = (about.get("fork") or {}).get("changes")
+    if not changes:
+        return {}
+    try:
+        new = change(parse_recipe(asked).hyperparameters, changes)
+    except RecipeError:  # written by another version
+        return {}
+    return {name: getattr(new, name) for name in (ALIASES.get(key, key) for key in changes)}
 
 
 def _all_of_a_kind() -> tuple[list[Looked], list[str]]:
@@ -228,7 +247,7 @@ def _row(run: Looked, differing: Sequence[str]) -> dict[str, Any]:
     row |= {name: run.asked.get(name) for name in differing}
     if run.parent:
         row["from"] = run.parent
-    row |= {"edits": len(run.edits), "loss": float(losses[-1]) if len(losses) else math.nan}
+    row |= {"edits": run.edited, "loss": float(losses[-1]) if len(losses) else math.nan}
     rewards = run.past.steps.get("reward", np.empty(0))
     if len(rewards):
         row["reward"] = float(rewards[-1])

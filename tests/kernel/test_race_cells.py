@@ -53,4 +53,4 @@ def test_race_steer_fork_and_chat(kernel: Any, tiny_model: Path) -> None:
     said = kernel.run('%ft chat grid-3@40,grid-5@best,calmer,base "My laptop will not start." max_new_tokens=4')
     assert said.ok, said.stderr
     html = said.displays()[-1]["text/plain"]
-    assert all(column in html for column in ("grid-3@40", "grid-5@", "calmer@live", "base"))
+    assert all(column in html for column in ("grid-3@40", "grid-5@best (step ", "calmer@live", "base"))

@@ -66,6 +66,31 @@ def test_stopped_and_resumed_equals_never_stopped_with_alpha_and_dropout_changed
     assert finish(session) == whole
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_on_the_embedding_is_visited_resumed_and_gone_on_with(
+    tune: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked = {"adapter": {"kind": kind, "r": 4, "targets": ["embed_tokens", "q_proj"]}, "learning_rate": 5e-3}
+    monkeypatch.setattr(runs, "KEEP", 10**6)
+    session = tune("whole", checkpoint_steps=2, **asked)
+    whole = finish(session)
+    folder = session.run_folder.checkpoint(2)
+    told = {at: session.chat(QUESTION, at=at, max_new_tokens=20) for at in ("base", 2, "live")}
+    assert told[2] == spoken(by_peft(folder, tiny_model), QUESTION, 20)
+    assert len(set(told.values())) == 3  # else this proves little
+    parted = tune("parted", checkpoint_steps=2, **asked)
+    parted.wait(step=2, timeout=60)
+    parted.stop().wait(60)
+    parted.wait_until_over(60)
+    parted.resume().wait(60)
+    assert finish(parted) == whole
+    still = {"learning_rate": 1e-12, "max_steps": 1}
+    more = tune("more", **still, start_from="whole@2", adapter={**asked["adapter"], "r": 6})
+    finish(more)
+    assert more.chat(QUESTION, max_new_tokens=20) == told[2]
+
+
 @pytest.mark.parametrize(("kind", "scale"), [("lora", 24 / 4), ("rslora", 24 / math.sqrt(4)), ("dora", 24 / 4)])
 def test_alpha_is_live_at_the_scale_of_its_kind(tiny_model: Path, kind: str, scale: float) -> None:
     from jupyter_ft.models import POOL, with_adapter

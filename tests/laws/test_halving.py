@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import jupyter_ft
 from jupyter_ft.errors import AddressError, RecipeError
+from jupyter_ft.memory.waiting import queue
 
 from ._runs import finish, losses
 
 ASKED = {"batch_size": 10, "held_out": 10, "eval_steps": 2, "epochs": 2, "adapter": {"dropout": 0.1}}
 GRID = {"learning_rate": [1e-3, 2e-2], "adapter.r": [2, 4], "halve": {"every": 2, "by": "eval_loss"}}
+
+
+@pytest.fixture(autouse=True)
+def unbounded() -> Iterator[None]:
+    yield
+    queue.at_once = None
 
 
 @pytest.fixture
@@ -54,6 +62,22 @@ def test_the_worse_half_stops_at_each_rung_and_the_rest_equal_their_solo_runs(st
     assert list(race.table().loc["grid-5", ["learning_rate", "adapter.r"]]) == [5e-3, 2]
     with pytest.raises(AddressError, match="'grid-9' is no run of grid; those are: grid-1, grid-2"):
         race.clone("grid-9")
+
+
+@pytest.mark.slow
+def test_runs_that_wait_for_memory_hold_nobody_back_and_are_judged_where_they_come(start: Any) -> None:
+    variants = [{"learning_rate": rate} for rate in (1e-3, 1e-9, 4e-3, 1e-4)]
+    queue.at_once = 1
+    race = start({"runs": variants, "halve": {"every": 2, "by": "eval_loss"}}, epochs=8)
+    race.wait(timeout=120)
+    at = [{e.step: e.metrics["eval_loss"] for e in s.events if e.kind == "eval"} for s in race]
+    assert at[2][2] < at[0][2] < at[3][2] < at[1][2]  # else this proves something else
+    assert [session.state for session in race] == ["finished", "stopped", "finished", "stopped"]
+    assert race[1].step < race[0].step == 32
+    assert [line.partition(":")[0] for line in race.said] == ["grid-2", "grid-4"]
+    first = f"halving at step 2: eval_loss {at[1][2]:.4g} is number 2 of 2; before it grid-1 {at[0][2]:.4g}"
+    assert race.said[0].endswith(first)
+    assert f"at step 2: eval_loss {at[3][2]:.4g} is number 3 of 4; before it grid-3" in race.said[1]
 
 
 @pytest.mark.parametrize(

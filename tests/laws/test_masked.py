@@ -308,3 +308,24 @@ def test_rows_can_be_looked_at_before_and_during(mask: Any, tiny_bert: Path) -> 
     session = mask().wait(timeout=60)
     (ready, *_) = [event for event in session.events if event.kind == "data"]
     assert f"in {ready.rows} windows" in str(look)
+
+
+def test_a_probe_that_leaves_no_word_out_is_refused_before_anything_begins(mask: Any, runs: Path) -> None:
+    from jupyter_ft.errors import RecipeError
+
+    with pytest.raises(RecipeError) as refused:
+        mask(probes=["Orla went to [MASK].", "Where did Tam go?"])
+    assert str(refused.value).startswith("probe 2 (Where did Tam go?): ")
+    assert str(refused.value).endswith(
+        "is an encoder, which guesses words that are left out; put [MASK] in the place of one"
+    )
+    with pytest.raises(RecipeError, match=r"^probes = 2: .* rows leave none out; write prompts with \[MASK\] in them$"):
+        mask(probes=2, held_out=3)
+    assert not runs.exists()
+
+
+@pytest.mark.slow
+def test_a_probe_that_leaves_one_out_is_answered(mask: Any) -> None:
+    session = mask(probes=["Orla went to [MASK]."], probe_steps=6).wait(timeout=60)
+    assert session.probes.columns.tolist() == ["base", 6, 12, 18, 24]
+    assert session.probes.notna().all(axis=None)

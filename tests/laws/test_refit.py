@@ -39,6 +39,16 @@ def test_more_ranks_hold_the_same_product_and_fewer_the_nearest() -> None:
     assert float(left) == pytest.approx(float(values[2:].square().sum().sqrt()), rel=1e-4)
 
 
+def test_more_ranks_of_an_embedding_can_learn_too() -> None:
+    draw = torch.Generator().manual_seed(3)
+    down, up = "e.lora_embedding_A", "e.lora_embedding_B"
+    stored = {down: torch.randn(2, 12, generator=draw), up: torch.randn(10, 2, generator=draw)}
+    wide = {down: torch.zeros(3, 12), up: torch.randn(10, 3, generator=draw)}  # as PEFT begins it
+    more = refit(stored, wide, 2.0)
+    assert torch.allclose(more[up] @ more[down], 2.0 * stored[up] @ stored[down])
+    assert torch.equal(more[up][:, 2], wide[up][:, 2])
+
+
 @pytest.mark.slow
 def test_a_fork_of_another_rank_or_with_other_layers_begins_with_what_its_parent_says(tune: Any) -> None:
     parent = tune("parent", max_steps=8, learning_rate=2e-2)

@@ -164,3 +164,22 @@ def test_what_was_ordered_is_done_by_a_run_that_was_killed_before_its_first_chec
     assert (found.state, found.step, found.changes[0].step) == ("stopped", 10, 9)
     found.resume().wait(60)
     assert len(finish(found)[0]) == 12  # told to go on, it does
+
+
+def test_a_step_that_was_resumed_at_twice_is_told_once(runs: Path) -> None:
+    from jupyter_ft.messages import Resumed, StateChanged, StepDone
+    from jupyter_ft.recipe import parse_recipe
+    from jupyter_ft.session.replay import replay_script
+
+    folder = RunFolder.create("shaken")
+    about = {"data": {"format": "prompt-completion", "path": "rows.csv", "fingerprint": "f"}, "versions": {}}
+    folder.write_recipe(parse_recipe({}), {"started": "2026-01-01T00:00:00Z", "jupyter_ft": "0.1", **about})
+    log = EventLog(folder.events)
+    row = {"loss": 1.0, "learning_rate": 1e-4, "grad_norm": 1.0, "tokens": 9, "seconds": 0.1, "epoch": 0.1}
+    for step in (1, 2, 3):
+        log.append(StepDone(step=step, **row))
+        if step > 1:
+            log.append(Resumed(step=2, rewound=False))
+    log.append(StateChanged(state="stopped", step=3, total_steps=9))
+    log.close()
+    assert "It was resumed at step 2, which leaves no trace in the losses." in replay_script("shaken").read_text()

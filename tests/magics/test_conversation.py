@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from jupyter_ft.magics.chat_view import Column
 from jupyter_ft.magics.conversation import Conversation
+from jupyter_ft.messages import ReplyStarted
 
 
 def said(talk: Conversation, column: str) -> list[str]:
@@ -44,3 +48,19 @@ def test_system_and_clear() -> None:
     talk.clear()
     assert talk.turns == []
     assert talk.system is None
+
+
+@pytest.mark.parametrize(
+    ("label", "at", "stamp"),
+    [
+        ("best", "40", "best (step 40)"),
+        ("grid-5@best", "40", "grid-5@best (step 40)"),
+        ("40", "40", "40 · step 40"),
+        ("live", "live", "live · step 40"),
+        ("base", "base", "base"),
+    ],
+)
+def test_a_column_is_called_as_it_was_asked_for(label: str, at: str, stamp: str) -> None:
+    column = Column(label, at, "c")
+    assert column.hear(ReplyStarted(command="c", at=at, prompt="hi", step=40, between_steps=False, turn="", thread=""))
+    assert column.stamp == f"{stamp} · …"

@@ -260,6 +260,10 @@ def test_completion(shell: Any) -> None:
     assert after("%ft pa") == ["pause"]
     assert after("%ft pro") == ["promote"]
     assert "adapter=" in after("%ft fork support calm ada")
+    assert set(after("%ft fork support calm adapter.")) == {
+        *("adapter.kind=", "adapter.r=", "adapter.targets=", "adapter.alpha=", "adapter.dropout=")
+    }
+    assert after("%ft set support adapter.r") == ["adapter.r="]
     assert {"report", "logs", "doctor"} <= set(after("%ft "))
     assert {"--tail", "--level"} <= set(after("%ft logs support "))
     assert after("%ft doctor --b") == ["--bundle"]
@@ -379,7 +383,7 @@ def two_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_columns_of_a_chat(shell: Any, two_open: None, line: str, columns: str) -> None:
     found = addresses(shell, parse(split(line), CHAT))
-    assert ", ".join(f"{session.name} {at}" for session, at in found) == columns
+    assert ", ".join(f"{session.name} {at}" for session, at, _ in found) == columns
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,11 @@ def test_a_log_that_is_read_only_is_not_written_to(wandering: EventLog, runs: Pa
 
 
 def test_settings_that_differ_metrics_and_a_fork_from_its_parents_point(wandering: EventLog) -> None:
-    fork = {"run": "wandering", "step": 5, "changes": {"learning_rate": 2e-5}}
-    calmer = made("calmer", "failed", {"fork": fork}, learning_rate=2e-5, adapter={"r": 8})
+    fork = {"run": "wandering", "step": 5, "changes": {"lr": 2e-5}, "command": "forked"}
+    calmer = made("calmer", "failed", {"fork": fork}, learning_rate=1e-4, adapter={"r": 8})  # as it stood at step 5
     calmer.append(edit("early", 3, learning_rate=1e-4))
     take(calmer, 1, 7, height=1.5)
+    calmer.append(edit("forked", 6, learning_rate=2e-5))
     calmer.append(edit("own", 7, batch_size=2))
     for step, loss in ((4, 3.0), (6, 1.25), (7, 1.5)):
         calmer.append(EvalDone(step=step, metrics={"eval_loss": loss}, best_step=6, rows=4, seconds=0.1))
@@ -108,12 +109,12 @@ def test_settings_that_differ_metrics_and_a_fork_from_its_parents_point(wanderin
     curve, held_out, changed = (trace for trace in told.figure.data if trace.name.startswith("calmer"))
     assert list(curve.x) == [5, 6, 7]
     assert list(held_out.x) == [6, 7]
-    assert list(changed.x) == [7]
-    assert "batch_size none → 2" in changed.text[0]
+    assert list(changed.x) == [6, 7]
+    assert "batch_size none → 2" in changed.text[1]
     html = told._repr_mimebundle_()["text/html"]
     svg = b64decode(html.partition("base64,")[2].partition("'")[0]).decode()
     assert svg.count("<path") == 4  # axes, two curves, what was taken back
-    assert svg.count("class='mark'") == 2
+    assert svg.count("class='mark'") == 3
     assert "wandering@5" in repr(told)
 
 
