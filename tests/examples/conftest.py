@@ -7,9 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from tests.kernel.sets import NEWEST, write_spec
 
@@ -28,6 +26,9 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("runs", "*.executed.ipynb", ".*"))
 
     def run(notebook: str, expression: str) -> Any:
+        import nbformat  # late: it takes seconds, and the fast tests collect this file too
+        from nbclient import NotebookClient
+
         read = nbformat.read(folder / notebook, as_version=4)
         assert not [cell for cell in read.cells if cell.get("outputs")], "it is committed without outputs"
         read.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({expression}))"))

@@ -18,5 +18,5 @@ def test_sentiment_beats_tfidf_on_the_same_reviews(execute: Execute) -> None:
     assert sum(map(sum, counts)) == 300
     assert majority < 0.6 < same < everything
     assert ours > same + 0.1
-    assert verdicts[0].startswith("SmolLM2, 400 reviews wins against TF-IDF, 400 reviews by ")
+    assert verdicts[0].startswith("SmolLM2, 200 reviews wins against TF-IDF, 200 reviews by ")
     assert ("wins against SmolLM2" in verdicts[1]) == (everything > ours)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from .conftest import write_tickets
 from .sets import NEWEST, OLDER, write_spec
@@ -36,7 +34,10 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_set: str) ->
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("JUPYTER_FT_FRONTEND", raising=False)
 
-    def run(*cells: str) -> list[list[nbformat.NotebookNode]]:
+    def run(*cells: str) -> list[list[Any]]:
+        import nbformat
+        from nbclient import NotebookClient
+
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         NotebookClient(
             notebook, timeout=300, kernel_name=kernel_name, resources={"metadata": {"path": str(tmp_path)}}
@@ -46,7 +47,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_set: str) ->
     return run
 
 
-def text(outputs: list[nbformat.NotebookNode]) -> str:
+def text(outputs: list[Any]) -> str:
     return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
@@ -82,11 +83,15 @@ def test_the_cells_of_the_issue(execute, tiny_model: Path) -> None:  # type: ign
 
 
 def test_a_wrong_recipe_ends_the_notebook(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    from nbclient.exceptions import CellExecutionError
+
     with pytest.raises(CellExecutionError, match="did you mean 'batch_size'"):
         execute("%load_ext jupyter_ft", "%%finetune support --data tickets.csv\nbatchsize: 2")
 
 
 def test_waiting_for_a_paused_run_is_refused(execute, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    from nbclient.exceptions import CellExecutionError
+
     cell = ISSUE_CELL.format(model=tiny_model, more=" --no-wait max_steps=100000 dtype=float32")
     with pytest.raises(CellExecutionError, match="%ft resume support comes first"):
         execute("%load_ext jupyter_ft", cell, "%ft wait support --step 1", "%ft pause\n%ft status", "%ft wait support")

@@ -67,7 +67,7 @@ def _served(application: str, folder: Path) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:

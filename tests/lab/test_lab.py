@@ -135,6 +135,8 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
 
     # a reply while the step counter goes on
     book.tab("chat")
+    page.locator(".jft-sampling summary").click()
+    book.find("chat-max_new_tokens").fill("80")  # some steps long, also on one busy core
     reply = book.ask("I haven't received my order yet.")
     assert len(reply.inner_text().strip()) > 10
     before = book.step

@@ -48,8 +48,8 @@ def _tuned(method: str, rows: list[dict[str, Any]], steps: int, learning_rate: f
     import jupyter_ft
 
     session = jupyter_ft.finetune(
-        "demo", rows, method, method=method, held_out=HELD_OUT, max_steps=steps, batch_size=4, eval_steps=steps,
-        max_length=96, learning_rate=learning_rate,
+        "demo", rows, method, method=method, held_out=HELD_OUT, max_steps=steps, batch_size=2, eval_steps=steps,
+        max_length=96, learning_rate=learning_rate, system="A shop.",
     )  # fmt: skip
     session.wait(timeout=500)
     (last,) = [event for event in session.events if event.kind == "eval"]
@@ -86,6 +86,6 @@ def test_dpo_prefers_the_better_of_unseen_answers() -> None:
 
 def test_kto_parts_unseen_good_answers_from_bad() -> None:
     """Untrained, the policy is its own reference: each reward is 0, and the loss a half."""
-    _, after = _tuned("kto", _rated(), steps=8, learning_rate=5e-4)
+    _, after = _tuned("kto", _rated(), steps=8, learning_rate=1e-3)
     assert after["eval_rewards/margins"] > 0.3
     assert after["eval_loss"] < 0.9 * 0.5

@@ -152,7 +152,7 @@ def test_held_out_perplexity_falls_below_the_bases(tmp_path: Path) -> None:
         (docs / f"{day:02}.txt").write_text(" ".join(told))
     session = jupyter_ft.finetune(
         "demo", str(docs), "chronicle", method="self-supervised", held_out=4, max_length=96, batch_size=2,
-        max_steps=8, eval_steps=4, learning_rate=1e-3, dtype="float32",
+        max_steps=4, eval_steps=2, learning_rate=1e-3, dtype="float32",
     )  # fmt: skip
     session.wait(timeout=400)
     assert session.state == "finished"

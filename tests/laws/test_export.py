@@ -57,6 +57,7 @@ def session(tune: Any, rows: list[dict[str, str]], tmp_path: Path) -> Any:
     return session
 
 
+@pytest.mark.slow
 def test_an_adapter_and_a_merged_model_answer_as_the_run_at_their_step(
     session: Any, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -77,7 +77,7 @@ def test_base_is_the_untouched_base(tune: Any, tiny_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    session = tune("learned", **LONG)
+    session = tune("learned", epochs=1, learning_rate=3e-2)
     session.wait(timeout=120)
     reply = session.chat("Where is order 3?", at="base", max_new_tokens=40)
     learned = session.chat("Where is order 3?", at="live", max_new_tokens=40)
@@ -97,8 +97,8 @@ def test_base_is_the_untouched_base(tune: Any, tiny_model: Path) -> None:
 
 
 def test_two_sessions_in_one_kernel_each_equal_their_solo_run(tune: Any) -> None:
-    first = {"epochs": 3, "seed": 1, "learning_rate": 1e-3, "adapter": {"r": 4, "dropout": 0.1}}
-    second = {"epochs": 2, "seed": 2, "learning_rate": 1e-2, "accumulation": 2, "adapter": {"r": 8, "dropout": 0.1}}
+    first = {"max_steps": 12, "seed": 1, "learning_rate": 1e-3, "adapter": {"r": 4, "dropout": 0.1}}
+    second = {"max_steps": 8, "seed": 2, "learning_rate": 1e-2, "accumulation": 2, "adapter": {"r": 8, "dropout": 0.1}}
     solo = [finish(tune("solo-a", **first)), finish(tune("solo-b", **second))]
     together = [tune("pair-a", **first), tune("pair-b", **second)]
     assert [finish(session) for session in together] == solo

@@ -20,7 +20,8 @@ def test_smollm2_tells_customers_from_agents() -> None:
         pairs = list(csv.DictReader(file))
     rows = [{"text": _first_sentence(pair["Agent reply"]), "label": "agent"} for pair in pairs]
     rows += [{"text": _first_sentence(pair["Customer message"]), "label": "customer"} for pair in pairs[::2]]  # uneven
-    session = jupyter_ft.finetune("demo", rows, "who", method="sentiment", held_out=48, epochs=1, learning_rate=1e-3)
+    asked = {"held_out": 48, "epochs": 1, "eval_steps": 12}  # one evaluation, after the last step
+    session = jupyter_ft.finetune("demo", rows, "who", method="sentiment", learning_rate=1e-3, **asked)
     session.wait(timeout=300)
     event = next(event for event in reversed(session.events) if event.kind == "eval")
     counts = event.confusion.counts
