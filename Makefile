@@ -89,8 +89,10 @@ ABREAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 check: lint
 	$(ABREAST) -m "not slow"
 
+# the browser tests last and alone: a server, a kernel and Chromium are what two cores can do at once
 test: env lint
-	$(ABREAST)
+	$(ABREAST) --ignore tests/lab
+	$(BIN)/python -m pytest -q tests/lab
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench

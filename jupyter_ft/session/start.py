@@ -67,11 +67,11 @@ def plan(
     """
     recipe, metrics = named_functions(recipe)
     recipe, functions = split(recipe)
+    recipe = _with_judged_apart(data, recipe) if resume is None else _as_it_was_apart(data, recipe, resume)
     parent, recipe = _beneath(model, recipe, to_start, resume)
     paths = data if isinstance(data, list | tuple) else [data]
     in_files = bool(paths) and all(isinstance(item, str | Path) for item in paths)
     named = ", ".join(map(str, paths)) if in_files else f"{type(data).__name__} in the notebook"
-    recipe = _with_judged_apart(data, recipe) if resume is None else _as_it_was_apart(data, recipe, resume)
     checked = parse_recipe({**recipe, "data": named if data is not None else ""}).with_functions(metrics)
     if checked.method == "attached":
         raise RecipeError("method: attached is for jupyter_ft.attach(trainer, name=…)")

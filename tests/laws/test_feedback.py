@@ -52,6 +52,15 @@ def test_train_on_these_is_a_run_on_the_same_pairs(judged: Any) -> None:
 
 
 @pytest.mark.slow
+def test_it_evaluates_on_the_held_out_judgements_as_often_as_it_is_told(judged: Any) -> None:
+    tuned = judged.desk.train("often", **DPO, eval_steps=2)
+    tuned.wait(timeout=120)
+    evaluated = [event.step for event in tuned.events if event.kind == "eval"]
+    assert evaluated[:-1] == [*range(2, tuned.step, 2)]
+    assert evaluated[-1] == tuned.step
+
+
+@pytest.mark.slow
 def test_what_is_judged_later_changes_no_run_that_goes_on(judged: Any) -> None:
     whole = finish(judged.desk.train("whole", **DPO))
     part = judged.desk.train("part", **DPO, checkpoint_steps=2)
