@@ -10,6 +10,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,13 @@ class Pool:
         dtype: str,
         report: Report,
         quantization: Quantization = "none",
+        turn: AbstractContextManager[Any] | None = None,
     ) -> Base:
         """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
 
-        Raises `ModelError` where it cannot be found or read, or not be quantised.
+        `turn` is entered while transformers builds it, which draws from the global generators: a run that is in the
+        middle of a step may be drawing from them. Raises `ModelError` where it cannot be found or read, or not be
+        quantised.
         """
         device = pick_device()
         torch_dtype = pick_dtype(dtype, device)
@@ -116,7 +120,9 @@ class Pool:
         with self._lock:
             base = self._bases.get(key)
             if base is None:
-                base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
+                base = self._bases[key] = _load(
+                    key, path, torch_dtype, device, report, quantization=quantization, turn=turn or nullcontext()
+                )
             return base
 
     def holds(self, folder: Path) -> bool:
@@ -194,7 +200,14 @@ def _why_not_fetched(error: Exception) -> str:
 
 
 def _load(
-    key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report, *, quantization: Quantization
+    key: str,
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    report: Report,
+    *,
+    quantization: Quantization,
+    turn: AbstractContextManager[Any],
 ) -> Base:
     report(f"loading {path.name}", 0, 0)
     kind = "a causal language model"
@@ -208,7 +221,7 @@ def _load(
                 raise ModelError(f"its weights are {SAID[stored]} already; leave quantization out")
             whole = dtype if quantization == "none" else None  # what is quantised is not cast before, and so not copied
             model, missing = _build_from_meta(path, config, whole, speaks) or _build_by_transformers(
-                path, whole, speaks, device if stored != "none" else None
+                path, whole, speaks, device if stored != "none" else None, turn
             )
             tokenizer = _tokenizer(path)
     except Exception as error:  # whatever a stranger's folder makes transformers raise
@@ -347,7 +360,11 @@ def _fill(model: Any) -> frozenset[str]:
 
 
 def _build_by_transformers(
-    path: Path, dtype: torch.dtype | None, speaks: bool, device: torch.device | None = None
+    path: Path,
+    dtype: torch.dtype | None,
+    speaks: bool,
+    device: torch.device | None,
+    turn: AbstractContextManager[Any],
 ) -> Built:
     """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards.
 
@@ -355,12 +372,12 @@ def _build_by_transformers(
     """
     more = {"dtype": torch.get_default_dtype()} | ({} if device is None else {"device_map": {"": device}})
     missing: list[str] = []
-    if speaks:
-        model = AutoModelForCausalLM.from_pretrained(path, **more)
-    else:
-        with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
+    with turn, torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
+        if speaks:
+            model = AutoModelForCausalLM.from_pretrained(path, **more)
+        else:
             model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
-        missing = told["missing_keys"]
+            missing = told["missing_keys"]
     if dtype is not None and device is None:
         cast(model, dtype)
     return model, frozenset(missing)

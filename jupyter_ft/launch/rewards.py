@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..control.lease import LEASE
 from ..data import judged_ids
 from ..errors import RewardFailed
 from ..event_log import EventLog
@@ -186,9 +187,10 @@ class Judge:
                 revision=theirs.revision,
                 dtype=theirs.dtype,
                 quantization=theirs.quantization,
+                turn=LEASE,
                 report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
             )
-        with torch.random.fork_rng(devices=[]):
+        with LEASE, torch.random.fork_rng(devices=[]):  # another run may be drawing in the middle of a step
             model = scoring_model(base, ())
             model = with_adapter(model, theirs) if theirs.adapter.kind != "full" else copy.deepcopy(model)
         load(model, folder)
