@@ -10,8 +10,9 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
 from .modules import apart
+from .not_fetched import why_not_fetched
 from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
 from .recipe import Recipe
@@ -108,22 +110,25 @@ class Pool:
     ) -> Base:
         """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
 
-        `turn` is entered while transformers builds it, which draws from the global generators: a run that is in the
-        middle of a step may be drawing from them. Raises `ModelError` where it cannot be found or read, or not be
-        quantised.
+        `turn` is entered while transformers builds it, which draws from the global generators, as a run in the middle
+        of a step may. Raises `ModelError` where it cannot be found or read, or not be quantised.
         """
         device = pick_device()
         torch_dtype = pick_dtype(dtype, device)
         quantized.check_available(quantization, device)
         path = locate(model, revision, report)
         key = key_of(path, torch_dtype, device, quantization)
-        with self._lock:
-            base = self._bases.get(key)
-            if base is None:
-                base = self._bases[key] = _load(
-                    key, path, torch_dtype, device, report, quantization=quantization, turn=turn or nullcontext()
-                )
-            return base
+        load = partial(_load, key, path, torch_dtype, device, report, quantization=quantization)
+        with suppress(_Draws), self._lock:
+            return self._get(key, partial(load, drawing=False))
+        with turn or nullcontext(), self._lock:  # in this order: who holds the lock never waits for a turn
+            return self._get(key, partial(load, drawing=True))
+
+    def _get(self, key: str, load: Callable[[], Base]) -> Base:
+        base = self._bases.get(key)
+        if base is None:
+            base = self._bases[key] = load()
+        return base
 
     def holds(self, folder: Path) -> bool:
         """Whether the base in `folder` is loaded, in whatever dtype."""
@@ -172,31 +177,11 @@ def locate(model: str, revision: str | None, report: Report) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"model '{model}' is no folder here and not cached, and {_why_not_fetched(error)}") from None
+        raise ModelError(f"model '{model}' is no folder here and not cached, and {why_not_fetched(error)}") from None
 
 
-def _why_not_fetched(error: Exception) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE=1 forbids fetching it: unset that and restart the kernel, or give a local folder"
-    for one in (error, error.__cause__):
-        if isinstance(one, GatedRepoError):
-            return "the hub wants its terms accepted: do so on its page there, then huggingface-cli login"
-        if isinstance(one, RepositoryNotFoundError):
-            return "the hub has none of that name, or it is private: check the name, or huggingface-cli login"
-        if isinstance(one, RevisionNotFoundError):
-            return "the hub has no such revision of it: check revision"
-    if isinstance(error, LocalEntryNotFoundError):
-        return "the hub cannot be reached: check the connection, or give a local folder"
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"the hub does not give it: {first}"
+class _Draws(Exception):
+    """transformers has to build it, and draws from the global generators."""
 
 
 def _load(
@@ -207,7 +192,7 @@ def _load(
     report: Report,
     *,
     quantization: Quantization,
-    turn: AbstractContextManager[Any],
+    drawing: bool,
 ) -> Base:
     report(f"loading {path.name}", 0, 0)
     kind = "a causal language model"
@@ -220,10 +205,13 @@ def _load(
             if quantization not in ("none", stored) and stored != "none":
                 raise ModelError(f"its weights are {SAID[stored]} already; leave quantization out")
             whole = dtype if quantization == "none" else None  # what is quantised is not cast before, and so not copied
-            model, missing = _build_from_meta(path, config, whole, speaks) or _build_by_transformers(
-                path, whole, speaks, device if stored != "none" else None, turn
-            )
+            built = None if drawing else _build_from_meta(path, config, whole, speaks)
+            if built is None and not drawing:
+                raise _Draws
+            model, missing = built or _build_by_transformers(path, whole, speaks, device if stored != "none" else None)
             tokenizer = _tokenizer(path)
+    except _Draws:
+        raise
     except Exception as error:  # whatever a stranger's folder makes transformers raise
         raise ModelError(f"{path} cannot be loaded as {kind}: {_reason(error)}") from error
     if stored != "none":
@@ -360,11 +348,7 @@ def _fill(model: Any) -> frozenset[str]:
 
 
 def _build_by_transformers(
-    path: Path,
-    dtype: torch.dtype | None,
-    speaks: bool,
-    device: torch.device | None,
-    turn: AbstractContextManager[Any],
+    path: Path, dtype: torch.dtype | None, speaks: bool, device: torch.device | None = None
 ) -> Built:
     """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards.
 
@@ -372,7 +356,7 @@ def _build_by_transformers(
     """
     more = {"dtype": torch.get_default_dtype()} | ({} if device is None else {"device_map": {"": device}})
     missing: list[str] = []
-    with turn, torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
+    with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
         if speaks:
             model = AutoModelForCausalLM.from_pretrained(path, **more)
         else:

@@ -78,6 +78,23 @@ def test_a_base_whose_files_lack_weights_is_built_in_a_turn_of_its_own(old_files
     assert _waits_for_its_turn(lambda: _base(old_files))
 
 
+def test_a_base_that_waits_for_its_turn_keeps_nobody_from_the_pool(old_files: Path, tmp_path: Path) -> None:
+    """Who has the turn may ask it: a callback that starts another run does."""
+    from jupyter_ft.control.lease import LEASE
+    from jupyter_ft.models import POOL
+
+    builds = threading.Thread(target=lambda: _base(old_files))
+    asks = threading.Thread(target=lambda: POOL.holds(tmp_path), daemon=True)
+    with LEASE:
+        builds.start()
+        while not LEASE.wanted:
+            builds.join(0.01)
+        asks.start()
+        asks.join(20)
+        assert not asks.is_alive()
+    builds.join()
+
+
 @pytest.mark.parametrize("method", ["cpt", "classification"])
 def test_voices_between_two_steps_draw_in_a_turn_of_their_own_and_never_again(
     method: str, tiny_bert: Path, tmp_path: Path
