@@ -6,7 +6,6 @@ train/eval flags of one user never meet another's, at the cost of a few Python o
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from . import quantized
 from .base_files import fingerprint
+from .building import build_by_transformers, build_from_meta
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
@@ -205,10 +201,10 @@ def _load(
             if quantization not in ("none", stored) and stored != "none":
                 raise ModelError(f"its weights are {SAID[stored]} already; leave quantization out")
             whole = dtype if quantization == "none" else None  # what is quantised is not cast before, and so not copied
-            built = None if drawing else _build_from_meta(path, config, whole, speaks)
+            built = None if drawing else build_from_meta(path, config, whole, speaks)
             if built is None and not drawing:
                 raise _Draws
-            model, missing = built or _build_by_transformers(path, whole, speaks, device if stored != "none" else None)
+            model, missing = built or build_by_transformers(path, whole, speaks, device if stored != "none" else None)
             tokenizer = _tokenizer(path)
     except _Draws:
         raise
@@ -277,105 +273,6 @@ def longest(model: Any, tokenizer: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from after it
     return min(limits) if min(limits) < 10**9 else None
-
-
-def shards(path: Path) -> list[Path]:
-    """The safetensors files of a model folder; none where it has others."""
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
-    single = path / "model.safetensors"
-    return [single] if single.exists() else []
-
-
-Built = tuple[Any, frozenset[str]]
-"""A model, and its parameters that no file holds (of a model that speaks: none)."""
-
-
-def _build_from_meta(path: Path, config: Any, dtype: torch.dtype | None, speaks: bool) -> Built | None:
-    """The model built on meta and filled from safetensors, or None where the names do not match one to one.
-
-    Without a `dtype` its tensors are those of the files, not read before they are used.
-    A model that does not speak may have a new head, and what the file has beside its backbone is passed over.
-    `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
-    """
-    files = shards(path)
-    if not files or getattr(config, "quantization_config", None) is not None:
-        return None
-    auto = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
-    with torch.device("meta"):
-        model = auto.from_config(config, dtype=torch.get_default_dtype())
-    weights = {
-        name: tensor if dtype is None else tensor.to(dtype)
-        for file in files
-        for name, tensor in load_file(file).items()
-    }
-    backbone = "" if speaks else f"{model.base_model_prefix}."
-    if not any(name.startswith(backbone) for name in weights):
-        return None
-    try:
-        loaded = model.load_state_dict(weights, strict=False, assign=True)
-    except RuntimeError:  # a tensor of another shape
-        return None
-    model.tie_weights()
-    if any(name.startswith(backbone) for name in loaded.unexpected_keys):
-        return None
-    missing = frozenset() if speaks else _fill(model)
-    for module in model.modules():
-        owned = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-        for name in owned:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
-        if owned:
-            with torch.no_grad():
-                model._init_weights(module)  # rotary frequencies and the like, which no checkpoint holds
-    if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
-        return None
-    if dtype is not None:
-        model.config.dtype = dtype
-    if speaks and (path / "generation_config.json").exists():
-        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
-    return model, missing
-
-
-def _fill(model: Any) -> frozenset[str]:
-    """Put zeros where no file has a parameter, and tell which those are."""
-    missing = frozenset(name for name, p in model.named_parameters() if p.is_meta)
-    for name in missing:
-        owner, _, own = name.rpartition(".")
-        module = model.get_submodule(owner)
-        module._parameters[own] = torch.nn.Parameter(torch.zeros_like(module._parameters[own], device="cpu"))
-    return missing
-
-
-def _build_by_transformers(
-    path: Path, dtype: torch.dtype | None, speaks: bool, device: torch.device | None = None
-) -> Built:
-    """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards.
-
-    `device` is given for files that are quantised: those are loaded onto it, and not cast.
-    """
-    more = {"dtype": torch.get_default_dtype()} | ({} if device is None else {"device_map": {"": device}})
-    missing: list[str] = []
-    with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
-        if speaks:
-            model = AutoModelForCausalLM.from_pretrained(path, **more)
-        else:
-            model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
-            missing = told["missing_keys"]
-    if dtype is not None and device is None:
-        cast(model, dtype)
-    return model, frozenset(missing)
-
-
-def cast(model: Any, dtype: torch.dtype) -> Any:
-    """As `from_pretrained(dtype=…)` leaves it: what no file holds, rotary frequencies for one, stays as it was made."""
-    for module in model.modules():
-        held = [b for name, b in module._buffers.items() if name not in module._non_persistent_buffers_set]
-        for tensor in [*module._parameters.values(), *held]:
-            if tensor is not None and tensor.is_floating_point():
-                tensor.data = tensor.data.to(dtype)
-    model.config.dtype = dtype
-    return model
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:
