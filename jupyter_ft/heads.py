@@ -12,8 +12,9 @@ from safetensors import safe_open
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from .building import shards
 from .errors import ModelError
-from .models import Base, shards
+from .models import Base
 from .quantized import is_quantised, shared
 
 Tensors = Mapping[str, torch.Tensor]

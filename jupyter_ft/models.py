@@ -6,32 +6,31 @@ train/eval flags of one user never meet another's, at the cost of a few Python o
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from . import quantized
 from .base_files import fingerprint
+from .building import build_by_transformers, build_from_meta
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
 from .modules import apart
+from .not_fetched import why_not_fetched
 from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
 from .recipe import Recipe
@@ -103,21 +102,29 @@ class Pool:
         dtype: str,
         report: Report,
         quantization: Quantization = "none",
+        turn: AbstractContextManager[Any] | None = None,
     ) -> Base:
         """The base for `model` (`demo`, a local folder or a hub id), loaded at most once.
 
-        Raises `ModelError` where it cannot be found or read, or not be quantised.
+        `turn` is entered while transformers builds it, which draws from the global generators, as a run in the middle
+        of a step may. Raises `ModelError` where it cannot be found or read, or not be quantised.
         """
         device = pick_device()
         torch_dtype = pick_dtype(dtype, device)
         quantized.check_available(quantization, device)
         path = locate(model, revision, report)
         key = key_of(path, torch_dtype, device, quantization)
-        with self._lock:
-            base = self._bases.get(key)
-            if base is None:
-                base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
-            return base
+        load = partial(_load, key, path, torch_dtype, device, report, quantization=quantization)
+        with suppress(_Draws), self._lock:
+            return self._get(key, partial(load, drawing=False))
+        with turn or nullcontext(), self._lock:  # in this order: who holds the lock never waits for a turn
+            return self._get(key, partial(load, drawing=True))
+
+    def _get(self, key: str, load: Callable[[], Base]) -> Base:
+        base = self._bases.get(key)
+        if base is None:
+            base = self._bases[key] = load()
+        return base
 
     def holds(self, folder: Path) -> bool:
         """Whether the base in `folder` is loaded, in whatever dtype."""
@@ -166,35 +173,22 @@ def locate(model: str, revision: str | None, report: Report) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"model '{model}' is no folder here and not cached, and {_why_not_fetched(error)}") from None
+        raise ModelError(f"model '{model}' is no folder here and not cached, and {why_not_fetched(error)}") from None
 
 
-def _why_not_fetched(error: Exception) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE=1 forbids fetching it: unset that and restart the kernel, or give a local folder"
-    for one in (error, error.__cause__):
-        if isinstance(one, GatedRepoError):
-            return "the hub wants its terms accepted: do so on its page there, then huggingface-cli login"
-        if isinstance(one, RepositoryNotFoundError):
-            return "the hub has none of that name, or it is private: check the name, or huggingface-cli login"
-        if isinstance(one, RevisionNotFoundError):
-            return "the hub has no such revision of it: check revision"
-    if isinstance(error, LocalEntryNotFoundError):
-        return "the hub cannot be reached: check the connection, or give a local folder"
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"the hub does not give it: {first}"
+class _Draws(Exception):
+    """transformers has to build it, and draws from the global generators."""
 
 
 def _load(
-    key: str, path: Path, dtype: torch.dtype, device: torch.device, report: Report, *, quantization: Quantization
+    key: str,
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    report: Report,
+    *,
+    quantization: Quantization,
+    drawing: bool,
 ) -> Base:
     report(f"loading {path.name}", 0, 0)
     kind = "a causal language model"
@@ -207,10 +201,13 @@ def _load(
             if quantization not in ("none", stored) and stored != "none":
                 raise ModelError(f"its weights are {SAID[stored]} already; leave quantization out")
             whole = dtype if quantization == "none" else None  # what is quantised is not cast before, and so not copied
-            model, missing = _build_from_meta(path, config, whole, speaks) or _build_by_transformers(
-                path, whole, speaks, device if stored != "none" else None
-            )
+            built = None if drawing else build_from_meta(path, config, whole, speaks)
+            if built is None and not drawing:
+                raise _Draws
+            model, missing = built or build_by_transformers(path, whole, speaks, device if stored != "none" else None)
             tokenizer = _tokenizer(path)
+    except _Draws:
+        raise
     except Exception as error:  # whatever a stranger's folder makes transformers raise
         raise ModelError(f"{path} cannot be loaded as {kind}: {_reason(error)}") from error
     if stored != "none":
@@ -276,105 +273,6 @@ def longest(model: Any, tokenizer: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from after it
     return min(limits) if min(limits) < 10**9 else None
-
-
-def shards(path: Path) -> list[Path]:
-    """The safetensors files of a model folder; none where it has others."""
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
-    single = path / "model.safetensors"
-    return [single] if single.exists() else []
-
-
-Built = tuple[Any, frozenset[str]]
-"""A model, and its parameters that no file holds (of a model that speaks: none)."""
-
-
-def _build_from_meta(path: Path, config: Any, dtype: torch.dtype | None, speaks: bool) -> Built | None:
-    """The model built on meta and filled from safetensors, or None where the names do not match one to one.
-
-    Without a `dtype` its tensors are those of the files, not read before they are used.
-    A model that does not speak may have a new head, and what the file has beside its backbone is passed over.
-    `from_pretrained(dtype=…)` sets torch's default dtype for the whole process while it runs, under the user's cells.
-    """
-    files = shards(path)
-    if not files or getattr(config, "quantization_config", None) is not None:
-        return None
-    auto = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
-    with torch.device("meta"):
-        model = auto.from_config(config, dtype=torch.get_default_dtype())
-    weights = {
-        name: tensor if dtype is None else tensor.to(dtype)
-        for file in files
-        for name, tensor in load_file(file).items()
-    }
-    backbone = "" if speaks else f"{model.base_model_prefix}."
-    if not any(name.startswith(backbone) for name in weights):
-        return None
-    try:
-        loaded = model.load_state_dict(weights, strict=False, assign=True)
-    except RuntimeError:  # a tensor of another shape
-        return None
-    model.tie_weights()
-    if any(name.startswith(backbone) for name in loaded.unexpected_keys):
-        return None
-    missing = frozenset() if speaks else _fill(model)
-    for module in model.modules():
-        owned = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-        for name in owned:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
-        if owned:
-            with torch.no_grad():
-                model._init_weights(module)  # rotary frequencies and the like, which no checkpoint holds
-    if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
-        return None
-    if dtype is not None:
-        model.config.dtype = dtype
-    if speaks and (path / "generation_config.json").exists():
-        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
-    return model, missing
-
-
-def _fill(model: Any) -> frozenset[str]:
-    """Put zeros where no file has a parameter, and tell which those are."""
-    missing = frozenset(name for name, p in model.named_parameters() if p.is_meta)
-    for name in missing:
-        owner, _, own = name.rpartition(".")
-        module = model.get_submodule(owner)
-        module._parameters[own] = torch.nn.Parameter(torch.zeros_like(module._parameters[own], device="cpu"))
-    return missing
-
-
-def _build_by_transformers(
-    path: Path, dtype: torch.dtype | None, speaks: bool, device: torch.device | None = None
-) -> Built:
-    """transformers' own loading, in the default dtype (so that it is not changed) and cast afterwards.
-
-    `device` is given for files that are quantised: those are loaded onto it, and not cast.
-    """
-    more = {"dtype": torch.get_default_dtype()} | ({} if device is None else {"device_map": {"": device}})
-    missing: list[str] = []
-    if speaks:
-        model = AutoModelForCausalLM.from_pretrained(path, **more)
-    else:
-        with torch.random.fork_rng(devices=[]):  # it draws what the files do not hold, and nobody uses that
-            model, told = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **more)
-        missing = told["missing_keys"]
-    if dtype is not None and device is None:
-        cast(model, dtype)
-    return model, frozenset(missing)
-
-
-def cast(model: Any, dtype: torch.dtype) -> Any:
-    """As `from_pretrained(dtype=…)` leaves it: what no file holds, rotary frequencies for one, stays as it was made."""
-    for module in model.modules():
-        held = [b for name, b in module._buffers.items() if name not in module._non_persistent_buffers_set]
-        for tensor in [*module._parameters.values(), *held]:
-            if tensor is not None and tensor.is_floating_point():
-                tensor.data = tensor.data.to(dtype)
-    model.config.dtype = dtype
-    return model
 
 
 def with_adapter(model: Any, recipe: Recipe) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from . import quantized
 
 _FIXED = (str, int, float, bool, type(None), torch.dtype, torch.device, type)  # cannot change: shared
-_OWN_WAY = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+_PLAIN = (dict, list, set, OrderedDict)  # made again in a moment where they are empty; kinds derived from them are not
+_OWN_WAY = ("__new__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 
 
 def apart(model: Any, shared: Iterable[torch.Tensor]) -> Any:
@@ -32,8 +34,8 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
             vars(own)[name] = value
         elif name == "_modules":
             vars(own)[name] = type(value)((key, _copied(part, memo)) for key, part in value.items())
-        elif isinstance(value, dict | list | set) and not value:
-            vars(own)[name] = type(value)()
+        elif type(value) in _PLAIN and not value:
+            vars(own)[name] = memo.setdefault(id(value), type(value)())  # one that several modules hold stays one
         else:
             vars(own)[name] = copy.deepcopy(value, memo)
     return own

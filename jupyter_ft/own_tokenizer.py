@@ -26,7 +26,7 @@ def own_core(core: Tokenizer) -> Tokenizer:
     own, added = Tokenizer(core.model), core.get_added_tokens_decoder()
     for part in _PARTS:
         if (held := getattr(core, part)) is not None:
-            setattr(own, part, held)
+            setattr(own, part, _own_part(held))
     for _, token in sorted(added.items()):
         (own.add_special_tokens if token.special else own.add_tokens)([token])
     own.encode_special_tokens = core.encode_special_tokens
@@ -36,3 +36,11 @@ def own_core(core: Tokenizer) -> Tokenizer:
         own.enable_padding(**core.padding)
     same = own.get_added_tokens_decoder() == added and own.get_vocab_size() == core.get_vocab_size()
     return own if same else copy.deepcopy(core)
+
+
+def _own_part(part: Any) -> Any:
+    """A copy, so that nobody sees what is set on another; a part that is written in Python is shared."""
+    try:
+        return copy.deepcopy(part)
+    except Exception:  # noqa: BLE001 - tokenizers raises a bare one: it cannot be written as JSON
+        return part

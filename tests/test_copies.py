@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,38 @@ def test_a_module_with_a_way_of_its_own_is_asked(model: Any) -> None:
     assert apart(torch.nn.ModuleDict({"one": Counted(2, 2)}), [])._modules == {"one": "asked"}
 
 
+def test_what_is_empty_keeps_its_kind_and_who_it_is_shared_with() -> None:
+    """Experts that note their losses in one list, tables that fill themselves: models of strangers have them."""
+    import torch
+
+    from jupyter_ft.modules import apart
+
+    class Marked(dict[str, int]):
+        def __init__(self, mark: str) -> None:
+            super().__init__()
+            self.mark = mark
+
+    class Expert(torch.nn.Linear):
+        def __init__(self, losses: list[float]) -> None:
+            super().__init__(2, 2)
+            self.losses, self.seen, self.table = losses, defaultdict[str, list[int]](list), Marked("mine")
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.losses: list[float] = []
+            self.parts = torch.nn.ModuleList(Expert(self.losses) for _ in range(2))
+
+    model = Experts()
+    ours = apart(model, model.parameters())
+    assert ours.losses is not model.losses
+    assert all(part.losses is ours.losses for part in ours.parts)
+    first: Any = ours.parts[0]
+    first.seen["a"].append(1)
+    assert not model.parts[0].seen
+    assert first.table.mark == "mine"
+
+
 @pytest.mark.parametrize("kind", ["bytes", "word pieces"])
 def test_a_tokenizer_of_ones_own_writes_the_same_ids(kind: str, tiny_model: Path) -> None:
     from jupyter_ft.own_tokenizer import own_tokenizer
@@ -101,6 +134,34 @@ def test_padding_and_new_tokens_of_one_are_not_anothers(tiny_model: Path) -> Non
     assert first._tokenizer.padding is None
     assert first._tokenizer.truncation is None
     assert len(first("a b c d e f")["input_ids"]) > 3
+
+
+def test_what_one_does_to_its_parts_is_not_seen_by_another() -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    from jupyter_ft.own_tokenizer import own_core
+
+    core = Tokenizer(models.BPE({"a": 0, "b": 1, "\u0120": 2}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.normalizer = normalizers.Prepend("b")
+    own = own_core(core)
+    core.pre_tokenizer.add_prefix_space = True
+    core.normalizer.prepend = "a"
+    assert own.encode("a").tokens == ["b", "a"]
+
+
+def test_a_part_that_is_written_in_python_comes_along() -> None:
+    from tokenizers import Tokenizer, models, normalizers
+
+    from jupyter_ft.own_tokenizer import own_core
+
+    class Small:
+        def normalize(self, text: Any) -> None:
+            text.lowercase()
+
+    core = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    core.normalizer = normalizers.Normalizer.custom(Small())
+    assert own_core(core).encode("AB").ids == core.encode("AB").ids == [0, 1]
 
 
 def _tokenizer(kind: str, tiny_model: Path) -> Any:

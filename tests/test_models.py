@@ -88,3 +88,33 @@ def test_a_model_that_transformers_loads_is_rounded_where_its_files_are_and_nowh
     ids = torch.arange(3, 120)[None]
     with torch.no_grad():
         assert torch.equal(ours(ids).logits, theirs(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma3_text", "gpt2", "bert"])
+def test_what_a_file_holds_is_left_alone_where_the_rest_is_made(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Gemma's embedding has a scale, made with the model, beside the weights that are read; others have tables."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    from jupyter_ft.models import POOL
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    own = {"gpt2": {}, "bert": {}}.get(kind, {"num_key_value_heads": 2, "head_dim": 8})
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4} if kind == "gpt2" else sizes | own
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=2, **sizes)
+    auto = AutoModelForMaskedLM if kind == "bert" else AutoModelForCausalLM
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        made = auto.from_config(config)
+    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    ours = POOL.get(str(tmp_path), revision=None, dtype="float32", report=lambda *_: None).model
+    assert torch.equal(torch.get_rng_state(), before)
+    held = dict(made.named_parameters())
+    read = {name: p for name, p in ours.named_parameters() if name in held}
+    assert len(read) >= len(held) - 7  # a head of another kind
+    assert [name for name, p in read.items() if not torch.equal(p, held[name])] == []
+    buffers = dict(made.named_buffers())
+    assert [n for n, b in ours.named_buffers() if n in buffers and not torch.equal(b, buffers[n])] == []

@@ -137,8 +137,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
         tensors = load_file(folder / STREAMS)
         port.turn.restore(_streams_from(tensors, state["python"]))
         if _MASKS in tensors:
-            trainer.data_collator.create_rng()  # since transformers 5.24 it uses none that it has not made
-            trainer.data_collator.generator.set_state(tensors[_MASKS])
+            _restore_masks(trainer, tensors[_MASKS])
     else:
         port.edits.warm_up(WARMUP)
 
@@ -158,6 +157,17 @@ def _masks(trainer: Any) -> dict[str, torch.Tensor]:
     """The state of the generator from which a collator masks tokens, where it has one of its own."""
     generator = masks_of(trainer)
     return {} if generator is None else {_MASKS: generator.get_state()}
+
+
+def _restore_masks(trainer: Any, state: torch.Tensor) -> None:
+    """Have the collator draw on from `state`; one that makes its generator at its first batch is given one."""
+    collator: Any = trainer.data_collator
+    if masks_of(trainer) is None and callable(getattr(collator, "create_rng", None)):
+        collator.create_rng()  # transformers' own uses none, since 5.24, that it has not made
+    generator = masks_of(trainer)
+    if generator is None:
+        generator = collator.generator = torch.Generator()
+    generator.set_state(state)
 
 
 def schedule_again(port: Port, waiting: Sequence[Set] = ()) -> None:

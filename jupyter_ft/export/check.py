@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from .. import quantized
+from ..building import cast
 from ..control.lease import LEASE, seeded_streams
 from ..data import chat_ids
 from ..demo import quiet_transformers
 from ..errors import DataError, ExportError, Refused
 from ..launch.voices import twin_of
-from ..models import cast
 from ..sampling.chat import with_system
 from ..sampling.generate import Manner, speak
 from ..sampling.judge import Judged, Judging, judge

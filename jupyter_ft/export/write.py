@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..building import shards
 from ..control.memory import free_memory
 from ..errors import CheckpointError, ExportError
 from ..memory.fit import size_text
-from ..models import shards
 from ..runs import copy_weights
 from . import gguf
 from .card import Told, card

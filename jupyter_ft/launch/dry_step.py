@@ -55,7 +55,7 @@ def measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...] = (), s
 
 def _measure(recipe: Recipe, rows: Sequence[Row], labels: tuple[str, ...], start: Path | None) -> Measured:
     asked = {key: getattr(recipe, key) for key in ("revision", "dtype", "quantization") if hasattr(recipe, key)}
-    base = POOL.get(recipe.model, report=lambda *_: None, **asked)
+    base = POOL.get(recipe.model, report=lambda *_: None, turn=LEASE, **asked)
     batch = _worst(recipe, rows)
     length = lengths_of(batch)[0].longest
     began, failure = time.perf_counter(), ""

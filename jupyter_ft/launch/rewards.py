@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..base_files import changed
+from ..control.lease import LEASE
 from ..data import judged_ids
 from ..errors import RewardFailed
 from ..event_log import EventLog
@@ -28,6 +30,7 @@ from ..recipe import parse_recipe
 from ..sampling.twin import load
 from ..worker import Left, Worker
 from .running import one_line
+from .same_base import check_base, noted_in
 
 if TYPE_CHECKING:
     from .job import Job
@@ -177,18 +180,21 @@ class Judge:
 
     def __init__(self, name: str, folder: Path, about: Mapping[str, Any], *, among: Job, base: Base) -> None:
         self.__name__, self.timeout = name, math.inf
-        theirs, recipe, log = parse_recipe(about["recipe"]), among.recipe, among.log
-        if any(
-            getattr(theirs, name) != getattr(recipe, name) for name in ("model", "revision", "dtype", "quantization")
+        theirs, recipe, log, noted = parse_recipe(about["recipe"]), among.recipe, among.log, noted_in(folder)
+        of_base = ("model", "revision", "dtype", "quantization")
+        if any(getattr(theirs, name) != getattr(recipe, name) for name in of_base) or changed(
+            noted.get("files", {}), base.files
         ):
             base = POOL.get(
                 theirs.model,
-                revision=theirs.revision,
+                revision=noted.get("commit") or theirs.revision,
                 dtype=theirs.dtype,
                 quantization=theirs.quantization,
+                turn=LEASE,
                 report=lambda what, done, total: log.append(Progress(what=what, done=done, total=total)),
             )
-        with torch.random.fork_rng(devices=[]):
+        check_base(folder, theirs.model, base.files, name)
+        with LEASE, torch.random.fork_rng(devices=[]):  # another run may be drawing in the middle of a step
             model = scoring_model(base, ())
             model = with_adapter(model, theirs) if theirs.adapter.kind != "full" else copy.deepcopy(model)
         load(model, folder)

@@ -33,10 +33,10 @@ def revision_of(folder: RunFolder | None, recipe: Recipe) -> str | None:
     return commit if isinstance(commit, str) else recipe.revision
 
 
-def take_along(weights: Path, folder: RunFolder) -> None:
-    """Keep what the run whose `weights` are in a folder of its own began on, for one that starts from them."""
+def take_along(weights: Path, place: Path) -> None:
+    """Keep in the folder `place` what the run whose `weights` are in a folder of their own began on."""
     with suppress(OSError):
-        shutil.copy(run_of(weights) / FILE, folder.path / FILE)
+        shutil.copy(run_of(weights) / FILE, place / FILE)
 
 
 def run_of(weights: Path) -> Path:
@@ -53,13 +53,13 @@ def noted_in(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def check_base(folder: Path, model: str, files: dict[str, str]) -> None:
-    """Raises `ModelError` where the base with these `files` is not the one that the run in `folder` began on."""
+def check_base(folder: Path, model: str, files: dict[str, str], run: str = "") -> None:
+    """Raises `ModelError` where the base with these `files` is not the one that the `run` in `folder` began on."""
     name = changed(noted_in(folder).get("files", {}), files)
     if files and name:
         raise ModelError(
-            f"the model in {model} has changed since '{folder.name}' began ({name} is another): put the old files "
-            "back, or start a new run"
+            f"the model in {model} has changed since '{run or folder.name}' began ({name} is another): put the old "
+            "files back, or start a new run"
         )
 
 

@@ -34,6 +34,7 @@ def base_of(recipe: Recipe, report: Callable[[str, int, int], None], folder: Run
         dtype=recipe.dtype,
         report=report,
         quantization=recipe.quantization,
+        turn=LEASE,
     )
     if folder is not None:
         check_base(folder.path, recipe.model, base.files)
@@ -104,7 +105,7 @@ def voices_of_all_weights(
     weights, judging = list(base.model.parameters()), more["judging"]
     copy, count = sum(p.numel() * p.element_size() for p in weights), sum(p.numel() for p in weights)
     why = no_room(copy, 16 * count, weights[0].device, more["room"])
-    if why:
-        return OwnAtBoundary(base, trained_on, folder.visit, nudge, why, judging=judging)
     with LEASE, seeded_streams(recipe.seed):  # a head is drawn, and overwritten
+        if why:
+            return OwnAtBoundary(base, trained_on, folder.visit, nudge, why, judging=judging)
         return FullTwin(base, trained_on, folder.visit, nudge, judging)

@@ -111,6 +111,8 @@ class OwnAtBoundary(AtBoundary):
         judging: Judging | None = None,
     ) -> None:
         super().__init__(base, trained_on, find, judging)
+        scores = judging is not None and not judging.masks
+        self._like = self.shell() if scores else self.base  # made now: later a head would be drawn under others' steps
         self._begin(waits, nudge)
 
     def voice(self, at: str) -> tuple[Any, int]:
@@ -123,7 +125,7 @@ class OwnAtBoundary(AtBoundary):
 
     def new_past(self) -> Any:
         """A whole copy of the base."""
-        return copy.deepcopy(self.shell()).eval().requires_grad_(False)
+        return copy.deepcopy(self._like).eval().requires_grad_(False)
 
 
 class AttachedAtBoundary(AtBoundary):

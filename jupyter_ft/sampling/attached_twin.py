@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -42,10 +43,11 @@ class AttachedTwin(Voices):
     def __init__(self, model: Any, tokenizer: Any, find: Callable[[int], Path]) -> None:
         self.trained_on: Format = "messages"
         self.tokenizer = tokenizer
-        self.live = _shell(model, [t for t in _tensors(model) if not t.requires_grad]).eval().requires_grad_(False)
+        fixed = [tensor for tensor in _tensors(model) if not tensor.requires_grad]
+        self.live = _shell(model, fixed).eval().requires_grad_(False)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         self._published = Published(self.live, trained)
-        self.base = _shell(model, _tensors(model)).unload().eval() if isinstance(model, PeftModel) else None
+        self.base = _below(_shell(model, fixed)).eval() if isinstance(model, PeftModel) else None
         self._find = find
         self._visits, self._era = Visits(), 0
 
@@ -177,3 +179,12 @@ def _shell(model: Any, shared: list[torch.Tensor]) -> Any:
         for name in PATCHED_METHODS:
             vars(part).pop(name, None)
     return shell
+
+
+def _below(shell: Any) -> Any:
+    """What is below the adapter; PEFT's `unload` alone leaves a head or embedding that is trained in whole."""
+    for module in list(shell.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ModulesToSaveWrapper):
+                setattr(module, name, child.original_module)
+    return shell.unload()

@@ -9,6 +9,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from ..errors import AddressError, CheckpointError, RecipeError, RunFolderError
+from ..launch.same_base import check_on_disk, run_of, take_along
 from ..recipe import Recipe
 from ..runs import RunFolder, copy_weights
 from .stages import Parent, find_parent
@@ -59,7 +60,10 @@ def _name(one: Any) -> str:
 
 
 def find_judges(recipe: Recipe, functions: Functions, *, save: bool) -> dict[str, Parent]:
-    """The reward runs among the rewards. Raises `RecipeError` for a name that is neither such a run nor a function."""
+    """The reward runs among the rewards. Raises `RecipeError` for a name that is neither such a run nor a function.
+
+    With `save` also `ModelError` where the model below one has changed since it learned.
+    """
     found = {}
     for name in recipe.rewards:
         if name in functions:
@@ -82,6 +86,8 @@ def find_judges(recipe: Recipe, functions: Functions, *, save: bool) -> dict[str
                 f"rewards: '{name}' learned by {judge.recipe.method}, so it gives no scores; name a run of "
                 "method: reward"
             )
+        if save:
+            check_on_disk(run_of(judge.folder), judge.recipe)
         found[name] = judge
     return found
 
@@ -112,6 +118,7 @@ def keep(folder: RunFolder, recipe: Recipe, functions: Functions, judges: Mappin
             judge, place = judges[name], f"rewards/{number}"
             (folder.path / place).parent.mkdir(exist_ok=True)
             copy_weights(judge.folder, folder.path / place)
+            take_along(judge.folder, folder.path / place)
             asked = judge.recipe.model_dump(mode="json", exclude={"hyperparameters"})
             asked |= judge.recipe.hyperparameters.model_dump(mode="json")
             about[name] = judge.about() | {"folder": place, "recipe": asked}

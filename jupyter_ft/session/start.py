@@ -265,7 +265,7 @@ def _copy_start(parent: Parent, folder: RunFolder) -> None:
     """Keep the weights to start from: the parent may go, or go on (and have let go of them while rows were read)."""
     try:
         copy_weights(parent.folder, folder.start)
-        take_along(parent.folder, folder)
+        take_along(parent.folder, folder.path)
     except FileNotFoundError:
         raise CheckpointError(f"'{parent.name}' no longer keeps step {parent.step}; run the cell again") from None
 

@@ -98,6 +98,31 @@ def test_a_base_that_was_saved_over_is_noticed_before_anything_goes_on_from_it(
 
 
 @pytest.mark.slow
+def test_a_reward_model_does_not_judge_over_another_base(tune: Any, own: Path) -> None:
+    from .test_grpo import ASKED
+    from .test_methods import PAIRS
+
+    judge = jupyter_ft.finetune(str(own), PAIRS, "judge", method="reward", max_steps=2, dtype="float32", max_length=128)
+    judge.wait(timeout=60)
+    judge.close()
+    asked = ASKED | {"method": "grpo", "accumulation": 1, "rewards": "judge"}
+    policy = tune("policy", **asked)
+    policy.wait(step=2, timeout=60)
+    policy.stop().wait(60)
+    policy.wait_until_over(60)
+    other_weights(own)
+    gc.collect()
+    line = (
+        rf"the model in {own} has changed since 'judge' began \(model.safetensors is another\): "
+        "put the old files back, or start a new run"
+    )
+    with pytest.raises(ModelError, match=f"^{line}$"):
+        tune("second", **asked)
+    with pytest.raises(Refused, match=f"^resume: {line}$"):
+        policy.resume().wait(60)
+
+
+@pytest.mark.slow
 def test_the_commit_that_a_run_began_on_is_gone_on_with(
     own: Path, rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,56 @@ def test_masks_come_back_also_where_a_batch_was_made_another_beyond_the_checkpoi
     assert losses(again) == losses(whole)
 
 
+class Hiding:
+    """A collator of the user's own, which hides words by a generator of its own, `made` when it is, or at first use."""
+
+    def __init__(self, tokenizer: Any, made: bool) -> None:
+        self.tokenizer = tokenizer
+        self.generator = self._new() if made else None
+
+    def _new(self) -> Any:
+        import torch
+
+        return torch.Generator().manual_seed(3)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        batch = self.tokenizer.pad(rows, return_tensors="pt")
+        ids = batch["input_ids"]
+        self.generator = self.generator or self._new()
+        hidden = torch.rand(ids.shape, generator=self.generator) < 0.3
+        hidden[:, 1] = True
+        batch["labels"] = ids.masked_fill(~hidden, -100)
+        batch["input_ids"] = ids.masked_fill(hidden, self.tokenizer.mask_token_id)
+        return dict(batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [True, False])
+def test_masks_of_ones_own_collator_come_back(make: Any, made: bool) -> None:
+    import jupyter_ft
+
+    def build() -> Any:
+        trainer = make("masked", num_train_epochs=4)
+        trainer.data_collator = Hiding(trainer.processing_class, made)
+        return trainer
+
+    bare = build()
+    bare.train()
+    first = jupyter_ft.attach(build(), name="mine")
+    first.set(checkpoint_steps=7, step=2)
+    first.wait(step=8, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    first.close()
+    trainer = build()
+    session = jupyter_ft.attach(trainer, name="mine", resume=True)
+    trainer.train()
+    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert trained(trainer) == trained(bare)
+
+
 def _forget_after(session: Any, step: int) -> None:
     """As if the kernel had been killed before the later checkpoints."""
     import shutil

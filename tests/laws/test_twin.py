@@ -151,6 +151,33 @@ def test_what_speaks_stays_as_it_is_until_it_is_asked_for_again(pair: tuple[Any,
     assert held() == {5}
 
 
+@pytest.mark.parametrize("whole", ["lm_head", "embed_tokens", "norm"])
+def test_the_base_of_an_attached_model_has_nothing_that_is_trained(whole: str, tiny_model: Path) -> None:
+    """A head or an embedding beside the adapter; a norm below it, which the user has made trainable."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from jupyter_ft.sampling.attached_twin import AttachedTwin
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    ids = torch.tensor([[1, 50, 60, 70]])
+    with torch.no_grad():
+        untouched = base(ids).logits
+    saved = [whole] if whole != "norm" else None
+    saved = [whole] if whole != "norm" else None
+    model = get_peft_model(
+        base, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM")
+    )
+    base.model.norm.weight.requires_grad_(whole == "norm")
+    twin = AttachedTwin(model, None, lambda step: tiny_model)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.requires_grad:
+                tensor.add_(0.5)
+        assert torch.equal(twin.voice("base")[0](ids).logits, untouched)
+
+
 def _head(trainer: Any) -> Any:
     return trainer.model.get_output_embeddings().weight
 
