@@ -117,20 +117,24 @@ def test_who_is_promoted_is_not_halved(tiny_model: Any, rows: Any) -> None:
 
 @pytest.mark.slow
 def test_who_leads_a_question_holds_no_base_of_others_and_live_is_one_step(tune: Any) -> None:
-    a, b = tune("a", max_steps=1), tune("b", max_steps=1, dtype="bfloat16")
+    a, b = tune("a", epochs=50), tune("b", epochs=50, dtype="bfloat16")
     for run in (a, b):
-        run.wait(timeout=60)
+        run.wait(step=1, timeout=60)
+        run.pause().wait(60)
         run.chat("hi", max_new_tokens=1)
     meeting = Round("turn", 4)
     mine, theirs = (Columns(run._chat._voices, run.log, meeting) for run in (a, b))
+    seen: list[dict[str, Any]] = []
     for columns, at in ((mine, "live"), (theirs, "live"), (theirs, "base"), (mine, "live")):
         asked = Ask(messages=[{"role": "user", "content": "hi"}], at=at, turn="turn", max_new_tokens=2)
         columns.join((asked, 0.0), [1, 50, 60], lambda: False)
         if columns is mine:
             twin = mine.voices
-            twin.publish(7, {name: p + 1 for name, p in twin._own.items()}, 8.0)
-    assert [told["step"] for _, told, _ in mine._joined] == [1, 1]
-    assert twin._held == 1  # the second has left the weights of the first as they were
+            own = {name: p for name, p in twin.live.named_parameters() if name in twin.trained}
+            seen.append({name: p.clone() for name, p in own.items()})
+            twin.publish(1000, {name: p + 1 for name, p in own.items()}, 8.0)
+    assert [told["step"] for _, told, _ in mine._joined] == [a.step, a.step]
+    assert all(p.equal(seen[0][name]) for name, p in seen[1].items())  # the second has left the weights as they were
     del mine._joined[1:]
     meeting.less(1)
     leads = threading.Thread(target=lambda: mine.speak(beside=False))
