@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from . import quantized
 from .base_files import fingerprint
+from .capture import for_users_only
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
@@ -395,5 +396,5 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
         task_type=getattr(model, "peft_task", "CAUSAL_LM"),
         modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
     )
-    with quantized.told_to_peft(model, quantized.kind_of(model)):
+    with quantized.told_to_peft(model, quantized.kind_of(model)), for_users_only():  # it reads what will be renamed
         return get_peft_model(model, config)

@@ -166,6 +166,8 @@ def _step_list(steps: list[int]) -> str:
 
 
 def _speaker(reply: ReplyDone) -> str:
+    if reply.at.isdecimal():
+        return f"step {reply.at}"
     return "base" if reply.at == "base" else f"{reply.at}, step {reply.step}"
 
 
