@@ -120,10 +120,10 @@ class Pool:
                 base = self._bases[key] = _load(key, path, torch_dtype, device, report, quantization=quantization)
             return base
 
-    def holds(self, folder: Path) -> bool:
-        """Whether the base in `folder` is loaded, in whatever dtype."""
+    def files_of(self, folder: Path) -> dict[str, str] | None:
+        """Digests of what the base in `folder` was loaded from, in whatever dtype; None where it is not loaded."""
         with self._lock:
-            return any(base.path == str(folder.resolve()) for base in self._bases.values())
+            return next((base.files for base in self._bases.values() if base.path == str(folder.resolve())), None)
 
     def loaded(self) -> dict[str, int]:
         """The bases that are held now, by `key_of`, and their bytes. Does not wait for one that is being loaded."""
