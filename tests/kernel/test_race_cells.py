@@ -78,3 +78,12 @@ def test_an_export_prints_no_warning_that_is_for_developers(kernel: Any) -> None
     assert said.ok, said.stderr
     assert "3 of 3 answers the same" in said.stdout
     assert said.stderr == ""
+
+
+def test_waiting_says_why_a_run_ended_before_its_last_step(kernel: Any) -> None:
+    cell = "%%finetune early --model tiny --data tickets.csv --no-wait held_out=10% eval_steps=1 max_steps=50\n"
+    still = "learning_rate: 1e-12\nearly_stopping_patience: 2\nmax_length: 64\ndtype: float32\n"
+    assert kernel.run(cell + still).ok
+    said = kernel.run("%ft wait early").stdout
+    assert said.startswith("early is finished at step ")
+    assert " of 50: stopped early: no lower eval_loss in 2 evaluations" in said

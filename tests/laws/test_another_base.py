@@ -93,7 +93,9 @@ def test_a_base_that_was_saved_over_is_noticed_before_anything_goes_on_from_it(
     assert sorted(path.name for path in runs.iterdir()) == ["first"]
     other = jupyter_ft.finetune(str(own), rows, "other", max_steps=2, **settings).wait(timeout=60)
     shutil.copytree(kept, own, dirs_exist_ok=True)
-    with pytest.raises(ModelError, match="'first' began on, but another was loaded from there and is still in use: close"):
+    with pytest.raises(
+        ModelError, match="'first' began on, but another was loaded from there and is still in use: close"
+    ):
         session.fork("calmer", at="last", learning_rate=1e-5)
     other.close()
     assert session.resume().wait(60)
