@@ -57,7 +57,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     assert _waits(third) == "waits behind late, number 2 in the queue"
     assert list(queue) == ["late", "third"]
     assert "late: queued, step 0: waits for" in repr(late)
-    assert "queued" in record_text(late)
+    assert f"late · queued · step 0\n  {late.said}" in record_text(late)
     with pytest.raises(Refused, match="the run waits for"):
         late.chat("Where is order 3?")
 
