@@ -206,7 +206,7 @@ def test_an_encoder_guesses_the_same_words(tiny_bert: Path) -> None:
         done = session.export(format=form)
         assert (done.check.same, done.check.of, done.check.what) == (3, 3, "probabilities of the words")
         assert done.check.largest < 1e-5
-    with pytest.raises(ExportError, match="for models that speak"):
+    with pytest.raises(ExportError, match="for models that write"):
         session.export(format="ollama")
 
 
