@@ -109,6 +109,25 @@ def captured(tell: Tell) -> Iterator[None]:
                 _take_proxies_away()
 
 
+@contextmanager
+def for_users_only() -> Iterator[None]:
+    """Keep from the cell what this thread prints for developers (`FutureWarning` and its like); the rest goes through.
+
+    A captured thread stays as it is: its listener knows them apart.
+    """
+    if threading.get_ident() in _listeners:
+        yield
+        return
+    streams = {level: vars(sys)[name] for name, level in _LEVELS.items()}
+
+    def tell(level: str, line: str) -> None:
+        if level in streams:
+            (streams[level].below if isinstance(streams[level], ThreadAware) else streams[level]).write(line + "\n")
+
+    with captured(tell):
+        yield
+
+
 def _before(stream: Any, name: str) -> Any:
     return stream if stream is None or isinstance(stream, ThreadAware) else ThreadAware(stream, _LEVELS[name])
 

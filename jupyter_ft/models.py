@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from . import quantized
 from .base_files import fingerprint
 from .building import build_by_transformers, build_from_meta
+from .capture import for_users_only
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
@@ -126,10 +127,10 @@ class Pool:
             base = self._bases[key] = load()
         return base
 
-    def holds(self, folder: Path) -> bool:
-        """Whether the base in `folder` is loaded, in whatever dtype."""
+    def files_of(self, folder: Path) -> dict[str, str] | None:
+        """Digests of what the base in `folder` was loaded from, in whatever dtype; None where it is not loaded."""
         with self._lock:
-            return any(base.path == str(folder.resolve()) for base in self._bases.values())
+            return next((base.files for base in self._bases.values() if base.path == str(folder.resolve())), None)
 
     def loaded(self) -> dict[str, int]:
         """The bases that are held now, by `key_of`, and their bytes. Does not wait for one that is being loaded."""
@@ -293,5 +294,5 @@ def with_adapter(model: Any, recipe: Recipe) -> Any:
         task_type=getattr(model, "peft_task", "CAUSAL_LM"),
         modules_to_save=[name for name in head or () if name not in ("classifier", "score")] or None,  # PEFT's own
     )
-    with quantized.told_to_peft(model, quantized.kind_of(model)):
+    with quantized.told_to_peft(model, quantized.kind_of(model)), for_users_only():  # it reads what will be renamed
         return get_peft_model(model, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -125,6 +126,7 @@ class Recipe(Part):
         if isinstance(value, str) and value.strip().endswith("%"):
             with suppress(ValueError):
                 value = float(value.strip()[:-1]) / 100
+                value = value if value < 1 else math.nan  # 200% is no two rows
         wrong = isinstance(value, bool) or (isinstance(value, str) and not value.strip())
         if isinstance(value, int | float) and not (0 < value < 1 or (value >= 1 and value == int(value))):
             wrong = True

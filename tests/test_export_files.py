@@ -134,7 +134,7 @@ def test_a_place_is_whole_or_as_it_was(tmp_path: Path) -> None:
     ("asked", "said"),
     [
         ({"asked": "zip"}, "--as zip: there are adapter, merged, gguf, ollama"),
-        ({"asked": "gguf", "speaks": False}, "for models that speak"),
+        ({"asked": "gguf", "speaks": False}, "for models that write"),
         ({"asked": "adapter", "full": True}, "no adapter: --as merged"),
         ({"asked": "merged", "quantize": "q8_0"}, "--quantize is for gguf and ollama"),
     ],

@@ -58,6 +58,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method": "kto", "trainer": {"precompute_ref_log_probs": True}}, "the session's own"),
     ({"early_stopping_patience": 3}, "add held_out: 10%"),
     ({"held_out": "150%"}, "a share like 0.1 or 10%"),
+    ({"held_out": "200%"}, "a share like 0.1 or 10%"),
+    ({"held_out": "100 %"}, "a share like 0.1 or 10%"),
     ({"held_out": True}, "a share like 0.1 or 10%"),
     ({"adapter": {"kind": "full", "alpha": 8}}, "belong to a LoRA adapter"),
     ({"method": "sentiment", "packing": True}, "rows of the method classification are not packed"),

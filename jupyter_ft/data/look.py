@@ -52,7 +52,8 @@ class Overview:
 
     `said` are sentences (the format and columns that were found, what was rendered), `cautions` what to beware of,
     `dropped` the rows that are left out and why (the first thousand). `lengths` are tokens a row; empty where nothing
-    can be trained. `of_first` is the number of rows that were looked at, where these are not all.
+    can be trained. `of_first` is the number of rows that were looked at, where these are not all. `by_token`: whether
+    some tokens are trained and others not; a classifier reads all, and what an encoder guesses is drawn anew each time.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Overview:
     trained: int = 0
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     of_first: int = 0
+    by_token: bool = True
 
 
 class Rows(Protocol):
@@ -131,6 +133,8 @@ class ExampleRows:
         cut = any(piece.kind == "lost" for column in columns for piece in column.pieces)
         if cut and not any(column.trained for column in columns):
             return Shown(number, "dropped", self._why(number, one), columns)
+        if isinstance(rows[0].get("labels"), int) and "label" in example:  # by its name, not by its place among them
+            return Shown(number, state, f"label {example['label']!r}", columns)
         return Shown(number, state, ", ".join(filter(None, map(facts, rows))), columns)
 
     def _why(self, number: int, one: Examples) -> str:
@@ -198,6 +202,7 @@ def overview(
     truncated: int = 0,
     of_first: int = 0,
     beware: Sequence[str] = (),
+    by_token: bool = True,
 ) -> Overview:
     """The figures of the rows to train on, and what to beware of in them and in those held out.
 
@@ -224,6 +229,7 @@ def overview(
         figures.trained,
         figures.lengths,
         of_first,
+        by_token,
     )
 
 
@@ -242,9 +248,12 @@ def _about_repeats(figures: Figures, numbers: Numbers) -> list[str]:
     again, first = repeats(figures.keys)
     if len(again):
         share = f"{rows_in_words(len(again))} ({len(again) / len(figures.keys):.0%})"
-        example = f"row {numbers[again[0]]:,} is row {numbers[first[0]]:,} again"
+        one, before = numbers[again[0]], numbers[first[0]]
+        example = f"row {one:,} is row {before:,} again" if one != before else f"one of row {one:,}, say"
         said.append(f"{share} {'repeats' if len(again) == 1 else 'repeat'} an earlier one token by token ({example})")
     other, first = answered_otherwise(figures)
+    apart = numbers[other] != numbers[first]  # two answers of one row are a choice between them, and meant
+    other, first = other[apart], first[apart]
     if len(other):
         pair = f"rows {numbers[first[0]]:,} and {numbers[other[0]]:,}"
         said.append(f"{rows_in_words(len(other))} with the prompt of an earlier one, answered otherwise ({pair})")

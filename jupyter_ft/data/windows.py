@@ -23,6 +23,7 @@ from .layout import Tokenizer, encode, first_ids
 from .render import REPORT_EVERY, TOGETHER, Rendered, numbered, token_rows
 from .tokens import TokenFile
 
+MASKED = "some of them masked anew each time"
 _MOST_CHARACTERS = 2**20  # of texts that are tokenised together
 
 
@@ -135,9 +136,7 @@ def _together(examples: Examples) -> Iterator[list[tuple[int, Example]]]:
 
 def _concluded(cutter: _Cutter, rows: Any, documents: int, tokenizer: Tokenizer) -> Rendered:
     extra = 0 if cutter.around is None else sum(map(len, cutter.around))
-    how = (
-        "every token trained" if cutter.around is None else "some of them masked anew each time, and those are trained"
-    )
+    how = "every token trained" if cutter.around is None else f"{MASKED}, and those are trained"
     said = (
         f"{documents:,} document{'s' * (documents != 1)}, {cutter.tokens:,} tokens in {len(rows):,} "
         f"window{'s' * (len(rows) != 1)} of up to {cutter.length + extra:,}, {how}"

@@ -17,6 +17,7 @@ import torch
 
 from .. import quantized
 from ..building import cast
+from ..capture import for_users_only
 from ..control.lease import LEASE, seeded_streams
 from ..data import chat_ids
 from ..demo import quiet_transformers
@@ -177,7 +178,8 @@ def _hushed() -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with for_users_only():
+            yield
     finally:
         logging.set_verbosity(level)
 

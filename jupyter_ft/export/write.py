@@ -80,7 +80,7 @@ def form_of(asked: str | None, *, full: bool, speaks: bool, name: str, quantize:
     if form == "adapter" and full:
         raise ExportError(f"'{name}' trained every weight, so there is no adapter: --as merged gives the model")
     if form in ("gguf", "ollama") and not speaks:
-        raise ExportError(f"--as {form} is for models that speak, and '{name}' scores: --as merged, or adapter")
+        raise ExportError(f"--as {form} is for models that write, and '{name}' does not: --as merged, or adapter")
     if quantize is not None and form not in ("gguf", "ollama"):
         raise ExportError(f"--quantize is for gguf and ollama, not for {form}")
     if form == "gguf" or (form == "ollama" and quantize is not None):

@@ -102,7 +102,7 @@ class Job:
         try:
             with own_state():
                 if not self.admission.fits(self.recipe, self.examples):
-                    self._stop_early("stopped while it waited for memory")
+                    self._stop_early("stopped while it was queued")
                 end = self._train()
                 while isinstance(end, Freed):
                     end = self._rest(end)

@@ -64,17 +64,24 @@ def check_base(folder: Path, model: str, files: dict[str, str], run: str = "") -
 
 
 def check_on_disk(folder: Path, recipe: Recipe) -> None:
-    """`check_base` by the files of a base that is not loaded, before anything of a new run is made."""
+    """`check_base` before a base is loaded or anything of a new run is made; one that is in memory is what counts."""
     noted = noted_in(folder)
     place = find_folder(recipe.model, noted.get("commit") or recipe.revision) if noted else None
-    models = sys.modules.get("jupyter_ft.models")
-    if place is None or (models is not None and models.POOL.holds(place)):
+    if place is None:
         return
+    models = sys.modules.get("jupyter_ft.models")
+    held = models.POOL.files_of(place) if models is not None else None
     try:
         files = fingerprint(place)
     except OSError:  # told where it is loaded
-        return
-    check_base(folder, recipe.model, files)
+        files = {}
+    began = noted["files"]
+    if held and changed(began, held) and files and not changed(began, files):
+        raise ModelError(
+            f"the model in {recipe.model} is the one that '{folder.name}' began on, but another was loaded from there "
+            "and is still in use: close the runs that began on that one"
+        )
+    check_base(folder, recipe.model, held or files)
 
 
 def _commit(path: Path) -> str | None:

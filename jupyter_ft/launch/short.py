@@ -35,7 +35,7 @@ def refuse_too_large(recipe: Recipe, room: int | None = None) -> None:
     """Raises `ModelError` where the base that is not loaded yet does not fit by itself, with what would."""
     folder = find_folder(recipe.model, recipe.revision)
     shape = None if folder is None else read_shape(folder)
-    if folder is None or shape is None or POOL.holds(folder):
+    if folder is None or shape is None or POOL.files_of(folder) is not None:
         return
     here = machine_of(recipe, room)
     work = work_of(recipe, shape, Lengths(recipe.max_length, recipe.max_length), here)

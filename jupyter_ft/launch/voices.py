@@ -20,7 +20,7 @@ from ..sampling.judge import Judging
 from ..sampling.room import no_room
 from ..sampling.twin import FullTwin, Twin, Voices
 from ..weights import alpha_in, labels_in, plain_name, put_weights, read_weights
-from .same_base import check_base, revision_of
+from .same_base import check_base, check_on_disk, revision_of
 
 
 def base_of(recipe: Recipe, report: Callable[[str, int, int], None], folder: RunFolder | None = None) -> Base:
@@ -28,6 +28,8 @@ def base_of(recipe: Recipe, report: Callable[[str, int, int], None], folder: Run
 
     With the `folder` of a run also where it is not the base that this run began on.
     """
+    if folder is not None:
+        check_on_disk(folder.path, recipe)  # one that would be refused is not loaded first: a traceback could hold it
     base = POOL.get(
         recipe.model,
         revision=revision_of(folder, recipe),

@@ -143,13 +143,20 @@ def addresses(shell: Any, line: Line) -> list[tuple[Session, str, str]]:
         for at in ats or [str(outer.at) if outer is not None else "live"]:
             inner = parse_address(at)
             one = session if inner.session is None else session_of(shell, inner.session)
-            where = one.chat_address(str(inner.at))
-            found.append((one, where, "best" if inner.at == "best" else where))
+            found.append((one, *_weights(one, str(inner.at))))
     columns: dict[tuple[Session, str], tuple[Session, str, str]] = {}
     for column in found:  # each once, as it was called first
         columns.setdefault(column[:2], column)
     check_columns(len(columns))
     return list(columns.values())
+
+
+def _weights(session: Session, at: str) -> tuple[str, str]:
+    """Which weights answer to `at`, and what their column is called. One column without a best step spoils no other."""
+    if at == "best" and session.best_step is None and session.recipe.held_out is None:
+        return "live", "best (nothing held out: live)"
+    where = session.chat_address(at)
+    return where, "best" if at == "best" else where
 
 
 def _show_replies(talk: Talk, place: Place, *, recorded: bool) -> None:

@@ -15,7 +15,11 @@ GRAMMAR = Grammar(
     "The runs that wait because they do not fit beside those that are live, and why; first, last or a number changes "
     "the order, now starts one all the same. %ft stop NAME takes one out.",
     options=(
-        Option("--memory", "what all runs of this kernel may take together, like 8GB; none: what is free", "SIZE"),
+        Option(
+            "--memory",
+            "what all runs of this kernel may take together, like 8GB; none: as in JUPYTER_FT_MEMORY, or what is free",
+            "SIZE",
+        ),
         Option("--at-once", "how many runs may be live at once; none: as many as fit", "N"),
     ),
     words=(0, 2),

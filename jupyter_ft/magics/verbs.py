@@ -242,7 +242,8 @@ def _wait(shell: Any, line: Line) -> None:
     if wait(session, place, record=leaves_record, step=step) and not leaves_record:
         of = f" of {session.total_steps}" if session.total_steps else ""
         short = f", before step {step}" if step is not None and session.step < step else ""
-        say(f"{session.name} is {session.state} at step {session.step}{of}{short}")
+        why = f": {one_line(session.said)}" if session.state == "finished" and session.said else ""
+        say(f"{session.name} is {session.state} at step {session.step}{of}{short}{why}")
 
 
 def _close(shell: Any, line: Line) -> None:

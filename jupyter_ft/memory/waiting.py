@@ -112,7 +112,7 @@ class Queue:
             waiting = [f"{at}. {t.name}: {t.why}" for at, t in enumerate((t for t in self._waiting if t.why), 1)]
             live = [f"{t.name} takes about {size_text(together([t.claim or Claim()]))}" for t in self._live]
         bounds = [f"at most {size_text(self.limit)} in all"] if self.limit else []
-        bounds += [f"at most {self.at_once} runs at once"] if self.at_once else []
+        bounds += [f"at most {self.at_once} run{'s' if self.at_once > 1 else ''} at once"] if self.at_once else []
         lines = [*(waiting or ["no run waits for memory"]), *(f"   live: {one}" for one in live), *bounds]
         return "\n".join(lines)
 
@@ -215,7 +215,8 @@ class Queue:
             return None
         names = [one.name for one in self._live]
         if self._at_once is not None and len(names) >= self._at_once:
-            said = f"waits for one of {', '.join(names)} to end: {self._at_once} at once are allowed"
+            one_of = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+            said = f"waits for {one_of} to end: {self._at_once} at once {'is' if self._at_once == 1 else 'are'} allowed"
             return ("at once", *names), said
         claims, mine = [one.claim or Claim() for one in self._live], ticket.claim or Claim()
         most = room.free + room.taken - self._before

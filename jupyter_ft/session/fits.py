@@ -104,7 +104,7 @@ def _fit(recipe: Recipe, lengths: Lengths, machine: Machine, labels: int = 0) ->
     rows = f"{work.rows} row{'s' * (work.rows > 1)}"
     said = f"{rows} of {work.length:,} tokens at once" + ("" if shape.exact else f"; a rough figure for {shape.kind}")
     models = sys.modules.get("jupyter_ft.models")
-    there = models is not None and machine.here and models.POOL.holds(place)
+    there = models is not None and machine.here and models.POOL.files_of(place) is not None
     fit = Fit(recipe.model, shape, work, found, machine, said, loaded=base_bytes(shape, work) if there else 0)
     return fit if fit.fits else _advised(fit, recipe, machine.free + fit.loaded)
 

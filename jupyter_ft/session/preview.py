@@ -17,6 +17,7 @@ from ..data import Examples, Rendered, Report, hold_out, labels_of
 from ..data.figures import TokenRows
 from ..data.look import ExampleRows, Look, Overview, Rows, TrainerRows, overview
 from ..data.pieces import special_tokens
+from ..data.windows import MASKED
 from ..errors import DataError
 from ..hyperparameters import METHOD_WORDS, REWARDED
 from ..recipe import Recipe
@@ -80,6 +81,7 @@ def look_at(
             left_out=side.rendered.left_out,
             truncated=side.rendered.truncated,
             beware=beware,
+            by_token=_by_token(checked, side.rendered.said),
             of_first=0 if every or len(train.rows) <= MOST_MEASURED else MOST_MEASURED,
         )
         if checked.packing:
@@ -89,6 +91,10 @@ def look_at(
     held = frozenset(map(int, () if apart is None or apart.numbers is None or not drawn else apart.numbers))
     dropped = side.rendered.dropped
     return Look(told, ExampleRows(examples, render, tokenizer, checked.max_length, held_out=held, dropped=dropped))
+
+
+def _by_token(recipe: Recipe, rendered: str) -> bool:
+    return recipe.method != "classification" and MASKED not in rendered
 
 
 def _title(name: str, recipe: Recipe) -> str:
@@ -187,6 +193,7 @@ def look_at_run(name: str, folder: Path, recipe: Recipe, tokenizer: Any, side: s
         dropped=[(number, why) for number, why in about["dropped"]],
         left_out=about["left_out"],
         truncated=about["truncated"],
+        by_token=_by_token(recipe, about["said"][-1]),
     )
     rows, state = (train, "train") if side == "train" or held_out is None else (held_out, "held out")
     if recipe.packing and state == "train" and (data / PACKED).is_file():

@@ -140,6 +140,17 @@ class Race(Sequence[Session]):
         columns = [*first, *dict.fromkeys(name for row in rows for name in row if name not in first)]
         return pd.DataFrame(rows, index=[session.name for session in order], columns=columns)
 
+    def show(self) -> None:
+        """The picture and the table of the race, in this cell."""
+        if Session.views is not None:
+            Session.views.show_race(self)
+
+    _ipython_display_ = show
+
+    def figure(self) -> Any:
+        """The losses of its runs over one another, with a mark for each edit, as a `plotly.graph_objects.Figure`."""
+        return Session.views.race_figure(self) if Session.views is not None else None
+
     def wait(self, step: int | None = None, timeout: float | None = None) -> Race:
         """Block until every run is over, or has done `step` steps; one that failed is passed over.
 

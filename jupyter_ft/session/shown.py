@@ -20,6 +20,8 @@ class Views(Protocol):
     """How the notebook side shows a session; it registers itself, because imports run downward only."""
 
     def show(self, session: Any) -> None: ...  # noqa: D102
+    def show_race(self, race: Any) -> None: ...  # noqa: D102
+    def race_figure(self, race: Any) -> Any: ...  # noqa: D102
     def figure(self, session: Any, *, live: bool) -> Any: ...  # noqa: D102
     def report(self, session: Any, path: Path | None) -> Path: ...  # noqa: D102
     def review(self, desk: Desk) -> None: ...  # noqa: D102

@@ -61,7 +61,7 @@ class Travelling:
         return self.submit(Rewind(step=step))
 
     def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:
-        """A new run that goes on from the weights at `at` (`live`, `best` or a step of `steps`) with `changes`.
+        """A new run that goes on from the weights at `at` (`live`, `best` or a step of `visitable`) with `changes`.
 
         Where live settings alone are changed, the optimizer, the schedule and the place in the rows come along. With
         fixed ones (`data`, `method`, `max_length`, …) it starts from the weights, with a fresh optimizer. Raises as

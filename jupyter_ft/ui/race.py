@@ -85,7 +85,8 @@ def race_html(race: Race) -> str:
         cells = "".join(f"<td>{escape(_cell(value))}</td>" for value in row)
         rows.append(f"<tr><td><span style='color:{colour[str(name)]}'>■</span> {escape(str(name))}</td>{cells}</tr>")
     body = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f"<div class='jft-race'><style>{_STYLE}</style><p>{escape(_headline(race))}</p>{_image(race)}{body}</div>"
+    head = f"<style>{_STYLE}</style><p>{escape(_headline(race))}</p>{_image(race)}"
+    return f"<div class='jft-race'>{head}{body}{''.join(f'<p>{escape(line)}</p>' for line in _failures(race))}</div>"
 
 
 def race_text(race: Race) -> str:
@@ -94,7 +95,13 @@ def race_text(race: Race) -> str:
     rows = [["run", *map(str, table.columns)], *([str(name), *map(_cell, row)] for name, row in table.iterrows())]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([_headline(race), *lines])
+    return "\n".join([_headline(race), *lines, *_failures(race)])
+
+
+def _failures(race: Race) -> list[str]:
+    """Why those that failed did: the others go on, so nothing else in the cell says it."""
+    failed = [(one.name, " ".join(one.said.split())) for one in race if one.state == "failed"]
+    return [f"{name} failed: {said}" for name, said in failed if said]
 
 
 def _cell(value: Any) -> str:

@@ -75,6 +75,7 @@ def _title(session: Watched, past: Past) -> str:
 def _body(session: Watched, past: Past) -> str:
     parts = [
         _crash(past),
+        _why(past),
         _notice(past),
         _warning(session, past),
         curve_image(past),
@@ -91,6 +92,7 @@ def record_text(session: Watched) -> str:
     lines = [f"{session.name} · {headline(session, past)}"]
     if past.crash is not None:
         lines.append(f"  crashed at step {past.crash.step}: {past.crash.error}")
+    lines += [f"  {why}"] if (why := why_text(past)) else []
     lines += [f"  {with_step(notice)}" for notice in past.notices[-1:] if level_of(notice) != "green"]
     if warned := warning_text(session, past):
         lines.append(f"  {warned}")
@@ -139,6 +141,12 @@ def best_text(past: Past) -> str:
     return f"held-out loss {moved}" + (f", lowest {shown(lowest)} at step {best}" if lowest is not None else "")
 
 
+def why_text(past: Past) -> str:
+    """Why it waits, is paused or has ended; empty where the last notice says so."""
+    noticed = any(past.why in notice.said or notice.said in past.why for notice in past.notices[-1:])
+    return "" if noticed else past.why
+
+
 def warning_text(session: Watched, past: Past) -> str:
     """The first thing that the run does without, and how many more there are; empty where it lacks none."""
     first, *more = [*dict.fromkeys(past.warnings)] or [""]
@@ -166,6 +174,8 @@ def _step_list(steps: list[int]) -> str:
 
 
 def _speaker(reply: ReplyDone) -> str:
+    if reply.at.isdecimal():
+        return f"step {reply.at}"
     return "base" if reply.at == "base" else f"{reply.at}, step {reply.step}"
 
 
@@ -181,6 +191,11 @@ def _notice(past: Past) -> str:
     last = past.notices[-1]
     kind = "bad" if level_of(last) == "red" else "amber"
     return f"<p class='{kind}'>{escape(with_step(last))}</p>"
+
+
+def _why(past: Past) -> str:
+    why = why_text(past)
+    return f"<p>{escape(printable(why[0].upper() + why[1:]))}</p>" if why else ""
 
 
 def _warning(session: Watched, past: Past) -> str:

@@ -69,7 +69,7 @@ def look_html(look: Look, first: int = 0, count: int = PAGE) -> str:
 
 def page_html(look: Look, first: int = 0, count: int = PAGE, *, told: bool = True, note: str = "") -> str:
     """The same without the stylesheet; `told`: with the overview. `note` stands above the rows."""
-    rows = "".join(_row(shown) for shown in look.page(first, count))
+    rows = "".join(_row(shown, look.overview.by_token) for shown in look.page(first, count))
     above = _overview(look.overview) if told else ""
     noted = f"<ul class='beware'><li>{escape(note)}</li></ul>" if note else ""
     return f"<div class='jft-data'>{above}{KEY}{noted}{rows}{_more(look, first, count)}</div>"
@@ -102,7 +102,8 @@ def _figures(told: Overview) -> list[tuple[str, str]]:
     of = f"of the first {told.of_first:,} rows" if told.of_first else ""
     held_out = [(f"{told.held_out:,}", "held out")] if told.held_out else []
     trained = (f"{share:.0%}" if share >= 0.01 or not share else f"{share:.1%}", "of them trained")
-    return [(f"{told.rows:,}", f"rows to train on {of}".strip()), *held_out, (f"{told.tokens:,}", "tokens"), trained]
+    rows = (f"{told.rows:,}", f"rows to train on {of}".strip())
+    return [rows, *held_out, (f"{told.tokens:,}", "tokens"), *([trained] if told.by_token else [])]
 
 
 def _sum(told: Overview) -> str:
@@ -153,17 +154,19 @@ def _beware(told: Overview) -> str:
 # --- a row ------------------------------------------------------------------------------------------------------------
 
 
-def _counted(shown: Shown) -> str:
+def _counted(shown: Shown, by_token: bool) -> str:
+    if not by_token:
+        return f"{shown.tokens:,} tokens"
     share = f" ({shown.trained / shown.tokens:.0%})" if shown.tokens else ""
     return f"{shown.tokens:,} tokens, {shown.trained:,} trained{share}"
 
 
-def _row(shown: Shown) -> str:
+def _row(shown: Shown, by_token: bool) -> str:
     wide = [column for column in shown.columns if not _answers(column, shown)]
     beside = [column for column in shown.columns if _answers(column, shown)]
     state = f"<span class='tag'>{shown.state}</span>" if shown.state != "train" else ""
     note = f"<span>{escape(shown.note)}</span>" if shown.note else ""
-    head = f"<strong>Row {shown.number:,}</strong><span class='dim'>{_counted(shown)}</span>{state}{note}"
+    head = f"<strong>Row {shown.number:,}</strong><span class='dim'>{_counted(shown, by_token)}</span>{state}{note}"
     columns = "".join(_column(column, "col wide") for column in wide) + "".join(_column(c, "col") for c in beside)
     kind = f"row {shown.state.replace(' ', '-')}"
     return f"<div class='{kind}'><div class='head'>{head}</div><div class='cols'>{columns}</div></div>"
@@ -209,7 +212,7 @@ def look_text(look: Look, first: int = 0, count: int = PAGE) -> str:
     for shown in look.page(first, count):
         state = f" · {shown.state}" if shown.state != "train" else ""
         note = f" · {shown.note}" if shown.note else ""
-        lines += ["", f"row {shown.number:,} · {_counted(shown)}{state}{note}"]
+        lines += ["", f"row {shown.number:,} · {_counted(shown, told.by_token)}{state}{note}"]
         for column in shown.columns:
             lines += [f"  {column.name}:"] if column.name else []
             lines += [f"    {line}" for line in _plain(column).splitlines()]

@@ -13,6 +13,7 @@ from jupyter_ft.messages import Logged
 
 if TYPE_CHECKING:
     from jupyter_ft.session import Session
+    from jupyter_ft.session.race import Race
     from jupyter_ft.session.review import Desk
     from jupyter_ft.ui.live_figure import LiveFigure
     from jupyter_ft.ui.panel import Panel
@@ -47,6 +48,23 @@ def show(session: Session) -> None:
         from jupyter_ft.ui.record import record_text
 
         print(record_text(session))  # noqa: T201 - a terminal is shown text
+
+
+def show_race(race: Race) -> None:
+    """Show a race in this cell, kept up to date; in a terminal, print its table."""
+    from jupyter_ft.ui import race as shown
+
+    if in_a_kernel():
+        shown.show_race(race)
+    else:
+        print(shown.race_text(race))  # noqa: T201 - a terminal is shown text
+
+
+def race_figure(race: Race) -> Any:
+    """The curves of a race's runs over one another, with their edits, as a plotly figure."""
+    from jupyter_ft.ui.compared import compare
+
+    return compare(race).figure
 
 
 def review(desk: Desk) -> None:

@@ -27,6 +27,7 @@ from jupyter_ft.messages import (
     Probed,
     ReplyDone,
     Resumed,
+    StateChanged,
     StepRefused,
 )
 from jupyter_ft.recipe import Recipe
@@ -116,6 +117,7 @@ class Past:
     probes: list[Probed] = field(default_factory=list)
     crash: Crashed | None = None
     abandoned: list[tuple[Floats, Floats]] = field(default_factory=list)  # steps taken back and their losses
+    why: str = ""  # it waits, is paused or ended, where that is not obvious; of a failure `crash` tells
 
     def keep(self, event: Event) -> None:
         """Sort one event in."""
@@ -129,6 +131,8 @@ class Past:
             self.evals.append(event)
         elif isinstance(event, Health | MemoryShort):
             self.notices.append(event)
+        elif isinstance(event, StateChanged):
+            self.why = event.note if event.state in ("queued", "paused", "stopped", "finished") else ""
         elif isinstance(event, DataReady):
             self.data = event.said
         elif isinstance(event, ReplyDone) and event.thread != REVIEW:

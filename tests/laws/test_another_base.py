@@ -83,12 +83,21 @@ def test_a_base_that_was_saved_over_is_noticed_before_anything_goes_on_from_it(
         session.fork("calmer", at="last", learning_rate=1e-5)
     with pytest.raises(Refused, match=f"^ask: {line}$"):
         session.chat("hi", max_new_tokens=3)
-    with pytest.raises(ModelError, match=f"^{line}$"):
+    with pytest.raises(ModelError, match=f"^{line}$") as kept_by_the_notebook:
         session.export(tmp_path / "out", at="last")
+    with pytest.raises(ModelError, match=f"^{line}$"):
+        jupyter_ft.finetune(None, rows, "second", start_from="first", **settings)
+    assert kept_by_the_notebook.tb is not None
     with pytest.raises(Refused, match=f"^resume: {line}$"):
         session.resume().wait(60)
     assert sorted(path.name for path in runs.iterdir()) == ["first"]
+    other = jupyter_ft.finetune(str(own), rows, "other", max_steps=2, **settings).wait(timeout=60)
     shutil.copytree(kept, own, dirs_exist_ok=True)
+    with pytest.raises(
+        ModelError, match="'first' began on, but another was loaded from there and is still in use: close"
+    ):
+        session.fork("calmer", at="last", learning_rate=1e-5)
+    other.close()
     assert session.resume().wait(60)
     session.wait(timeout=60)
     session.close()

@@ -186,7 +186,7 @@ def test_what_scores_scores_the_same_without_this_package(tune: Any, asked: dict
         done = session.export(format=form)
         assert done.check.whole
         assert done.check.largest < 1e-5
-    with pytest.raises(ExportError, match="--as gguf is for models that speak, and 'judge' scores"):
+    with pytest.raises(ExportError, match="--as gguf is for models that write, and 'judge' does not"):
         session.export(format="gguf")
     if asked is CLASSIFY:
         model, tokenizer = (
@@ -207,7 +207,7 @@ def test_an_encoder_guesses_the_same_words(tiny_bert: Path) -> None:
         done = session.export(format=form)
         assert (done.check.same, done.check.of, done.check.what) == (3, 3, "probabilities of the words")
         assert done.check.largest < 1e-5
-    with pytest.raises(ExportError, match="for models that speak"):
+    with pytest.raises(ExportError, match="for models that write"):
         session.export(format="ollama")
 
 

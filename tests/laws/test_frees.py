@@ -176,7 +176,7 @@ def test_a_closed_race_and_what_waits_for_it_leave_nothing(
         waits = tune("late")
         assert waits.log.wait_for(lambda: "late" in jupyter_ft.queue, 60)
         waits.close()
-        assert (waits.state, waits.said) == ("stopped", "stopped while it waited for memory")
+        assert (waits.state, waits.said) == ("stopped", "stopped while it was queued")
         race[0].stop()
         race.close()
     finally:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft import preview
+
 from ._runs import finish, hash_of, losses
 
 NAMES = ("Orla", "Tam", "Wenna", "Brac")
@@ -108,6 +110,9 @@ def test_windows_are_framed_and_nothing_is_lost(mask: Any, tiny_bert: Path) -> N
     assert ready.trained_tokens == ready.tokens - 2 * len(windows)
     assert "24 documents" in ready.said
     assert "masked anew each time" in ready.said
+    looked = repr(preview(TEXTS, str(tiny_bert), method="cpt", max_length=32))
+    assert "masked anew each time" in looked
+    assert "of them trained" not in looked
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     assert _waits(third) == "waits behind late, number 2 in the queue"
     assert list(queue) == ["late", "third"]
     assert "late: queued, step 0: waits for" in repr(late)
-    assert "queued" in record_text(late)
+    assert f"late · queued · step 0\n  {late.said}" in record_text(late)
     with pytest.raises(Refused, match="the run waits for"):
         late.chat("Where is order 3?")
 
@@ -78,7 +78,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     assert "1. third: waits" in told
 
     assert late.stop().wait(60) == 0  # out of the queue, and to be started again
-    assert (late.wait(timeout=60).state, late.said) == ("stopped", "stopped while it waited for memory")
+    assert (late.wait(timeout=60).state, late.said) == ("stopped", "stopped while it was queued")
     again = late.resume()
     _waits(late)
     queue.now("third")
@@ -92,7 +92,7 @@ def test_a_run_that_does_not_fit_waits_for_another_and_its_losses_are_its_own(
     other = tune("other", epochs=50)
     other.wait(step=1, timeout=60)
     back = holder.resume()
-    assert _waits(holder) == "waits for one of other to end: 1 at once are allowed"
+    assert _waits(holder) == "waits for other to end: 1 at once is allowed"
     assert (holder.step, back.answer) == (at, None)
     other.close()
     assert back.wait(60) == at

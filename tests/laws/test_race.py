@@ -10,6 +10,7 @@ import jupyter_ft
 from jupyter_ft.errors import RecipeError
 from jupyter_ft.models import POOL
 from jupyter_ft.session.race import variants_of
+from jupyter_ft.ui.race import race_html, race_text
 
 from ._runs import finish
 
@@ -64,6 +65,11 @@ def test_one_that_fails_leaves_the_others_alone(start: Any, tune: Any) -> None:
     assert [session.state for session in race] == ["finished", "failed"]
     assert finish(race[0]) == finish(tune("solo", **ASKED, learning_rate=1e-3))
     assert race.best is race[0]
+    assert race_text(race).splitlines()[-1].startswith("grid-2 failed: ")
+    assert "no_such_layer" in race_text(race).splitlines()[-1]
+    assert "<p>grid-2 failed: " in race_html(race)
+    [curve] = [trace for trace in race.figure().data if len(trace.y) == race[0].step]
+    assert list(curve.y) == list(race[0].metrics["loss"])
 
 
 @pytest.mark.slow

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from small_run import XSS, SmallRun
 
-from jupyter_ft.messages import Crashed, EvalDone, Health, Logged, MemoryShort, Probed, Resumed, StepRefused
+from jupyter_ft.messages import (
+    Crashed,
+    EvalDone,
+    Health,
+    Logged,
+    MemoryShort,
+    Probed,
+    Resumed,
+    StateChanged,
+    StepRefused,
+)
 from jupyter_ft.recipe import parse_recipe
 from jupyter_ft.ui.below import Below
 from jupyter_ft.ui.figure import figure
@@ -67,6 +77,21 @@ def test_the_first_thing_that_is_left_out_stands_under_the_cell(run: SmallRun) -
     more = f"(and 1 more: %ft logs {run.name} --level warning)"
     assert f"  metric <b>mine</b> failed {more}\n" in record_text(run) + "\n"
     assert f"<p class='amber'>metric &lt;b&gt;mine&lt;/b&gt; failed {more}</p>" in record_html(run)
+
+
+def test_why_a_run_waits_or_has_ended_stands_under_its_headline(run: SmallRun) -> None:
+    run.take(5)
+    run.log.append(StateChanged(state="queued", step=5, note="waits for <2 GB> on cpu"))
+    assert record_text(run).splitlines()[1] == "  waits for <2 GB> on cpu"
+    assert "<p>Waits for &lt;2 GB&gt; on cpu</p>" in record_html(run)
+    run.log.append(StateChanged(state="running", step=5))
+    assert "aits for" not in record_text(run) + record_html(run)
+    run.log.append(StateChanged(state="finished", step=6, note="stopped early: no lower eval_loss in 2 evaluations"))
+    assert record_text(run).splitlines()[1] == "  stopped early: no lower eval_loss in 2 evaluations"
+    said = "the loss is not finite at step 7"
+    run.log.append(Health(step=7, level="red", said=said))
+    run.log.append(StateChanged(state="paused", step=7, note=said))
+    assert (record_text(run) + record_html(run)).lower().count(said) == 2  # once each
 
 
 def test_a_step_that_is_not_finite_is_a_red_tick_and_a_gap_never_a_zero(run: SmallRun) -> None:

@@ -117,3 +117,28 @@ def test_the_rows_of_a_run_are_those_of_its_trainer(tune: object, rows: list[dic
     packed = tune("packed", max_steps=1, packing=True)  # type: ignore[operator]
     packed.wait(timeout=120)
     assert "[packed: 2 of " in repr(jupyter_ft.preview(packed, rows=1))
+
+
+def test_a_classifiers_rows_have_their_label_and_no_share_of_trained_tokens(tiny_model: Path) -> None:
+    rows = [{"text": f"film {n}", "label": "good" if n % 2 else "bad"} for n in range(8)]
+    text = repr(jupyter_ft.preview(rows, str(tiny_model), method="classification", rows=2))
+    assert "8 rows to train on, 48 tokens" in text
+    assert "row 1 · 6 tokens · label 'bad'" in text
+    assert "row 2 · 6 tokens · label 'good'" in text
+    assert "trained" not in text
+
+
+def test_the_two_answers_of_a_choice_are_not_said_to_differ(tiny_model: Path) -> None:
+    rows = [{"prompt": f"Order {n}?", "chosen": "On its way.", "rejected": "No."} for n in range(4)]
+    told = jupyter_ft.preview(rows, str(tiny_model), method="kto").look.overview
+    assert told.rows == 8
+    assert told.cautions == ()
+    twice = [*rows, {"prompt": "Order 0?", "chosen": "Sent.", "rejected": "Never."}]
+    [said] = jupyter_ft.preview(twice, str(tiny_model), method="kto").look.overview.cautions
+    assert said == "2 rows with the prompt of an earlier one, answered otherwise (rows 1 and 5)"
+
+
+def test_windows_of_one_document_that_repeat_are_not_that_document_again(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "manual.txt").write_text("0123456789abcde " * 40)
+    told = jupyter_ft.preview(str(tmp_path / "manual.txt"), str(tiny_model), method="cpt", max_length=16).look.overview
+    assert any("repeat an earlier one token by token (one of row 1, say)" in said for said in told.cautions), told
