@@ -34,11 +34,14 @@ def complaint(
     """
     found = error.errors()
     first, where = found[0], _where(found[0])
+    last, spaced = str(first["loc"][-1]), ""
+    if first.get("input") is None and ":" in last:  # YAML takes what has no space for one word
+        spaced = f"; put a space after the colon: {last.replace(':', ': ', 1)}"
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{nearest_or_all(where.rpartition('.')[2], known(where))}"
+        return f"unknown key '{where}'{spaced or nearest_or_all(where.rpartition('.')[2], known(where))}"
     about = [one for one in found if _where(one) == where]  # a union complains once for each of its types
     wanted = " or ".join(dict.fromkeys(_wanted(one, where, examples) for one in about))
-    hint = ""
+    hint = spaced
     given = first.get("input")
     if len(about) == 1 and first["type"] == "string_type" and isinstance(given, int | float):
         hint = f'; put it in quotes: {where.rpartition(".")[2]}: "{given}"'

@@ -29,6 +29,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"adapter": {"rnak": 8}}, "unknown key 'adapter.rnak'"),
     ({"adapter.alhpa": 8}, "did you mean 'alpha'"),
     ({"columns": "prompt"}, "columns = 'prompt': should be a mapping of our column names to yours, like {prompt: "),
+    (
+        {"columns": {"prompt:Foo": None}},
+        "columns.prompt:Foo = None: should be text; put a space after the colon: prompt: Foo",
+    ),
+    ({"adapter": {"r:16": None}}, "unknown key 'adapter.r:16'; put a space after the colon: r: 16"),
     ({"columns": {"prompt": 5}}, 'columns.prompt = 5: should be text; put it in quotes: prompt: "5"'),
     ({"adapter": 5}, "adapter = 5: should be lora, qlora, rslora, dora, full, or a mapping like {kind: lora, r: 16}"),
     ({"adapter": "qlorra"}, "should be 'lora', 'rslora', 'dora' or 'full'; did you mean 'qlora'?"),
