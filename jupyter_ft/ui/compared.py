@@ -24,6 +24,7 @@ from jupyter_ft.ui.report import without_secrets
 from jupyter_ft.ui.watched import Past, past_in
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 Run = str | Path | Session
@@ -84,7 +85,7 @@ class Looked:
 
 
 class RunComparison:
-    """What `compare` gives: `.figure` (plotly), `.table` (a dict a run) and `.probes` (a dict a prompt).
+    """What `compare` gives: `.figure` (plotly), `.table` (pandas, a row a run) and `.probes` (a row a prompt).
 
     It shows itself in a notebook; without one, or where scripts are not run, as plain HTML or text.
     """
@@ -96,13 +97,28 @@ class RunComparison:
             self.notes.append(f"the first {MOST_CURVES} of {len(self.runs)} runs are drawn; the table has all of them")
 
     @property
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> pd.DataFrame:
+        """By the name of the run what `rows` says of it; empty cells are NaN."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, dtype=object).set_index("run")
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """By the prompt what `answers` says of it; empty where none was asked of any."""
+        import pandas as pd
+
+        answers = self.answers
+        return pd.DataFrame(answers, columns=None if answers else ["prompt"]).set_index("prompt")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
         """Of each run its name, state and step, the settings in which the runs differ, and its metrics."""
         differing = differences([run.asked for run in self.runs])
         return [_row(run, differing) for run in self.runs]
 
     @property
-    def probes(self) -> list[dict[str, str]]:
+    def answers(self) -> list[dict[str, str]]:
         """Of each prompt that was asked along the runs what the base said, and each run when it was asked last."""
         found: dict[str, dict[str, str]] = {}
         for run in self.runs if len(self.runs) <= MOST_CURVES else self.runs[:MOST_CURVES]:

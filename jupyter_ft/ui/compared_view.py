@@ -161,7 +161,7 @@ def _dot(number: int, x: float, y: float) -> str:
 
 def tables_html(told: RunComparison) -> str:
     """What is to be said, the runs, and the answers to their probes."""
-    rows = told.table
+    rows = told.rows
     colour = {run.name: COLOURS[number % len(COLOURS)] for number, run in enumerate(told.runs)}
     names = list(dict.fromkeys(name for row in rows for name in row))
     body = []
@@ -182,7 +182,7 @@ def comparison_html(told: RunComparison) -> str:
 
 
 def _probes(told: RunComparison) -> str:
-    asked = told.probes[:PROMPTS_SHOWN]
+    asked = told.answers[:PROMPTS_SHOWN]
     if not asked:
         return ""
     who = list(dict.fromkeys(name for said in asked for name in said if name != "prompt"))
@@ -206,12 +206,12 @@ def _cell(value: Any) -> str:
 
 def comparison_text(told: RunComparison) -> str:
     """The tables as lines."""
-    rows = told.table
+    rows = told.rows
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_cell(row.get(name, math.nan)) for name in names] for row in rows[:ROWS_SHOWN])]
     widths = [max(len(row[at]) for row in cells) for at in range(len(names))]
     lines = ["  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in cells]
-    for said in told.probes[:PROMPTS_SHOWN]:
+    for said in told.answers[:PROMPTS_SHOWN]:
         lines += ["", f"> {printable(said['prompt'])}"]
         lines += [f"  {name}: {printable(text[:LONGEST])}" for name, text in said.items() if name != "prompt"]
     return "\n".join([*(printable(note) for note in told.notes), *lines])

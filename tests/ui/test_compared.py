@@ -100,10 +100,12 @@ def test_settings_that_differ_metrics_and_a_fork_from_its_parents_point(wanderin
         calmer.append(EvalDone(step=step, metrics={"eval_loss": loss}, best_step=6, rows=4, seconds=0.1))
     calmer.append(Crashed(step=7, error="no", traceback=""))
     told = jupyter_ft.compare(["wandering", "calmer"])
-    first, second = told.table
+    first, second = told.rows
     assert (first["learning_rate"], second["learning_rate"]) == (1e-3, 2e-5)
     assert "adapter.r" not in first
     assert (first["state"], first["step"], first["edits"], first["loss"]) == ("finished", 8, 1, 2.125)
+    assert told.table.loc["wandering", ["state", "step"]].tolist() == ["finished", 8]
+    assert told.table["best step"].dropna().to_dict() == {"calmer": 6}
     assert (second["state"], second["from"], second["edits"]) == ("failed", "wandering@5", 1)
     assert (second["eval_loss"], second["best eval_loss"], second["best step"]) == (1.5, 1.25, 6)
     curve, held_out, changed = (trace for trace in told.figure.data if trace.name.startswith("calmer"))
@@ -128,7 +130,8 @@ def test_probes_stand_side_by_side_and_nothing_of_theirs_is_run(runs: Path) -> N
             told = {"prompt": f"How? {hostile}", "tokens": 1, "ended": "eos", "number": 0}
             log.append(Probed(step=step, at=at, text=text, **told))
     told = jupyter_ft.compare(["one", "two", "quiet"])
-    (said,) = told.probes
+    (said,) = told.answers
+    assert told.probes.to_dict("index") == {said["prompt"]: {name: said[name] for name in ("base", "one", "two")}}
     assert list(said) == ["prompt", "base", "one", "two"]
     assert said["two"].startswith("two <script>")
     html = told._repr_mimebundle_()["text/html"]
@@ -144,7 +147,7 @@ def test_without_names_the_runs_that_learn_alike_and_a_broken_one_is_left_out(ru
     (runs / "broken").mkdir()
     (runs / "broken" / "recipe.yaml").write_text("[")
     told = jupyter_ft.compare()
-    assert [row["run"] for row in told.table] == ["bb", "ccc"]
+    assert [row["run"] for row in told.rows] == ["bb", "ccc"]
     assert any("1 of other methods" in note for note in told.notes)
     assert any("broken" in note for note in told.notes)
     assert "1 of other methods" in repr(told)
@@ -162,7 +165,7 @@ def test_five_hundred_runs_are_a_table_and_some_curves(runs: Path) -> None:
         (path.path / "steps").mkdir()
         (path.path / "steps" / "0001.f64").write_bytes((runs / "run-0" / "steps" / "0001.f64").read_bytes())
     told = jupyter_ft.compare([f"run-{number}" for number in range(500)])
-    assert [row["seed"] for row in told.table] == list(range(500))
+    assert [row["seed"] for row in told.rows] == list(range(500))
     assert len({trace.legendgroup for trace in told.figure.data}) == MOST_CURVES
     assert f"the first {MOST_CURVES} of 500 runs are drawn" in repr(told)
     assert len(told._repr_mimebundle_()["text/html"]) < 100_000
@@ -178,7 +181,7 @@ def test_what_is_no_run_is_said_with_the_nearest(runs: Path, tmp_path: Path) -> 
     for wrong in (5, [5]):
         with pytest.raises(RecipeError, match="is no run"):
             jupyter_ft.compare(wrong)  # type: ignore[arg-type]
-    (row,) = jupyter_ft.compare(runs / "support").table  # no step yet, and nobody writes to it any more
+    (row,) = jupyter_ft.compare(runs / "support").rows  # no step yet, and nobody writes to it any more
     assert (row["run"], row["state"], row["step"]) == ("support", "stopped", 0)
     assert math.isnan(row["loss"])
     assert "No step yet" in jupyter_ft.compare("support")._repr_mimebundle_()["text/html"]
