@@ -6,15 +6,18 @@ A copy by `copy.deepcopy` goes through JSON and holds the vocabulary once more (
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def own_tokenizer(tokenizer: Any) -> Any:
     """A copy of transformers' `tokenizer` whose state is its own; the vocabulary is shared where that can be had."""
+    from tokenizers import Tokenizer
+
     core = getattr(tokenizer, "_tokenizer", None)
     if not isinstance(core, Tokenizer):
         return copy.deepcopy(tokenizer)
@@ -23,7 +26,7 @@ def own_tokenizer(tokenizer: Any) -> Any:
 
 def own_core(core: Tokenizer) -> Tokenizer:
     """A copy of `core` over the same model (a reference-counted lock in Rust, only read here)."""
-    own, added = Tokenizer(core.model), core.get_added_tokens_decoder()
+    own, added = type(core)(core.model), core.get_added_tokens_decoder()
     for part in _PARTS:
         if (held := getattr(core, part)) is not None:
             setattr(own, part, _own_part(held))
