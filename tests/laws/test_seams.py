@@ -68,7 +68,7 @@ def test_steps_that_are_taken_back_do_not_speak_while_the_run_waits(tune: Any, h
     held()
     receipt = run.rewind(8)
     _queued(run)
-    with pytest.raises(Refused, match="the run waits for one of holder to end"):
+    with pytest.raises(Refused, match="the run waits for holder to end"):
         run.chat("hi", max_new_tokens=1)
     queue.at_once = None
     receipt.wait(60)
