@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.lab._saving import save
+
 SHOTS = Path(__file__).parents[1] / "shots"
 MINUTE = 60_000
 
@@ -175,8 +177,7 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     painted = book.drawn()
 
     # reload: the whole curve and the chat are back
-    page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.title.startsWith('*')")
+    save(page, "support_chatbot.ipynb")
     replies = page.get_by_test_id("reply").count()
     page.reload()
     book.find("panel").wait_for(timeout=2 * MINUTE)

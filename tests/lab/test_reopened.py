@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.lab._saving import save
+
 SHOTS = Path(__file__).parents[1] / "shots"
 MINUTE = 60_000
 START = """%%finetune support --model {model} --data tickets.csv
@@ -71,13 +73,6 @@ def run_cell(page: Page, number: int) -> None:
     cell.locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
     expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]"), timeout=2 * MINUTE)
-
-
-def save(page: Page, name: str, said: str) -> None:
-    """Save, and wait until the file of that name holds what was `said`."""
-    page.keyboard.press("Control+s")
-    holds = "async ([name, said]) => (await (await fetch(`/api/contents/${name}`)).text()).includes(said)"
-    page.wait_for_function(holds, arg=[name, said], polling=200)
 
 
 def finished(page: Page) -> None:
