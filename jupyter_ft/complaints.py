@@ -34,7 +34,7 @@ def complaint(
     """
     found = error.errors()
     first, where = found[0], _where(found[0])
-    last, spaced = str(first["loc"][-1]), ""
+    last, spaced = where.rpartition(".")[2], ""
     if first.get("input") is None and ":" in last:  # YAML takes what has no space for one word
         spaced = f"; put a space after the colon: {last.replace(':', ': ', 1)}"
     if first["type"] == "extra_forbidden":

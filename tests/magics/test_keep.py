@@ -38,7 +38,7 @@ def test_compare_prints_what_differs(shell: Any, past: Path, capsys: pytest.Capt
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].split() == ["run", "state", "step", "learning_rate", "edits", "loss"]
         assert sorted(line.split()[0] for line in lines[1:3]) == ["calmer", "support"]
-    assert [row["run"] for row in shell.user_ns["both"].table] == ["support", "calmer"]
+    assert list(shell.user_ns["both"].table.index) == ["support", "calmer"]
 
 
 @pytest.mark.slow
