@@ -1,7 +1,6 @@
-"""The C heap: glibc keeps what is freed, for each thread apart.
+"""The C heap: glibc keeps what is freed, for each thread apart; eight runs would hold the memory of a step eight times.
 
-Eight runs would hold the memory of a step eight times, so they share one arena. It also holds more than what a run
-needs, and is given back: 1.1 GB of 1.7 after the first run of SmolLM2 on the CPU was closed.
+It also holds more than what a run needs: 1.1 GB of 1.7 after the first run of SmolLM2 on the CPU was closed.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ import sys
 import time
 from typing import Any
 
-SECONDS = 30.0  # between two trims at a change of hands: each costs the next step a tenth and more, in page faults
-_ARENA_MAX = -8  # M_ARENA_MAX of glibc's malloc.h
+import psutil
+
+SECONDS = 1.0  # between two trims: steps that are shorter hold little
 
 
 class Heap:
@@ -21,9 +21,6 @@ class Heap:
     def __init__(self) -> None:
         self._trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
         self._last = 0.0
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-        if mallopt is not None:
-            mallopt(_ARENA_MAX, 1)  # threads that begin now share one: what a run has freed, the next takes
 
     def give_back(self) -> None:
         """Give it to the system (some 80 ms)."""
@@ -31,9 +28,12 @@ class Heap:
             self._last = time.monotonic()
             self._trim(0)
 
-    def change_hands(self) -> None:
-        """Give it back for the run whose turn is next; twice a minute at most."""
-        if time.monotonic() - self._last >= SECONDS:
+    def change_hands(self, free: int) -> None:
+        """Give it back for the run whose turn is next, where less is `free` (bytes) than this process holds.
+
+        Not always: the next step has to fault its memory in again, which takes a fifth of it.
+        """
+        if time.monotonic() - self._last >= SECONDS and free < psutil.Process().memory_info().rss:
             self.give_back()
 
 

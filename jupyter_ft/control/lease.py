@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..heap import HEAP
+from ..memory.device import free_in_ram
 
 
 class Lease:
@@ -160,5 +161,5 @@ class Turn:
         finally:
             self._held = False
             if self._lease.wanted:
-                HEAP.change_hands()
+                HEAP.change_hands(free_in_ram())
             self._lease.release()
