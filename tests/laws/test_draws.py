@@ -84,7 +84,7 @@ def test_a_base_that_waits_for_its_turn_keeps_nobody_from_the_pool(old_files: Pa
     from jupyter_ft.models import POOL
 
     builds = threading.Thread(target=lambda: _base(old_files))
-    asks = threading.Thread(target=lambda: POOL.holds(tmp_path), daemon=True)
+    asks = threading.Thread(target=lambda: POOL.files_of(tmp_path), daemon=True)
     with LEASE:
         builds.start()
         while not LEASE.wanted:
