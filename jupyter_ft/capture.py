@@ -101,12 +101,27 @@ def captured(tell: Tell) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            for name in _LEVELS:
-                if isinstance(stream := vars(sys)[name], ThreadAware):
-                    stream.finish(me, tell)
+            _finish(me, tell)
             _listeners.pop(me, None)
             if not _listeners:
                 _take_proxies_away()
+
+
+def listener() -> Tell | None:
+    """Who is told of what this thread prints; None where it is not captured."""
+    return _listeners.get(threading.get_ident())
+
+
+@contextmanager
+def told_to(tell: Tell) -> Iterator[None]:
+    """Inside, what this thread prints goes to the `listener` of another, which is captured meanwhile and waits."""
+    me = threading.get_ident()
+    _listeners[me] = tell
+    try:
+        yield
+    finally:
+        _finish(me, tell)
+        _listeners.pop(me, None)
 
 
 @contextmanager
@@ -126,6 +141,12 @@ def for_users_only() -> Iterator[None]:
 
     with captured(tell):
         yield
+
+
+def _finish(thread: int, tell: Tell) -> None:
+    for name in _LEVELS:
+        if isinstance(stream := vars(sys)[name], ThreadAware):
+            stream.finish(thread, tell)
 
 
 def _before(stream: Any, name: str) -> Any:

@@ -61,22 +61,38 @@ def give_back(states: States) -> None:
                 kind._shared_state = mine
 
 
+def here() -> States | None:
+    """This thread's own states; None where it has the user's."""
+    own = [getattr(kept.local, "own", None) for kept in _kept()]
+    return own if own and None not in own else None  # type: ignore[return-value]
+
+
+@contextmanager
+def under(states: States) -> Iterator[None]:
+    """Inside, this thread has `states`: its own, or those that `here` gave in a thread that waits meanwhile."""
+    for kept, state in zip(_kept(), states, strict=False):
+        kept.local.own = state
+    try:
+        yield
+    finally:
+        for kept in _kept():
+            vars(kept.local).pop("own", None)
+
+
 @contextmanager
 def own_state(states: States | None = None) -> Iterator[None]:
     """Inside, on this thread, accelerate's state is `states`, or a fresh one; no other thread sees or changes it."""
     _install()
     try:
-        for kind, state in zip(_CLASSES, states or [{} for _ in _CLASSES], strict=True):
-            looked_up = vars(kind)["_shared_state"]
-            if isinstance(looked_up, _ByThread):
-                looked_up.local.own = state
-        yield
+        with under(states or [{} for _ in _CLASSES]):
+            yield
     finally:
-        for kind in _CLASSES:
-            looked_up = vars(kind)["_shared_state"]
-            if isinstance(looked_up, _ByThread):
-                vars(looked_up.local).pop("own", None)
         _remove()
+
+
+def _kept() -> list[_ByThread]:
+    """What looks up by thread: nothing, where accelerate does so itself, on a TPU."""
+    return [kept for kind in _CLASSES if isinstance(kept := vars(kind)["_shared_state"], _ByThread)]
 
 
 def _install() -> None:

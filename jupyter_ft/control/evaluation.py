@@ -62,8 +62,7 @@ class Evaluation:
         self._batches, before = 0, Streams.now()
         try:
             Streams.seeded(port.trainer.args.seed).put()  # what it draws, it draws alike each time
-            measured = port.trainer.evaluate()
-            measured = {**measured, **port.hooks.measure()}
+            measured = port.compute(lambda: {**port.trainer.evaluate(), **port.hooks.measure()})
         except RewardFailed as error:
             return self._failed(str(error))
         finally:

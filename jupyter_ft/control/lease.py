@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..heap import HEAP
-from ..memory.device import free_in_ram
-
 
 class Lease:
     """A lock that is handed to whoever has waited longest."""
@@ -160,6 +157,4 @@ class Turn:
                 self._users = None
         finally:
             self._held = False
-            if self._lease.wanted:
-                HEAP.change_hands(free_in_ram())
             self._lease.release()

@@ -1,7 +1,7 @@
 """The port into a running trainer: one callback and a handful of attributes of the instance, listed in `PATCHED`.
 
 The trainer keeps accumulation 1 and sees one batch per optimizer step. Before each step `get_batch_samples` comes here:
-the boundary. There the last step is reported, the adapter published for chat, a checkpoint written when due, the turn
+the boundary. There the last step is reported, the weights published for chat, a checkpoint written when due, the turn
 given up, the inbox obeyed, and the next rows taken from the cursor.
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..health import Watch
 from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
 from .batches import Batches, Parts, count_tokens
+from .computing import COMPUTING
 from .edits import LiveEdits
 from .evaluation import Evaluation
 from .inbox import Inbox
@@ -45,6 +47,7 @@ class MicroBatches(dict[str, Any]):
 class Hooks:
     """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
 
+    `change()` and `changed(step)` come right before and after the optimizer changes the weights, to those of `step`.
     `save(step, asked=True)` is one that a person asked for, and so keeps.
     `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
     given up meanwhile. `probe(step, at_end)` has the weights of the step answer the fixed prompts where it is time, and
@@ -57,6 +60,8 @@ class Hooks:
     publish: Callable[[int], None]
     save: Callable[..., None]
     restore: Callable[[Port], None] | None = None
+    change: Callable[[], None] = lambda: None
+    changed: Callable[[int], None] = lambda step: None
     rewind: Callable[[int], None] = lambda step: None
     speak: Callable[[int], None] = lambda step: None
     probe: Callable[[int, bool], None] = lambda step, at_end: None
@@ -74,9 +79,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
     """Attached to one trainer for one `train()`; every method here runs on the training thread.
 
     `evaluates`: the session evaluates by `eval_steps`. `pauses`: the run pauses by itself when it has gone red.
+    `shares`: on the CPU it computes where the other runs do.
     """
 
-    evaluates = pauses = True
+    evaluates = pauses = shares = True
 
     def __init__(
         self, trainer: Any, asked: Hyperparameters, *, log: EventLog, inbox: Inbox, turn: Turn, hooks: Hooks
@@ -103,6 +109,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
         self._norm, self._rate, self._began = math.nan, math.nan, 0.0
+        self._handles: list[Any] = []  # of the optimizer's hooks
         self._patch()
 
     def _patch(self) -> None:
@@ -117,6 +124,8 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def detach(self) -> None:
         """Give the trainer its own methods back."""
+        while self._handles:
+            self._handles.pop().remove()
         for name in PATCHED:
             owner = self.trainer.accelerator if "." in name else self.trainer
             owner.__dict__.pop(name.rpartition(".")[2], None)
@@ -126,6 +135,12 @@ class Port(TrainerCallback):  # type: ignore[misc]
     def step(self) -> int:
         """Optimizer steps done."""
         return int(self.trainer.state.global_step)
+
+    def compute(self, work: Callable[[], Any]) -> Any:
+        """What `work()` gives; it leaves much freed memory behind."""
+        if self.shares and self.trainer.args.device.type == "cpu":
+            return COMPUTING.do(work)
+        return work()
 
     def own_state(self) -> dict[str, Any]:
         """What this kind of port adds to a checkpoint."""
@@ -143,6 +158,9 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Restore where this is a resumption, and say that the run goes."""
+        optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)  # below accelerate's
+        self._handles.append(optimizer.register_step_pre_hook(lambda *_: self.hooks.change()))
+        self._handles.append(optimizer.register_step_post_hook(lambda *_: self.hooks.changed(self.step + 1)))
         if self.hooks.restore is not None:
             self.hooks.restore(self)
             changed = self.watch.look(self.log)
@@ -292,7 +310,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
             self.trainer.current_gradient_accumulation_steps = len(parts)
             total: torch.Tensor | None = None
             for part in parts:
-                loss = self._training_step(model, part, items)
+                loss = self.compute(partial(self._training_step, model, part, items))
                 self.batching.done(part)
                 total = loss if total is None else total + loss
             if total is None:

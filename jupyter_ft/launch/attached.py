@@ -165,6 +165,7 @@ class AttachedPort(Port):
 
     evaluates = False  # the user's own evaluations go on; the session adds none
     pauses = False  # the cell that waits for `train()` is to end as it did without a session
+    shares = False  # what a trainer of the user's overrides may look at the thread that it runs in
 
     def __init__(self, trainer: Any, *args: Any, **more: Any) -> None:
         accumulation = trainer.args.gradient_accumulation_steps
@@ -278,8 +279,10 @@ class AttachedRun(Running):
 
         hooks = Hooks(publish=publish, save=lambda step, **how: self._save(port, step, **how), name=self.folder.name)
         hooks.rewind = _refuse_rewind
-        if self._voices is not None:
-            hooks.speak = partial(self._voices.speak, model=trainer.model)
+        if (voices := self._voices) is not None:
+            hooks.change = voices.change
+            hooks.changed = lambda step: voices.changed(step, trained, port.edits.now.alpha)
+            hooks.speak = partial(voices.speak, model=trainer.model)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         asked = self.recipe.hyperparameters

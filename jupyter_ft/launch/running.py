@@ -89,27 +89,11 @@ class Running:
         Gives the last event, to be logged, or that the memory is to be given back. Raises what the trainer raises, with
         every command answered.
         """
-        trained = trained_tensors(self.trainer.model)
         args = self.trainer.args
         draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
         draws = draws or self.batches.draws or draws_randomness(self.trainer.model)
         turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws)
-
-        def publish(step: int) -> None:
-            self.twin.publish(step, trained, port.edits.now.alpha)
-            self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
-            self._snapshot(port, step)
-
-        hooks = Hooks(
-            publish, lambda step, **how: self._save(port, step, **how), name=self.folder.name, behind=self.behind
-        )
-        hooks.rewind = lambda step: self._rewind(port, step)
-        hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
-        hooks.probe = lambda step, at_end: self._probe(port, step, at_end)
-        hooks.measure, hooks.batches = self._measure, self.batches
-        hooks.held = lambda: self.probes is not None and self.probes.hold
-        if self.meanwhile is not None:
-            hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
+        hooks = self._hooks(lambda: port)
         if resume is not None:
             hooks.restore = lambda port: self._restore(port, resume)
         port = Port(self.trainer, self.recipe.hyperparameters, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
@@ -143,6 +127,28 @@ class Running:
         port.obedience.refuse_rest("the run is over")
         port.detach()
         return end
+
+    def _hooks(self, port: Callable[[], Port]) -> Hooks:
+        trained = trained_tensors(self.trainer.model)
+
+        def publish(step: int) -> None:
+            self.twin.publish(step, trained, port().edits.now.alpha)
+            self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
+            self._snapshot(port(), step)
+
+        hooks = Hooks(
+            publish, lambda step, **how: self._save(port(), step, **how), name=self.folder.name, behind=self.behind
+        )
+        hooks.change = self.twin.change
+        hooks.changed = lambda step: self.twin.changed(step, trained, port().edits.now.alpha)
+        hooks.rewind = lambda step: self._rewind(port(), step)
+        hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
+        hooks.probe = lambda step, at_end: self._probe(port(), step, at_end)
+        hooks.measure, hooks.batches = self._measure, self.batches
+        hooks.held = lambda: self.probes is not None and self.probes.hold
+        if self.meanwhile is not None:
+            hooks.join, hooks.joined = self.meanwhile.at_epoch, self.meanwhile.before
+        return hooks
 
     def _measure(self) -> dict[str, float]:
         if self.metrics is None:
@@ -200,13 +206,17 @@ class Running:
         """Put the checkpoint of `step` back, at a boundary. `CheckpointError` where it is not there, or damaged."""
         if step >= port.step:
             raise CheckpointError(f"step {step} is not behind: the run is at step {port.step}")
-        restore_checkpoint(port, self.folder.resumable(step))
-        self.snapshots.finish()
-        self.folder.drop_after(step)
-        port.begin_again()
-        self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
-        self.twin.forget()
-        self.twin.publish(step, trained_tensors(self.trainer.model), port.edits.now.alpha)
+        checkpoint = self.folder.resumable(step)
+        self.twin.change()
+        try:
+            restore_checkpoint(port, checkpoint)
+            self.snapshots.finish()
+            self.folder.drop_after(step)
+            port.begin_again()
+            self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead), rewound=True))
+            self.twin.forget()
+        finally:
+            self.twin.publish(port.step, trained_tensors(self.trainer.model), port.edits.now.alpha)
         if self.probes is not None:
             self.probes.begin(self.twin, step)
 

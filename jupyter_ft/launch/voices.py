@@ -55,12 +55,12 @@ def voices_of(folder: RunFolder, step: int, recipe: Recipe, trained_on: Format, 
     twin = twin_of(base, recipe, trained_on, folder, labels=labels)
     if isinstance(twin, FullTwin):
         twin.publish(step, {}, 0.0)
-        twin.retire()
     else:
         stored = read_weights(checkpoint)
         put_weights(twin.live, stored)  # refuses what is of another base
         tensors = {name: stored[plain_name(name)] for name in twin.trained}
         twin.publish(step, tensors, alpha_in(checkpoint) or recipe.hyperparameters.alpha)
+    twin.retire()
     return twin
 
 

@@ -51,8 +51,16 @@ class AttachedTwin(Voices):
         self._find = find
         self._visits, self._era = Visits(), 0
 
+    def change(self) -> None:
+        """As `Voices.change`."""
+        self._published.change()
+
+    def changed(self, step: int, trained: dict[str, torch.Tensor], alpha: float) -> None:
+        """As `Voices.changed`."""
+        self._published.put(step, trained, alpha)
+
     def publish(self, step: int, trained: dict[str, torch.Tensor], alpha: float) -> None:
-        """Take the weights of `step` (training thread)."""
+        """The weights of `step` are in `trained`, to be copied where somebody asks."""
         self._published.put(step, trained, alpha)
 
     def retire(self) -> None:
@@ -109,7 +117,7 @@ def voices_for(
 ) -> AttachedTwin | AttachedAtBoundary:
     """The voices of a model that is about to be trained: a twin, or where nothing can be shared the model itself.
 
-    The copies are two (one speaks, one is published to); training will take the gradients and Adam's two moments.
+    It is one copy, and at the end of the run for a moment two; training takes the gradients and Adam's two moments.
     `room`: as for `no_room`.
     """
     own = own_tokenizer(tokenizer)

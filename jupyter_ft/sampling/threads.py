@@ -9,29 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
 
 import torch
-from threadpoolctl import ThreadpoolController
+
+from ..threads import openmp
 
 SHARE = 4
 """A reply beside a run computes with one of so many threads, one at least."""
 
 
-@cache
-def _openmp() -> Any:
-    return ThreadpoolController().select(user_api="openmp")
-
-
 @contextmanager
 def sparing(beside: bool) -> Iterator[None]:
-    """Inside, the calling thread computes with fewer threads where it is `beside` a run. No other thread is touched.
-
-    (`torch.set_num_threads` would not do: it sets MKL's number for all threads, and that of threads to come.)
-    """
+    """Inside, the calling thread computes with fewer threads where it is `beside` a run. No other thread is touched."""
     if not beside:
         yield
         return
-    with _openmp().limit(limits=max(1, torch.get_num_threads() // SHARE)):
+    with openmp().limit(limits=max(1, torch.get_num_threads() // SHARE)):
         yield

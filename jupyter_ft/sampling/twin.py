@@ -1,7 +1,7 @@
 """The twin: chat's own modules over the base's storage, with trained tensors of its own.
 
-The training thread publishes an adapter at each boundary, and the chat thread takes it up (`published.py`)
-between two replies, so that a reply is spoken by one step from its first token to its last. Full weights are
+The chat thread copies the adapter that is trained (`published.py`) between two replies and two steps, so that a reply
+is spoken by one step from its first token to its last. Full weights are
 too big to copy at each boundary: there the chat thread says that it wants them, and gets those of the next one.
 
 It is built from the base, or from what will be trained before a trainer has it: TRL replaces `forward` on the instance
@@ -72,6 +72,12 @@ class Voices:
         self.settle()
 
     # --- told by the training thread ---
+
+    def change(self) -> None:
+        """The optimizer is about to change the weights."""
+
+    def changed(self, step: int, trained: Tensors, alpha: float) -> None:
+        """It has: they are those of `step`."""
 
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:
         """The weights of `step` are there."""
@@ -193,8 +199,16 @@ class Twin(Voices):
             if ".lora_B." in name or ".lora_embedding_B" in name:
                 parameter.data.zero_()  # until the first publication the twin says what the base says
 
+    def change(self) -> None:
+        """As `Voices.change`."""
+        self._published.change()
+
+    def changed(self, step: int, trained: Tensors, alpha: float) -> None:
+        """As `Voices.changed`."""
+        self._published.put(step, trained, alpha)
+
     def publish(self, step: int, trained: Tensors, alpha: float) -> None:
-        """Take the adapter of `step` (training thread; the cost of copying the adapter)."""
+        """The adapter of `step` is in `trained`, to be copied where somebody asks."""
         self._published.put(step, trained, alpha)
 
     def recall(self, folder: Path) -> Any:
@@ -208,11 +222,11 @@ class Twin(Voices):
 
     @property
     def trained(self) -> list[str]:
-        """The names of the tensors that a publication carries."""
+        """The names of the tensors that it takes from the trainer."""
         return list(self._published.own)
 
     def live_voice(self) -> tuple[Any, int]:
-        """The twin, brought up to the last publication (chat thread, between replies), and the step it speaks for."""
+        """The twin with the weights of the last step (chat thread, between replies), and that step."""
         return self._published.live()
 
     def new_past(self) -> Any:

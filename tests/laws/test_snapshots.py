@@ -160,3 +160,18 @@ def test_a_budget_is_read(asked: str, bytes_: int) -> None:
     assert parse_recipe({"disk_budget": asked}).disk_budget == bytes_
     with pytest.raises(RecipeError, match=r"disk_budget.*a size like 2 GB"):
         parse_recipe({"disk_budget": "much"})
+
+
+@pytest.mark.slow
+def test_a_question_to_a_run_at_work_is_answered_by_the_weights_of_its_step(tune: Any) -> None:
+    session = tune("busy", batch_size=1, epochs=8, snapshot_steps=1, checkpoint_steps=1000)
+    session.wait(step=1, timeout=60)
+    said: dict[int, str] = {}
+    while session.state == "running":
+        reply = session.chat(QUESTION, max_new_tokens=8)
+        said[reply.step] = str(reply)
+    session.wait(timeout=60)
+    kept = [step for step in said if step in session.visitable]
+    assert len(kept) > 3
+    for step in kept:
+        assert str(session.chat(QUESTION, at=step, max_new_tokens=8)) == said[step]

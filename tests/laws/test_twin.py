@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,95 @@ def test_what_speaks_stays_as_it_is_until_it_is_asked_for_again(pair: tuple[Any,
     assert held() == {5}
 
 
+def test_a_run_that_nobody_asks_holds_its_weights_once(pair: tuple[Any, Any]) -> None:
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    trained = trained_tensors(trainer.model)
+    theirs = {p.data_ptr() for p in trained.values()}
+
+    def own() -> set[int]:
+        return {p.data_ptr() for name, p in twin.live.named_parameters() if name in twin.trained}
+
+    twin.publish(1, trained, 32.0)
+    assert own() == theirs
+    _fill(trained, 2.0)
+    twin.publish(2, trained, 32.0)
+    twin.retire()
+    assert not own() & theirs  # the user's model may be trained on
+    _fill(trained, 3.0)
+    assert (_values(twin), twin.voice("live")[1]) == ({2.0}, 2)
+
+
+def test_a_question_waits_until_the_weights_are_those_of_a_step(pair: tuple[Any, Any]) -> None:
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    trained = trained_tensors(trainer.model)
+    _fill(trained, 1.0)
+    twin.publish(1, trained, 32.0)
+    got: list[tuple[int, set[float]]] = []
+    asks = threading.Thread(target=lambda: got.append((twin.voice("live")[1], _values(twin))))
+    twin.change()
+    _fill(dict(list(trained.items())[::2]), 2.0)
+    asks.start()
+    asks.join(0.2)
+    assert got == []
+    _fill(trained, 2.0)
+    twin.changed(2, trained, 32.0)
+    asks.join(20)
+    assert got == [(2, {2.0})]
+
+
+def test_weights_wait_to_be_changed_until_they_are_copied(pair: tuple[Any, Any], monkeypatch: Any) -> None:
+    import torch
+
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    trained = trained_tensors(trainer.model)
+    twin.publish(1, trained, 32.0)
+    copies, done, changes = torch._foreach_copy_, threading.Event(), threading.Thread(target=twin.change)
+
+    def slowly(*args: Any) -> Any:
+        changes.start()
+        changes.join(0.2)
+        assert changes.is_alive()
+        done.set()
+        return copies(*args)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", slowly)
+    twin.voice("live")
+    changes.join(20)
+    assert done.is_set()
+    assert not changes.is_alive()
+
+
+def test_a_run_that_failed_while_its_weights_changed_has_no_live_voice(pair: tuple[Any, Any]) -> None:
+    from jupyter_ft.errors import Refused
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    twin.publish(1, trained_tensors(trainer.model), 32.0)
+    twin.change()
+    twin.retire()
+    with pytest.raises(Refused, match="ask a step that is kept"):
+        twin.voice("live")
+    assert twin.voice("base")[1] == 0
+
+
+def _fill(tensors: dict[str, Any], value: float) -> None:
+    import torch
+
+    with torch.no_grad():
+        for tensor in tensors.values():
+            tensor.fill_(value)
+
+
+def _values(twin: Any) -> set[float]:
+    return {float(v) for name, p in twin.live.named_parameters() if name in twin.trained for v in p.unique()}
+
+
 @pytest.mark.parametrize("whole", ["lm_head", "embed_tokens", "norm"])
 def test_the_base_of_an_attached_model_has_nothing_that_is_trained(whole: str, tiny_model: Path) -> None:
     """A head or an embedding beside the adapter; a norm below it, which the user has made trainable."""
@@ -164,7 +254,6 @@ def test_the_base_of_an_attached_model_has_nothing_that_is_trained(whole: str, t
     ids = torch.tensor([[1, 50, 60, 70]])
     with torch.no_grad():
         untouched = base(ids).logits
-    saved = [whole] if whole != "norm" else None
     saved = [whole] if whole != "norm" else None
     model = get_peft_model(
         base, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM")

@@ -1,0 +1,93 @@
+"""One thread that computes the steps of every run on the CPU, for the run whose turn it is.
+
+glibc keeps what a thread has freed for that thread. Runs that computed each on their own would hold the activations of
+a step as many times as there are runs; given back at each turn, they would have to be faulted in again, which takes a
+fifth of a step.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+import torch
+
+from .. import capture
+from ..threads import openmp
+from . import accelerated
+
+
+class _Call:
+    """What is to be done, and what came of it. It takes along what belongs to the thread that asks."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work: Callable[[], Any] | None = work
+        self.done = threading.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._tell = capture.listener()
+        self._states = accelerated.here()
+        self._threads = torch.get_num_threads()
+
+    def do(self) -> None:
+        """Do it as the thread that asked would have."""
+        work, self.work = self.work, None
+        assert work is not None
+        with ExitStack() as stack:
+            if self._tell is not None:
+                stack.enter_context(capture.told_to(self._tell))
+            if self._states is not None:
+                stack.enter_context(accelerated.under(self._states))
+            stack.enter_context(_with_threads(self._threads))
+            try:
+                self.value = work()
+            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+                self.error = error
+
+
+def _with_threads(count: int) -> AbstractContextManager[Any]:
+    """As many as there are for the thread that asks: they are counted for each, and the last bits depend on them."""
+    return nullcontext() if torch.get_num_threads() == count else openmp().limit(limits=count)
+
+
+class Computing:
+    """The thread, which begins with its first call. Nothing of a call is held when it has returned."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._calls: queue.SimpleQueue[_Call] | None = None
+
+    def do(self, work: Callable[[], Any]) -> Any:
+        """What `work()` gives, or raises, there. What it prints is the caller's."""
+        with self._guard:
+            if self._calls is None:
+                self._calls = queue.SimpleQueue()
+                threading.Thread(target=_live, args=(self._calls,), name="jupyter-ft steps", daemon=True).start()
+        call = _Call(work)
+        self._calls.put(call)
+        call.done.wait()
+        if call.error is None:
+            return call.value
+        error, call.error = call.error, None
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame
+
+
+def _live(calls: queue.SimpleQueue[_Call]) -> None:
+    while True:
+        _do(calls.get())
+
+
+def _do(call: _Call) -> None:
+    call.do()
+    done = call.done
+    del call
+    done.set()
+
+
+COMPUTING = Computing()
