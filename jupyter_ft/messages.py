@@ -256,13 +256,18 @@ class CheckpointSaved(_Event):
 
 
 class SnapshotSaved(_Event):
-    """The adapter of this step is kept, to be visited; `kept` are the steps whose weights are kept now."""
+    """The adapter of this step is kept, to be visited; `kept` are the steps whose weights are kept now.
+
+    `taken` are the bytes of all snapshots, of the `budget` that they have (0: an event of before that was told).
+    """
 
     kind: Literal["snapshot"] = "snapshot"
     step: int
     bytes: int
     seconds: float
     kept: list[int]
+    taken: int = 0
+    budget: int = 0
 
 
 class SaveFailed(_Event):

@@ -20,6 +20,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,14 @@ class RunFolder:
     def snapshots(self) -> list[int]:
         """The steps with a snapshot, in order (not verified)."""
         return _steps_in(self.path / "snapshots")
+
+    def snapshot_bytes(self) -> int:
+        """What they take on the disk."""
+        sizes = 0
+        for file in (self.path / "snapshots").glob("step-*/*"):
+            with suppress(OSError):  # let go of in this moment
+                sizes += file.stat().st_size
+        return sizes
 
     def visitable(self) -> list[int]:
         """The steps whose weights are kept, in order (not verified)."""

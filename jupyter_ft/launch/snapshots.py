@@ -88,7 +88,8 @@ class Snapshots:
             return
         seconds = time.perf_counter() - began
         kept = self._folder.visitable()
-        self._log.append(SnapshotSaved(step=step, bytes=size, seconds=seconds, kept=kept))
+        disk = {"bytes": size, "taken": self._folder.snapshot_bytes(), "budget": self._budget}
+        self._log.append(SnapshotSaved(step=step, seconds=seconds, kept=kept, **disk))
 
     def _thin(self, pinned: frozenset[int]) -> None:
         """Let go of every other one, but the pinned, where one more would be too many or too much."""

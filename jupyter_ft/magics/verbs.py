@@ -10,6 +10,7 @@ from typing import Any
 
 from jupyter_ft.errors import RecipeError, RunFolderError, did_you_mean
 from jupyter_ft.hyperparameters import METHODS
+from jupyter_ft.memory.fit import size_text
 from jupyter_ft.messages import OVER, Applied
 from jupyter_ft.recipe import ALIASES, change
 from jupyter_ft.runs import check_name, runs_root
@@ -130,6 +131,9 @@ def _status(shell: Any, line: Line) -> None:
     saved = session.saved
     steps = [f"{step} (saved, stays)" if step in saved else f"{step}" for step in session.steps]
     say(f"  checkpoints at steps: {', '.join(steps) or 'none yet'}")
+    if kept := session.run_folder.snapshots():
+        took = f"{size_text(session.run_folder.snapshot_bytes())} of disk_budget {size_text(recipe.disk_budget)}"
+        say(f"  snapshots of {len(kept)} steps, {kept[0]} to {kept[-1]}: {took}")
 
 
 def _show(shell: Any, line: Line) -> None:

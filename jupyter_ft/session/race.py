@@ -164,7 +164,9 @@ class Race(Sequence[Session]):
         return self
 
     def stop(self) -> None:
-        """End every run that is live at its next step, with a checkpoint."""
+        """End every run that is live at its next step, with a checkpoint; halving has nothing left to decide."""
+        if self._halver is not None:
+            self._halver.end()
         for session in self.live:
             session.stop()
 

@@ -49,7 +49,7 @@ export type Event = { time: number } & (
   | { kind: "applied"; command: string; verb: string; step: number; changes: Record<string, [Json, Json]> }
   | { kind: "refused"; command: string; verb: string; step: number; reason: string }
   | { kind: "checkpoint"; step: number; path: string; kept: number[] | null }
-  | { kind: "snapshot"; step: number; kept: number[] }
+  | { kind: "snapshot"; step: number; kept: number[]; taken: number; budget: number }
   | { kind: "save-failed"; step: number; reason: string }
   | { kind: "log"; level: string; text: string }
   | { kind: "crashed"; step: number; error: string; traceback: string }

@@ -65,6 +65,7 @@ export class Store {
   checkpoints: number[] = [];
   resumable: number[] = [];
   left: Left[] = []; // what was taken back
+  snapshots: { taken: number; budget: number } | null = null; // bytes
   refusedSteps: number[] = [];
   evals: Eval[] = [];
   health: State | null = null;
@@ -194,7 +195,7 @@ export class Store {
     this.name = story.name;
     [this.columns, this.data, this.marks, this.checkpoints, this.refusedSteps] = [[], [], [], [], []];
     [this.evals, this.lines, this.linesSaid, this.left, this.resumable] = [[], [], 0, [], []];
-    [this.progress, this.line, this.health, this.#crashed] = [null, null, null, false];
+    [this.progress, this.line, this.health, this.snapshots, this.#crashed] = [null, null, null, null, false];
     this.controls = story.controls;
     this.values = Object.fromEntries(story.controls.map((control) => [control.name, control.value]));
     [this.turns, this.waits] = [[], ""];
@@ -280,6 +281,7 @@ export class Store {
       case "checkpoint":
       case "snapshot":
         this.checkpoints = event.kept ?? [...new Set([...this.checkpoints, event.step])]; // older ones make room
+        if (event.kind === "snapshot" && event.budget) this.snapshots = event;
         this.dirty.add("curves").add("chat");
         break;
       case "crashed":
@@ -391,9 +393,7 @@ export class Store {
   }
 
   #settle(reply: Reply, state: ReplyState, note: string): void {
-    reply.state = state;
-    reply.note = note;
-    reply.version++;
+    Object.assign(reply, { state, note, version: reply.version + 1 });
     this.dirty.add("chat");
   }
 }

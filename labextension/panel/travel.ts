@@ -4,7 +4,7 @@ import { h, setText } from "./dom";
 import { Command, OVER, newId } from "./protocol";
 import { Served } from "./served";
 import { Store } from "./store";
-import { shown } from "./words";
+import { bytes, shown } from "./words";
 
 const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
@@ -31,6 +31,7 @@ export class Travel {
   readonly #chatWith: (at: string) => void;
   readonly #moved: () => void;
   #usable = false;
+  #gone: number | null = null; // the step at which the slider stood, and which is kept no more
 
   constructor(store: Store, form: Served, send: (command: Command) => void, chatWith: (at: string) => void, moved: () => void) {
     [this.#store, this.#form, this.#send, this.#chatWith, this.#moved] = [store, form, send, chatWith, moved];
@@ -62,6 +63,7 @@ export class Travel {
 
   #move(to: number | null): void {
     this.chosen = to;
+    this.#gone = null;
     this.#confirm.hidden = true;
     this.draw(this.#usable);
     this.#moved();
@@ -71,7 +73,7 @@ export class Travel {
     const [store, kept] = [this.#store, this.#kept];
     this.#usable = usable;
     this.element.hidden = !kept.length;
-    if (this.chosen !== null && !kept.includes(this.chosen)) this.chosen = null; // it made room, or was taken back
+    if (this.chosen !== null && !kept.includes(this.chosen)) [this.#gone, this.chosen] = [this.chosen, null];
     const [at, step] = [this.chosen, this.chosen ?? store.step];
     this.#slider.max = String(kept.length); // the last stop is the live one
     this.#slider.value = String(at === null ? kept.length : kept.indexOf(at));
@@ -79,11 +81,13 @@ export class Travel {
     const held = store.evals.filter((one) => one.step <= step).at(-1);
     const back = at !== null && store.resumable.includes(at);
     const words = [
+      this.#gone === null ? "" : `step ${this.#gone} is kept no more`,
       at === null ? `live, step ${step}` : `step ${step}`,
       row < 0 ? "" : `loss ${shown(store.column("loss")[row])}`,
       held ? `held-out ${shown(held.loss)}${held.step === step ? "" : ` (step ${held.step})`}` : "",
       step === store.best ? "best" : "",
       at === null ? "" : back ? "checkpoint" : "weights alone",
+      store.snapshots ? `snapshots ${bytes(store.snapshots.taken)} of ${bytes(store.snapshots.budget)}` : "",
     ];
     setText(this.#said, words.filter(Boolean).join(" · "));
     this.#slider.setAttribute("aria-valuetext", words.filter(Boolean).join(", "));

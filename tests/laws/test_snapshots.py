@@ -62,6 +62,8 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
     sizes = [sum(f.stat().st_size for f in folder.snapshot(step).iterdir()) for step in folder.snapshots()]
     assert 1 < len(sizes) < 12
     assert sum(sizes) <= 400_000 * 1.05  # configs come on top of the tensors
+    last = [event for event in session.events if event.kind == "snapshot"][-1]
+    assert (last.taken, last.budget) == (sum(sizes), 400_000)
     gone = next(step for step in range(1, session.step) if step not in session.visitable)
     with pytest.raises(AddressError, match=rf"step {gone} is not kept; here are: live, base, "):
         session.chat(QUESTION, at=gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -85,3 +86,15 @@ def test_of_a_policy_the_reward_is_told_and_a_lacking_column_at_once(
     assert "reward -" in first
     assert "loss" not in first
     assert not any("(1.0,)" in line for line in rest)
+
+
+@pytest.mark.slow
+def test_the_steps_that_are_kept_and_the_disk_that_they_take_are_told(
+    tune: Any, shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jupyter_ft.magics.verbs import run
+
+    tune("kept", adapter={"r": 4}, max_steps=6, snapshot_steps=2, disk_budget="3 MB").wait(timeout=60)
+    run(shell, ["status", "kept"])
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"  snapshots of 3 steps, 2 to 6: \d+\.\d MB of disk_budget 3.0 MB", told)

@@ -26,6 +26,7 @@ from jupyter_ft.messages import (
     ReplyDone,
     ReplyPart,
     ReplyStarted,
+    SnapshotSaved,
     StateChanged,
     StepDone,
 )
@@ -157,6 +158,10 @@ class SmallRun:
     def save(self, kept: list[int] | None = None) -> None:
         path = f"checkpoints/step-{self.step:06}"
         self.log.append(CheckpointSaved(step=self.step, path=path, bytes=1, seconds=0.1, kept=kept))
+
+    def snap(self, kept: list[int], taken: int) -> None:
+        disk = {"bytes": taken // len(kept), "taken": taken, "budget": 2 * 10**9}
+        self.log.append(SnapshotSaved(step=self.step, seconds=0.1, kept=kept, **disk))
 
     def score(self, loss: float, best: int, confusion: Confusion | None = None, **more: float) -> None:
         told = {"metrics": {"eval_loss": loss, **more}, "confusion": confusion}

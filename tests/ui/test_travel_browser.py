@@ -96,6 +96,32 @@ def test_a_slider_stands_at_kept_steps_and_what_is_taken_back_stays_dimmed(
     assert travel["x"] + travel["width"] <= root["x"] + root["width"]
 
 
+def test_a_step_that_makes_room_is_said_to_be_gone_and_the_disk_is_shown(
+    browser: Browser, run: SmallRun, panel: Panel
+) -> None:
+    run.take(10)
+    run.snap([2, 4, 6, 8, 10], 95_000_000)
+    view = Open(browser, run, panel, LIGHT)
+    slider, said = view.page.get_by_test_id("step-slider"), view.page.get_by_test_id("step-said")
+    assert said.inner_text().endswith(" · snapshots 95 MB of 2 GB")
+    slider.focus()
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    assert said.inner_text().startswith("step 8 · ")
+    run.take(2)
+    run.snap([4, 8, 12], 190_000_000)
+    view.turn()
+    assert said.inner_text().startswith("step 8 · ")
+    run.take(4)
+    run.snap([4, 12, 16], 190_000_000)
+    view.turn()
+    assert said.inner_text().startswith("step 8 is kept no more · live, step 16 · ")
+    assert said.inner_text().endswith(" · snapshots 0.19 GB of 2 GB")
+    slider.press("ArrowLeft")
+    assert said.inner_text().startswith("step 16 · ")
+    assert view.errors == []
+
+
 class TestForking:
     @pytest.fixture
     def run(self, tune: Any) -> Any:
