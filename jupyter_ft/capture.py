@@ -25,6 +25,7 @@ _FOR_DEVELOPERS = re.compile(r"\b(Future|Deprecation|PendingDeprecation)Warning\
 _SOURCE_LINE = re.compile(r"  warnings\.warn\(")  # the second line of a printed warning
 _lock = threading.Lock()
 _listeners: dict[int, Tell] = {}
+_stand_for: dict[int, int] = {}
 
 
 class ThreadAware:
@@ -36,7 +37,7 @@ class ThreadAware:
 
     def write(self, text: str) -> int:
         """Write through, or for a captured thread tell its listener of each finished line."""
-        me = threading.get_ident()
+        me = _me()
         tell = _listeners.get(me)
         if tell is None:
             return int(self.below.write(text) or 0)
@@ -49,7 +50,7 @@ class ThreadAware:
 
     def flush(self) -> None:
         """Flush the stream below; a captured thread has nothing to flush."""
-        if threading.get_ident() not in _listeners:
+        if _me() not in _listeners:
             self.below.flush()
 
     def finish(self, thread: int, tell: Tell) -> None:
@@ -68,11 +69,11 @@ class ThreadAware:
 def _stream(name: str) -> property:
     def get(module: ModuleType) -> Any:
         stream = vars(module)[name]  # where `print` looks
-        free = isinstance(stream, ThreadAware) and threading.get_ident() not in _listeners
+        free = isinstance(stream, ThreadAware) and _me() not in _listeners
         return stream.below if free else stream
 
     def put(module: ModuleType, stream: Any) -> None:
-        own = threading.get_ident() in _listeners  # a captured thread that redirects means what it says
+        own = _me() in _listeners  # a captured thread that redirects means what it says
         vars(module)[name] = stream if own else _before(stream, name)
 
     return property(get, put)
@@ -93,7 +94,7 @@ class _WatchedSys(ModuleType):
 @contextmanager
 def captured(tell: Tell) -> Iterator[None]:
     """Send what this thread prints to `tell(level, line)`; all is as it was when nobody captures any more."""
-    me = threading.get_ident()
+    me = _me()
     with _lock:
         _put_proxies()
         _listeners[me] = tell
@@ -101,27 +102,27 @@ def captured(tell: Tell) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _finish(me, tell)
+            for name in _LEVELS:
+                if isinstance(stream := vars(sys)[name], ThreadAware):
+                    stream.finish(me, tell)
             _listeners.pop(me, None)
             if not _listeners:
                 _take_proxies_away()
 
 
-def listener() -> Tell | None:
-    """Who is told of what this thread prints; None where it is not captured."""
-    return _listeners.get(threading.get_ident())
-
-
 @contextmanager
-def told_to(tell: Tell) -> Iterator[None]:
-    """Inside, what this thread prints goes to the `listener` of another, which is captured meanwhile and waits."""
-    me = threading.get_ident()
-    _listeners[me] = tell
+def standing_for(thread: int) -> Iterator[None]:
+    """Inside, what this thread prints is printed by another (its number), which waits meanwhile."""
+    _stand_for[threading.get_ident()] = thread
     try:
         yield
     finally:
-        _finish(me, tell)
-        _listeners.pop(me, None)
+        del _stand_for[threading.get_ident()]
+
+
+def _me() -> int:
+    own = threading.get_ident()
+    return _stand_for.get(own, own)
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def for_users_only() -> Iterator[None]:
 
     A captured thread stays as it is: its listener knows them apart.
     """
-    if threading.get_ident() in _listeners:
+    if _me() in _listeners:
         yield
         return
     streams = {level: vars(sys)[name] for name, level in _LEVELS.items()}
@@ -141,12 +142,6 @@ def for_users_only() -> Iterator[None]:
 
     with captured(tell):
         yield
-
-
-def _finish(thread: int, tell: Tell) -> None:
-    for name in _LEVELS:
-        if isinstance(stream := vars(sys)[name], ThreadAware):
-            stream.finish(thread, tell)
 
 
 def _before(stream: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The C heap: glibc keeps what is freed: 1.1 GB of 1.7 after the first run of SmolLM2 on the CPU was closed."""
+"""The C heap. glibc keeps what is freed: 1.1 GB of 1.7 after the first run of SmolLM2 on the CPU was closed."""
 
 from __future__ import annotations
 

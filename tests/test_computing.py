@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 import weakref
@@ -15,6 +14,7 @@ from accelerate.state import PartialState
 
 import jupyter_ft
 from jupyter_ft.capture import captured
+from jupyter_ft.control import accelerated
 from jupyter_ft.control.accelerated import own_state
 from jupyter_ft.control.computing import COMPUTING, Computing
 
@@ -27,8 +27,8 @@ def test_what_it_prints_belongs_to_who_asks(capsys: Any) -> None:
     lines: list[tuple[str, str]] = []
     with captured(lambda level, line: lines.append((level, line))):
         COMPUTING.do(work)
-        COMPUTING.do(lambda: sys.stdout.write("once more\n"))
-    assert [line for level, line in lines if level == "out"] == ["in the step", "without an end", "once more"]
+        COMPUTING.do(lambda: sys.stdout.write(", ended later\n"))
+    assert [line for level, line in lines if level == "out"] == ["in the step", "without an end, ended later"]
     assert ("warning", "a warning of the step") in lines
     COMPUTING.do(lambda: sys.stdout.write("of nobody\n"))
     assert capsys.readouterr().out == "of nobody\n"
@@ -70,9 +70,41 @@ def test_nothing_of_a_call_is_held() -> None:
     assert COMPUTING.do(lambda large=large: large) is large
     with pytest.raises(ValueError, match="too large"):
         COMPUTING.do(lambda large=large: fails(large))
-    gc.collect()
     del large
-    assert seen() is None
+    assert seen() is None  # at once, not when rubbish is collected
+
+
+def test_it_ends_with_the_last_run_and_begins_again() -> None:
+    computing = Computing()
+    with computing.among():
+        with computing.among():
+            first = computing.do(threading.current_thread)
+        assert computing.do(threading.current_thread) is first
+    first.join(20)
+    assert not first.is_alive()
+    with computing.among():
+        second = computing.do(threading.current_thread)
+    assert second is not first
+    second.join(20)
+    assert not second.is_alive()
+
+
+def test_what_fails_around_a_call_is_raised_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise MemoryError("no room for a context")
+
+    computing = Computing()
+    with computing.among():
+        with monkeypatch.context() as broken:
+            broken.setattr(accelerated, "under", no_room)
+            broken.setattr(accelerated, "here", list)
+            with pytest.raises(MemoryError, match="no room for a context"):
+                computing.do(lambda: 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(threading.Thread, "start", no_room)
+            with pytest.raises(MemoryError):
+                Computing().do(lambda: 1)
+        assert computing.do(lambda: 2) == 2
 
 
 @pytest.mark.slow

@@ -271,9 +271,10 @@ def test_what_transformers_keeps_does_not_grow(tiny_model: Path, rows: list[dict
     from transformers import TrainerCallback
 
     from jupyter_ft.control.checkpoint import STATE, write_checkpoint
+    from jupyter_ft.control.hooks import Hooks
     from jupyter_ft.control.inbox import Inbox
     from jupyter_ft.control.lease import Lease, Streams, Turn
-    from jupyter_ft.control.port import Hooks, Port
+    from jupyter_ft.control.port import Port
 
     from .laws._runs import bare_trainer
 

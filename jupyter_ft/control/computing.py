@@ -2,15 +2,15 @@
 
 glibc keeps what a thread has freed for that thread. Runs that computed each on their own would hold the activations of
 a step as many times as there are runs; given back at each turn, they would have to be faulted in again, which takes a
-fifth of a step.
+fifth of a step. OpenMP, too, has threads for each thread that computes.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,24 +28,21 @@ class _Call:
         self.done = threading.Event()
         self.value: Any = None
         self.error: BaseException | None = None
-        self._tell = capture.listener()
-        self._states = accelerated.here()
-        self._threads = torch.get_num_threads()
+        self._asks, self._states, self._threads = threading.get_ident(), accelerated.here(), torch.get_num_threads()
 
     def do(self) -> None:
         """Do it as the thread that asked would have."""
         work, self.work = self.work, None
         assert work is not None
-        with ExitStack() as stack:
-            if self._tell is not None:
-                stack.enter_context(capture.told_to(self._tell))
-            if self._states is not None:
-                stack.enter_context(accelerated.under(self._states))
-            stack.enter_context(_with_threads(self._threads))
-            try:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(capture.standing_for(self._asks))
+                if self._states is not None:
+                    stack.enter_context(accelerated.under(self._states))
+                stack.enter_context(_with_threads(self._threads))
                 self.value = work()
-            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
-                self.error = error
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+            self.error = error
 
 
 def _with_threads(count: int) -> AbstractContextManager[Any]:
@@ -54,20 +51,36 @@ def _with_threads(count: int) -> AbstractContextManager[Any]:
 
 
 class Computing:
-    """The thread, which begins with its first call. Nothing of a call is held when it has returned."""
+    """The thread, which lives while somebody is `among` its runs. Nothing of a call is held when it has returned."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._calls: queue.SimpleQueue[_Call] | None = None
+        self._runs = 0
+        self._calls: queue.SimpleQueue[_Call | None] | None = None
+
+    @contextmanager
+    def among(self) -> Iterator[None]:
+        """Inside, a run may ask it to compute; the last that leaves ends the thread."""
+        with self._guard:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._runs -= 1
+                if self._runs == 0 and self._calls is not None:
+                    self._calls.put(None)
+                    self._calls = None
 
     def do(self, work: Callable[[], Any]) -> Any:
-        """What `work()` gives, or raises, there. What it prints is the caller's."""
+        """What `work()` gives, or raises, there. What it prints is the caller's, who is `among` its runs."""
+        call = _Call(work)
         with self._guard:
             if self._calls is None:
-                self._calls = queue.SimpleQueue()
-                threading.Thread(target=_live, args=(self._calls,), name="jupyter-ft steps", daemon=True).start()
-        call = _Call(work)
-        self._calls.put(call)
+                calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+                threading.Thread(target=_live, args=(calls,), name="jupyter-ft steps", daemon=True).start()
+                self._calls = calls
+            self._calls.put(call)
         call.done.wait()
         if call.error is None:
             return call.value
@@ -78,16 +91,21 @@ class Computing:
             del error  # it holds this frame
 
 
-def _live(calls: queue.SimpleQueue[_Call]) -> None:
-    while True:
-        _do(calls.get())
+def _live(calls: queue.SimpleQueue[_Call | None]) -> None:
+    while _do(calls.get()):
+        pass
 
 
-def _do(call: _Call) -> None:
-    call.do()
+def _do(call: _Call | None) -> bool:
+    if call is None:
+        return False
     done = call.done
-    del call
-    done.set()
+    try:
+        call.do()
+    finally:
+        del call  # before the one who asked goes on
+        done.set()
+    return True
 
 
 COMPUTING = Computing()

@@ -47,7 +47,7 @@ class Obedience:
         later, self._later = self._later, []
         self._do([*later, *self._inbox.take()])
         while (self.paused or hooks.held()) and not self.stopping and self.freeing is None:
-            hooks.publish(self._port.step)  # chat may have asked for it
+            hooks.publish(self._port.step)  # chat may wait for full weights
             hooks.speak(self._port.step)  # before waiting: what came with a nudge that was taken already, too
             self._do(self._inbox.take(wait=True))
         due = [edit for edit in self.scheduled if (edit.step or 0) <= self._port.step + 1 and not self._too_early(edit)]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from .batches import Batches, Parts, count_tokens
 from .computing import COMPUTING
 from .edits import LiveEdits
 from .evaluation import Evaluation
+from .hooks import Hooks
 from .inbox import Inbox
 from .lease import Turn
 from .memory import Patience
@@ -41,38 +41,6 @@ class MicroBatches(dict[str, Any]):
     """What the trainer's loop carries as one batch: the collated micro-batches of an optimizer step."""
 
     parts: Parts
-
-
-@dataclass
-class Hooks:
-    """What happens at a boundary besides obeying: `publish(step)`, `save(step)`, and restoring at the start.
-
-    `change()` and `changed(step)` come right before and after the optimizer changes the weights, to those of `step`.
-    `save(step, asked=True)` is one that a person asked for, and so keeps.
-    `rewind(step)` puts the checkpoint of a step back. `speak(step)` answers questions with the live model; the turn is
-    given up meanwhile. `probe(step, at_end)` has the weights of the step answer the fixed prompts where it is time, and
-    the run waits while `held()`; `measure()` adds to what an evaluation tells. `name` is the run's, for advice;
-    `batches` says where those of a step come from; `behind(row)` are the rows as the user counts them (from 1) that are
-    in a row of the trainer (from 0); `live` says what a change of a method's own field means to its trainer.
-    `join(epoch, step)` gives rows that join at the beginning of an epoch, `joined(count)` the first of those that have.
-    """
-
-    publish: Callable[[int], None]
-    save: Callable[..., None]
-    restore: Callable[[Port], None] | None = None
-    change: Callable[[], None] = lambda: None
-    changed: Callable[[int], None] = lambda step: None
-    rewind: Callable[[int], None] = lambda step: None
-    speak: Callable[[int], None] = lambda step: None
-    probe: Callable[[int, bool], None] = lambda step, at_end: None
-    held: Callable[[], bool] = lambda: False
-    measure: Callable[[], dict[str, float]] = dict
-    name: str = "run"
-    batches: type[Batches] = Batches
-    behind: Callable[[int], list[int]] = lambda row: [row + 1]
-    live: Mapping[str, Callable[[Any, Any], None]] = field(default_factory=dict)
-    join: Callable[[int, int], list[dict[str, Any]]] = lambda epoch, step: []
-    joined: Callable[[int], list[dict[str, Any]]] = lambda count: []
 
 
 class Port(TrainerCallback):  # type: ignore[misc]
@@ -109,7 +77,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
         self._norm, self._rate, self._began = math.nan, math.nan, 0.0
-        self._handles: list[Any] = []  # of the optimizer's hooks
+        self._unwatch: Callable[[], None] = lambda: None
         self._patch()
 
     def _patch(self) -> None:
@@ -124,11 +92,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def detach(self) -> None:
         """Give the trainer its own methods back."""
-        while self._handles:
-            self._handles.pop().remove()
         for name in PATCHED:
             owner = self.trainer.accelerator if "." in name else self.trainer
             owner.__dict__.pop(name.rpartition(".")[2], None)
+        self._unwatch()
         self.trainer.remove_callback(self)
 
     @property
@@ -158,9 +125,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Restore where this is a resumption, and say that the run goes."""
-        optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)  # below accelerate's
-        self._handles.append(optimizer.register_step_pre_hook(lambda *_: self.hooks.change()))
-        self._handles.append(optimizer.register_step_post_hook(lambda *_: self.hooks.changed(self.step + 1)))
+        self._watch_weights(self.trainer.optimizer)
         if self.hooks.restore is not None:
             self.hooks.restore(self)
             changed = self.watch.look(self.log)
@@ -325,8 +290,26 @@ class Port(TrainerCallback):  # type: ignore[misc]
             args.gradient_accumulation_steps = 1
         return self._loss
 
+    def _watch_weights(self, optimizer: Any) -> None:
+        """Tell of the optimizer's steps those who read the weights."""
+        own, step = vars(optimizer).get("step"), optimizer.step  # torch's schedulers leave a step of theirs on it
+
+        @wraps(step)  # with the mark by which they know it
+        def told(*args: Any, **kwargs: Any) -> Any:
+            self.hooks.change()
+            done = self.compute(partial(step, *args, **kwargs))
+            self.hooks.changed(self.step + 1)
+            return done
+
+        def unwatch() -> None:
+            vars(optimizer).pop("step")
+            if own is not None:
+                optimizer.step = own
+
+        optimizer.step, self._unwatch = told, unwatch
+
     def _clip_and_note(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
-        norm = self._clip(parameters, max_norm, *args, **kwargs)
+        norm = self.compute(partial(self._clip, parameters, max_norm, *args, **kwargs))
         self._norm = float(norm) if norm is not None else math.nan
         return norm
 

@@ -19,8 +19,9 @@ from ..control.accelerated import States, give_back, own_state
 from ..control.ahead import Ahead, masks_of
 from ..control.edits import hf_lambda
 from ..control.generations import GenerationCursor, Generations
+from ..control.hooks import Hooks
 from ..control.lease import LEASE, Streams, Turn
-from ..control.port import Hooks, Port
+from ..control.port import Port
 from ..control.served import Served, ServingInbox
 from ..errors import CheckpointError, FineTuneError, RecipeError, Refused
 from ..hyperparameters import AnySchedule
@@ -171,11 +172,22 @@ class AttachedPort(Port):
         accumulation = trainer.args.gradient_accumulation_steps
         super().__init__(trainer, *args, **more)
         trainer.args.gradient_accumulation_steps = accumulation  # batches by length are grouped over it
+        self._load_best, trainer._load_best_model = trainer._load_best_model, self._load_best_and_tell
         self._ahead = Ahead(trainer, super().part_of)
 
     def _frame(self, args: Any, dataloader: Any) -> tuple[int, int, int, int, int, int, int]:
         args.gradient_accumulation_steps = 1
         return super()._frame(args, dataloader)
+
+    def detach(self) -> None:
+        """As the port."""
+        super().detach()
+        vars(self.trainer).pop("_load_best_model", None)
+
+    def _load_best_and_tell(self) -> None:
+        self.hooks.change()
+        self._load_best()
+        self.hooks.changed(self.step)
 
     def part_of(self, batch: list[int]) -> tuple[dict[str, Any], int]:
         """As the port; what transformers collates one batch ahead is collated then."""
@@ -297,11 +309,11 @@ class AttachedRun(Running):
                 turn.give()
             return self._finish(port)
         finally:
-            if self._voices is not None:
-                self._voices.retire()
             port.report_step()
             port.obedience.refuse_rest("the run is over")
             port.detach()
+            if self._voices is not None:
+                self._voices.retire()
             args.gradient_accumulation_steps, args.logging_nan_inf_filter = before
             handler.callbacks = callbacks
 

@@ -16,11 +16,13 @@ from peft import PeftModel
 from ..completions import FILE, keep_some
 from ..control.batches import Batches
 from ..control.checkpoint import as_json, place_of, restore_checkpoint, schedule_again, write_checkpoint
+from ..control.computing import COMPUTING
 from ..control.generations import Generations
+from ..control.hooks import Hooks
 from ..control.inbox import Inbox
 from ..control.lease import LEASE, Streams, Turn
 from ..control.memory import Halted
-from ..control.port import Hooks, Port
+from ..control.port import Port
 from ..errors import CheckpointError
 from ..event_log import EventLog
 from ..messages import (
@@ -104,7 +106,7 @@ class Running:
             port.batching.keep = self._keep_some
         turn.take()
         try:
-            with suppress(Halted):  # stopped in the middle of a step that memory was too short for
+            with COMPUTING.among(), suppress(Halted):  # stopped in the middle of a step that memory was too short for
                 self.trainer.train()
         except BaseException as error:
             port.report_step()

@@ -90,7 +90,7 @@ def twin_of(
 ) -> Twin | FullTwin:
     """A model for chat over the base's storage, of a run that is not trained now."""
     judging = judging_of(base, recipe, labels)
-    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head, the first publication overwrites
+    with LEASE, seeded_streams(recipe.seed):  # what is drawn for an adapter or a head is overwritten
         if recipe.adapter.kind == "full":
             return FullTwin(base, trained_on, folder.visit, judging=judging)
         return Twin(base, recipe, trained_on, folder.visit, judging)

@@ -119,8 +119,8 @@ def _state(work: Work) -> float:
 
 
 def _chat(shape: Shape, work: Work, adapter: int) -> int:
-    """The twin's adapter and its spare, and the keys and values of one conversation. Full weights are copied only
-    where there is room (`sampling/room.py`), so chat asks for nothing there."""
+    """The twin's adapter once somebody asks, the last weights when the run ends, and the keys and values of one
+    conversation. Full weights are copied only where there is room (`sampling/room.py`): chat asks for nothing there."""
     if work.full:
         return 0
     cache = 0 if work.head in ("score", "masks") else 2 * shape.layers * shape.keys * work.plain * work.reply

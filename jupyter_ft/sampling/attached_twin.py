@@ -79,7 +79,7 @@ class AttachedTwin(Voices):
         return _shell(self.live, [t for name, t in self.live.named_parameters() if name not in own])
 
     def live_voice(self) -> tuple[Any, int]:
-        """The model of the last publication and its step."""
+        """The model with the weights of the last step, and that step."""
         return self._published.live()
 
 
@@ -112,19 +112,32 @@ def why_silent(model: Any, tokenizer: Any, judging: Judging | None = None) -> st
     return ""
 
 
+def changed_elsewhere(trainer: Any) -> str:
+    """Why its weights may be changed while no optimizer makes a step; empty where they are not."""
+    kind = f"{getattr(trainer.args.optim, 'value', trainer.args.optim)} {type(trainer.optimizer).__name__}".lower()
+    found = any(name in kind for name in ("lomo", "layerwise", "schedule_free", "schedulefree"))
+    return "its optimizer changes them outside its steps" if found else ""
+
+
 def voices_for(
-    model: Any, tokenizer: Any, find: Callable[[int], Path], nudge: Callable[[], None], room: int | None = None
+    model: Any,
+    tokenizer: Any,
+    find: Callable[[int], Path],
+    nudge: Callable[[], None],
+    room: int | None = None,
+    *,
+    why: str = "",
 ) -> AttachedTwin | AttachedAtBoundary:
     """The voices of a model that is about to be trained: a twin, or where nothing can be shared the model itself.
 
-    It is one copy, and at the end of the run for a moment two; training takes the gradients and Adam's two moments.
-    `room`: as for `no_room`.
+    It is one copy, and from the end of the run until the next reply two; training takes gradients and Adam's moments.
+    `room`: as for `no_room`; `why`: a reason of the trainer's against a copy.
     """
     own = own_tokenizer(tokenizer)
     if own.pad_token is None:
         own.pad_token = own.eos_token
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    why = no_room(2 * trained, 3 * trained, next(model.parameters()).device, room)
+    why = why or no_room(2 * trained, 3 * trained, next(model.parameters()).device, room)
     if not why and any(_patched(part) for part in parts_of(model)):
         why = "its forward was replaced"
     if not why:

@@ -52,12 +52,12 @@ class Published:
     def live(self) -> tuple[Any, int]:
         """The model with the weights of the last step, and that step. Waits while they are changed.
 
-        Raises `Refused` where the run failed in the middle of that.
+        Raises `Refused` where the run failed in the middle of that, or no memory was left to keep them.
         """
         with self._turn, torch.no_grad():
             self._turn.wait_for(lambda: not self._changing)
             if self._lost:
-                raise Refused("live: the run failed while it changed its weights; ask a step that is kept")
+                raise Refused("live: its last weights are not in memory any more; ask a step that is kept")
             if self._trains:
                 self._part()
             if self._fresh:
@@ -74,17 +74,24 @@ class Published:
             return self.model
 
     def end(self) -> None:
-        """The trainer's tensors are its own again: what they are now is kept."""
+        """The trainer's tensors are its own again: what they are now is kept, where memory has room for it."""
         with self._turn:
             if self._trains:
-                assert self._source is not None
-                self._lost = self._changing
-                self._source = {name: tensor.clone() for name, tensor in self._source.items()}
-            if self._trains and not self._asked:
+                self._source = self._kept()
+                self._lost = self._source is None
+            if self._trains and not self._asked and not self._lost:
                 self._point()
             self._trains = self._changing = False
             self._fresh = True
             self._turn.notify_all()
+
+    def _kept(self) -> Named | None:
+        if self._source is None or self._changing:
+            return None
+        try:
+            return {name: tensor.clone() for name, tensor in self._source.items()}
+        except (RuntimeError, MemoryError):  # torch has no room; whoever asks is told
+            return None
 
     def _take_up(self) -> None:
         if self._source is not None:
@@ -104,6 +111,6 @@ class Published:
 
     def _part(self) -> None:
         if not self._asked:
+            for p, copy in [(p, p.detach().clone()) for p in self.own.values()]:
+                p.data = copy
             self._asked = True
-            for p in self.own.values():
-                p.data = p.detach().clone()

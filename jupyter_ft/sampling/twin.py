@@ -1,8 +1,8 @@
 """The twin: chat's own modules over the base's storage, with trained tensors of its own.
 
 The chat thread copies the adapter that is trained (`published.py`) between two replies and two steps, so that a reply
-is spoken by one step from its first token to its last. Full weights are
-too big to copy at each boundary: there the chat thread says that it wants them, and gets those of the next one.
+is spoken by one step from its first token to its last. Full weights take too long for that: there the chat thread says
+that it wants them, and gets those of the next boundary.
 
 It is built from the base, or from what will be trained before a trainer has it: TRL replaces `forward` on the instance
 with a closure over the live one.
@@ -92,7 +92,7 @@ class Voices:
         self._visits.clear()
 
     def retire(self) -> None:
-        """No publication will come any more."""
+        """The weights will not change any more, and the trainer goes."""
 
     def recall(self, folder: Path) -> Any:
         """The live model with the weights in `folder`, until the next call of `live_voice` (chat thread).
@@ -111,7 +111,7 @@ class Voices:
             return shell_for(self._keeps, self.judging)
 
     def live_voice(self) -> tuple[Any, int]:
-        """The model of the last publication and its step."""
+        """The model with the weights of the last step, and that step."""
         raise NotImplementedError
 
     def new_past(self) -> Any:
@@ -197,7 +197,7 @@ class Twin(Voices):
         self._published = Published(self.live, names, recipe.hyperparameters.alpha)
         for name, parameter in self._published.own.items():
             if ".lora_B." in name or ".lora_embedding_B" in name:
-                parameter.data.zero_()  # until the first publication the twin says what the base says
+                parameter.data.zero_()  # until there are others the twin says what the base says
 
     def change(self) -> None:
         """As `Voices.change`."""

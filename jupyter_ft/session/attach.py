@@ -73,7 +73,7 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
     from ..launch.attached import AttachedRun, check, recipe_of
     from ..launch.voices import chat_waits
     from ..quantized import keep_unpacked
-    from ..sampling.attached_twin import judging_of, voices_for, why_silent
+    from ..sampling.attached_twin import changed_elsewhere, judging_of, voices_for, why_silent
 
     wanted = check_name(name)
     check(trainer)
@@ -88,7 +88,8 @@ def attach(trainer: Any, name: str = "attached", *, resume: bool = False, room: 
         session._chat.close(f"chat: {silent}")
     else:
         find = session.run_folder.visit
-        voices = voices_for(trainer.model, trainer.processing_class, find, inbox.nudge, room)
+        why = changed_elsewhere(trainer)
+        voices = voices_for(trainer.model, trainer.processing_class, find, inbox.nudge, room, why=why)
         voices.judging = judging
         if judging is not None and not (judging.labels or judging.plain or judging.masks):
             session._chat.take_answers()

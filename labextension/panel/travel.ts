@@ -74,6 +74,7 @@ export class Travel {
     this.#usable = usable;
     this.element.hidden = !kept.length;
     if (this.chosen !== null && !kept.includes(this.chosen)) [this.#gone, this.chosen] = [this.chosen, null];
+    if (this.#gone !== null && kept.includes(this.#gone)) this.#gone = null; // it came again after a rewind
     const [at, step] = [this.chosen, this.chosen ?? store.step];
     this.#slider.max = String(kept.length); // the last stop is the live one
     this.#slider.value = String(at === null ? kept.length : kept.indexOf(at));

@@ -57,9 +57,18 @@ def test_an_attached_trainer_equals_the_bare_one(build: Any, kind: str, peft: bo
     assert trainer.train() is got
     assert trainer.callback_handler.callbacks == callbacks
     assert trainer.args.to_dict() == args
-    assert not {"evaluate", "save_model"} & set(vars(trainer))
+    assert not {"evaluate", "save_model", "_load_best_model"} & set(vars(trainer))
+    assert trainer.optimizer.step.__code__ is bare.optimizer.step.__code__
     assert not {"generate", "save_pretrained"} & set(vars(trainer.model))
     assert untimed(trainer.evaluate()) == untimed(bare.evaluate())
+
+
+def test_an_optimizer_that_changes_weights_outside_its_steps_lends_its_model_for_replies(build: Any) -> None:
+    import jupyter_ft
+
+    session = jupyter_ft.attach(build("plain", True, 0.0, optim="schedule_free_adamw"), name="mine")
+    (said,) = [event.said for event in session.events if event.kind == "chat-waits"]
+    assert "its optimizer changes them outside its steps" in said
 
 
 @pytest.mark.slow

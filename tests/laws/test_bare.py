@@ -61,9 +61,10 @@ def test_a_session_equals_the_bare_trainer(
 
 
 def test_the_port_touches_only_what_is_listed(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
+    from jupyter_ft.control.hooks import Hooks
     from jupyter_ft.control.inbox import Inbox
     from jupyter_ft.control.lease import Lease, Streams, Turn
-    from jupyter_ft.control.port import PATCHED, Hooks, Port
+    from jupyter_ft.control.port import PATCHED, Port
     from jupyter_ft.event_log import EventLog
 
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32"})

@@ -38,9 +38,10 @@ def test_the_optimizer_uses_the_rate_at_the_step_that_was_acknowledged(tune: Any
 
 @pytest.mark.slow
 def test_every_row_of_an_epoch_is_used_once(tiny_model: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
+    from jupyter_ft.control.hooks import Hooks
     from jupyter_ft.control.inbox import Inbox
     from jupyter_ft.control.lease import Lease, Streams, Turn
-    from jupyter_ft.control.port import Hooks, Port
+    from jupyter_ft.control.port import Port
     from jupyter_ft.event_log import EventLog
 
     recipe = parse_recipe({"model": str(tiny_model), "dtype": "float32", "batch_size": 4, "epochs": 3})

@@ -174,6 +174,7 @@ def test_a_question_to_a_run_at_work_is_answered_by_the_weights_of_its_step(tune
         said[reply.step] = str(reply)
     session.wait(timeout=60)
     kept = [step for step in said if step in session.visitable]
-    assert len(kept) > 3
+    assert len(kept) > 1
+    assert len({said[step] for step in kept}) > 1
     for step in kept:
         assert str(session.chat(QUESTION, at=step, max_new_tokens=8)) == said[step]

@@ -229,6 +229,43 @@ def test_a_run_that_failed_while_its_weights_changed_has_no_live_voice(pair: tup
     assert twin.voice("base")[1] == 0
 
 
+@pytest.mark.parametrize("failing", [0, 3])
+def test_a_copy_that_memory_has_no_room_for_leaves_the_trainer_its_weights(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    import torch
+
+    from jupyter_ft.errors import Refused
+    from jupyter_ft.weights import trained_tensors
+
+    trainer, twin = pair
+    trained = trained_tensors(trainer.model)
+    _fill(trained, 1.0)
+    twin.publish(1, trained, 32.0)
+    clone, left = torch.Tensor.clone, [failing]
+
+    def short(tensor: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("not enough memory")
+        return clone(tensor)
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(torch.Tensor, "clone", short)
+        with pytest.raises(RuntimeError, match="not enough memory"):
+            twin._published.lend()
+    lent = twin._published.lend()
+    _fill({name: p for name, p in lent.named_parameters() if name in twin.trained}, 9.0)
+    assert {float(v) for p in trained.values() for v in p.unique()} == {1.0}
+    assert (twin.voice("live")[1], _values(twin)) == (1, {1.0})
+    left[0] = failing
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(torch.Tensor, "clone", short)
+        twin.retire()
+    with pytest.raises(Refused, match="ask a step that is kept"):
+        twin.voice("live")
+
+
 def _fill(tensors: dict[str, Any], value: float) -> None:
     import torch
 
