@@ -7,9 +7,10 @@ fifth of a step. OpenMP, too, has threads for each thread that computes.
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 from .. import capture
 from ..threads import openmp
 from . import accelerated
+
+_ALIGNED, _LARGE = 64, 2**27  # bytes
 
 
 class _Call:
@@ -106,6 +109,23 @@ def _do(call: _Call | None) -> bool:
         del call  # before the one who asked goes on
         done.set()
     return True
+
+
+def take_aside(state: Mapping[Any, dict[str, Any]]) -> None:
+    """Move what an optimizer has made in its first step to a place of its own; of more than 128 MB it stays.
+
+    It is for good, and would lie scattered between what each step takes and frees, so that the next finds no room
+    there: 270 MB of eight runs of SmolLM2.
+    """
+    made = [(slots, name) for slots in state.values() for name, kept in slots.items() if torch.is_tensor(kept)]
+    sizes = [-(-slots[name].nbytes // _ALIGNED) * _ALIGNED for slots, name in made]
+    if not 0 < sum(sizes) <= _LARGE:
+        return
+    place, at = torch.frombuffer(mmap.mmap(-1, sum(sizes)), dtype=torch.uint8), 0
+    for (slots, name), size in zip(made, sizes, strict=True):
+        kept = slots[name]
+        slots[name] = place[at : at + kept.nbytes].view(kept.dtype).view(kept.shape).copy_(kept)
+        at += size
 
 
 COMPUTING = Computing()

@@ -23,7 +23,7 @@ from ..health import Watch
 from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
 from .batches import Batches, Parts, count_tokens
-from .computing import COMPUTING
+from .computing import COMPUTING, take_aside
 from .edits import LiveEdits
 from .evaluation import Evaluation
 from .hooks import Hooks
@@ -105,9 +105,11 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def compute(self, work: Callable[[], Any]) -> Any:
         """What `work()` gives; it leaves much freed memory behind."""
-        if self.shares and self.trainer.args.device.type == "cpu":
-            return COMPUTING.do(work)
-        return work()
+        return COMPUTING.do(work) if self._computes_together else work()
+
+    @property
+    def _computes_together(self) -> bool:
+        return self.shares and self.trainer.args.device.type == "cpu"
 
     def own_state(self) -> dict[str, Any]:
         """What this kind of port adds to a checkpoint."""
@@ -297,7 +299,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
         @wraps(step)  # with the mark by which they know it
         def told(*args: Any, **kwargs: Any) -> Any:
             self.hooks.change()
+            first = not optimizer.state
             done = self.compute(partial(step, *args, **kwargs))
+            if first and self._computes_together:
+                take_aside(optimizer.state)
             self.hooks.changed(self.step + 1)
             return done
 

@@ -29,7 +29,7 @@ class Published:
         self.own = {name: p for name, p in model.named_parameters() if name in names}
         self._turn = threading.Condition()
         self._source: Named | None = None  # what `own` is to become; None where it is that
-        self._trains = self._changing = self._lost = False
+        self._trains = self._changing = self._lost = self._over = False
         self._asked = False  # whether `own` has memory of its own since training began
         self._alpha = alpha
         self._step = self._held = 0
@@ -58,7 +58,7 @@ class Published:
             self._turn.wait_for(lambda: not self._changing)
             if self._lost:
                 raise Refused("live: its last weights are not in memory any more; ask a step that is kept")
-            if self._trains:
+            if not self._over:
                 self._part()
             if self._fresh:
                 self._take_up()
@@ -82,7 +82,7 @@ class Published:
             if self._trains and not self._asked and not self._lost:
                 self._point()
             self._trains = self._changing = False
-            self._fresh = True
+            self._fresh = self._over = True
             self._turn.notify_all()
 
     def _kept(self) -> Named | None:

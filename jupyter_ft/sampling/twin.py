@@ -191,13 +191,9 @@ class Twin(Voices):
         like: Any = None,
     ) -> None:
         super().__init__(base, trained_on, find, judging)
-        model = with_adapter(self.shell(), recipe) if like is None else _over_base(like, set(trained_tensors(like)))
-        names = set(trained_tensors(model))
-        self.live = model.eval().requires_grad_(False)
+        names = set(trained_tensors(model := with_adapter(self.shell(), recipe) if like is None else like))
+        self.live = (model if like is None else _beside(like, names)).eval().requires_grad_(False)
         self._published = Published(self.live, names, recipe.hyperparameters.alpha)
-        for name, parameter in self._published.own.items():
-            if ".lora_B." in name or ".lora_embedding_B" in name:
-                parameter.data.zero_()  # until there are others the twin says what the base says
 
     def change(self) -> None:
         """As `Voices.change`."""
@@ -232,6 +228,16 @@ class Twin(Voices):
     def new_past(self) -> Any:
         """A copy of the twin with an adapter of its own."""
         return _over_base(self.live, set(self._published.own))
+
+
+def _beside(model: Any, own: set[str]) -> Any:
+    """A copy of `model` that shares all tensors; its `own` are parameters of its own, to be given memory later."""
+    shared = apart(model, [*model.parameters(), *model.buffers()])
+    for name in own:
+        path, _, last = name.rpartition(".")
+        part = shared.get_submodule(path)
+        setattr(part, last, torch.nn.Parameter(getattr(part, last).detach()))
+    return shared
 
 
 def _over_base(model: Any, own: set[str]) -> Any:

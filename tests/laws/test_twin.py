@@ -69,6 +69,7 @@ def test_it_reaches_none_of_the_trainers_modules(pair: tuple[Any, Any]) -> None:
 
 def test_it_shares_the_base_and_owns_its_adapter(pair: tuple[Any, Any]) -> None:
     trainer, twin = pair
+    twin.voice("live")
     live = {p.data_ptr() for p in trainer.model.parameters() if not p.requires_grad}
     own = {name: p for name, p in twin.live.named_parameters() if p.data_ptr() not in live}
     assert own
