@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +17,7 @@ from . import quantized
 
 _FIXED = (str, int, float, bool, type(None), torch.dtype, torch.device, type)  # cannot change: shared
 _PLAIN = (dict, list, set, OrderedDict)  # made again in a moment where they are empty; kinds derived from them are not
+UNFOLDABLE = (pickle.PicklingError, AttributeError, TypeError, NotImplementedError)  # as pickle says it
 _OWN_WAY = ("__new__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 
 
@@ -39,3 +44,45 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
         else:
             vars(own)[name] = copy.deepcopy(value, memo)
     return own
+
+
+class Folded:
+    """The modules of `model` as a few kilobytes, to be laid out again over its tensors, but for its `own` parameters.
+
+    SmolLM2's with an adapter are 2,500 modules: 16 kB folded, 8 MB and 20 ms laid out. Raises `UNFOLDABLE` where one of
+    them cannot be.
+    """
+
+    def __init__(self, model: Any, own: Collection[str]) -> None:
+        parameters = {id(p): name for name, p in model.named_parameters() if name in own}
+        self._tensors: list[torch.Tensor] = []
+        self._own: dict[str, torch.Tensor] = {}
+        written = io.BytesIO()
+        pickler = pickle.Pickler(written, pickle.HIGHEST_PROTOCOL)
+        pickler.persistent_id = partial(self._number, parameters)  # type: ignore[method-assign]
+        pickler.dump(model)
+        self._modules = zlib.compress(written.getvalue(), 1)
+
+    def _number(self, own: dict[int, str], thing: Any) -> int | str | None:
+        if not isinstance(thing, torch.Tensor):
+            return None
+        if (name := own.get(id(thing))) is not None:
+            self._own[name] = torch.empty_like(thing, device="meta")
+            return name
+        self._tensors.append(thing)
+        return len(self._tensors) - 1
+
+    def unfold(self) -> Any:
+        """The model once more, over the same tensors; its own parameters have a shape and no memory."""
+        own = {name: torch.nn.Parameter(like, requires_grad=False) for name, like in self._own.items()}
+        unpickler = pickle.Unpickler(io.BytesIO(zlib.decompress(self._modules)))  # noqa: S301 - written above
+        unpickler.persistent_load = lambda of: own[of] if isinstance(of, str) else self._tensors[of]  # type: ignore[method-assign]
+        return unpickler.load()
+
+
+def give_parameters(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Have the parameters of `model` by these names lie where `tensors` do."""
+    for name, tensor in tensors.items():
+        path, _, last = name.rpartition(".")
+        part = model.get_submodule(path)
+        setattr(part, last, torch.nn.Parameter(tensor.detach(), requires_grad=False))

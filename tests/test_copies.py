@@ -43,6 +43,33 @@ def test_a_copy_of_a_model_is_what_deepcopy_gives(model: Any) -> None:
         assert torch.equal(ours.eval()(ids).logits, model.eval()(ids).logits)
 
 
+def test_what_is_folded_and_laid_out_again_is_what_deepcopy_gives(model: Any) -> None:
+    import torch
+
+    from jupyter_ft.modules import Folded, give_parameters
+
+    own = {name for name, p in model.named_parameters() if p.requires_grad}
+    folded = Folded(model, own)
+    ours, theirs = folded.unfold(), copy.deepcopy(model)
+    assert [(name, type(part)) for name, part in ours.named_modules()] == [
+        (name, type(part)) for name, part in theirs.named_modules()
+    ]
+    for part, other in zip(ours.modules(), theirs.modules(), strict=True):
+        assert {name: type(value) for name, value in vars(part).items()} == {
+            name: type(value) for name, value in vars(other).items()
+        }
+    assert {name for name, p in ours.named_parameters() if p.is_meta} == own
+    give_parameters(ours, {name: p for name, p in model.named_parameters() if name in own})
+    for (name, p), q in zip(ours.named_parameters(), model.parameters(), strict=True):
+        assert p.data_ptr() == q.data_ptr(), name
+        assert (p is q) is (name not in own)
+    ids = torch.tensor([[1, 50, 60]])
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(ids).logits, model.eval()(ids).logits)
+    again = folded.unfold()
+    assert not {id(part) for part in ours.modules()} & {id(part) for part in again.modules()}
+
+
 def test_nothing_that_can_change_is_shared(model: Any) -> None:
     from peft.tuners.lora import LoraLayer
 

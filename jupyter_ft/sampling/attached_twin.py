@@ -46,7 +46,7 @@ class AttachedTwin(Voices):
         fixed = [tensor for tensor in _tensors(model) if not tensor.requires_grad]
         self.live = _shell(model, fixed).eval().requires_grad_(False)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        self._published = Published(self.live, trained)
+        self._published = Published(lambda: self.live, trained)
         self.base = _below(_shell(model, fixed)).eval() if isinstance(model, PeftModel) else None
         self._find = find
         self._visits, self._era = Visits(), 0
@@ -65,7 +65,7 @@ class AttachedTwin(Voices):
 
     def retire(self) -> None:
         """As `Voices.retire`."""
-        self._published.end()
+        self._published.end(keeps=True)
 
     def voice(self, at: str) -> tuple[Any, int]:
         """The model that speaks, and its step. `Refused` for the base where its own weights are what is trained."""
@@ -75,7 +75,7 @@ class AttachedTwin(Voices):
 
     def new_past(self) -> Any:
         """A copy of the live voice with trained tensors of its own."""
-        own = self._published.own
+        own = self._published.names
         return _shell(self.live, [t for name, t in self.live.named_parameters() if name not in own])
 
     def live_voice(self) -> tuple[Any, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ import torch
 from ..data import Format
 from ..errors import Refused
 from ..models import Base, with_adapter
-from ..modules import apart
+from ..modules import UNFOLDABLE, Folded, apart, give_parameters
 from ..recipe import Recipe
 from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
 from .chorus import Stage
 from .judge import Judging, shell_for
-from .published import Published
+from .published import Published, with_memory
 
 Tensors = dict[str, torch.Tensor]
 KEPT = 8  # steps of a run whose adapters stay in memory when nobody speaks with them
@@ -174,8 +174,8 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage.
 
-    `like` is the model that will be trained, not yet given to a trainer: its modules are copied, which is faster than
-    to have PEFT make them once more.
+    `like` is the model that will be trained, not yet given to a trainer: its modules are folded, and laid out when they
+    are needed, which is faster than to have PEFT make them once more.
     """
 
     recalls = True
@@ -191,9 +191,25 @@ class Twin(Voices):
         like: Any = None,
     ) -> None:
         super().__init__(base, trained_on, find, judging)
-        names = set(trained_tensors(model := with_adapter(self.shell(), recipe) if like is None else like))
-        self.live = (model if like is None else _beside(like, names)).eval().requires_grad_(False)
-        self._published = Published(self.live, names, recipe.hyperparameters.alpha)
+        model = with_adapter(self.shell(), recipe) if like is None else like
+        names = trained_tensors(model)
+        self._folded: Folded | None = None
+        if like is not None:
+            try:
+                self._folded = Folded(like, names)
+            except UNFOLDABLE:  # modules of strangers
+                model = _over_base(like, names)
+        make = self._laid_out if self._folded is not None else lambda: _quiet(model)
+        self._published = Published(make, names, recipe.hyperparameters.alpha)
+
+    @property
+    def live(self) -> Any:
+        """The model that speaks for the run as it is; see `live_voice`."""
+        return self._published.model
+
+    def _laid_out(self) -> Any:
+        assert self._folded is not None
+        return _quiet(self._folded.unfold())
 
     def change(self) -> None:
         """As `Voices.change`."""
@@ -214,12 +230,12 @@ class Twin(Voices):
 
     def retire(self) -> None:
         """As `Voices.retire`."""
-        self._published.end()
+        self._published.end(keeps=False)
 
     @property
     def trained(self) -> list[str]:
         """The names of the tensors that it takes from the trainer."""
-        return list(self._published.own)
+        return list(self._published.names)
 
     def live_voice(self) -> tuple[Any, int]:
         """The twin with the weights of the last step (chat thread, between replies), and that step."""
@@ -227,23 +243,23 @@ class Twin(Voices):
 
     def new_past(self) -> Any:
         """A copy of the twin with an adapter of its own."""
-        return _over_base(self.live, set(self._published.own))
+        names = self._published.names
+        if self._folded is None:
+            return _over_base(self.live, names)
+        model = self._laid_out()
+        own = {name: p for name, p in model.named_parameters() if name in names}
+        give_parameters(model, with_memory(model, own))
+        return model
 
 
-def _beside(model: Any, own: set[str]) -> Any:
-    """A copy of `model` that shares all tensors; its `own` are parameters of its own, to be given memory later."""
-    shared = apart(model, [*model.parameters(), *model.buffers()])
-    for name in own:
-        path, _, last = name.rpartition(".")
-        part = shared.get_submodule(path)
-        setattr(part, last, torch.nn.Parameter(getattr(part, last).detach()))
-    return shared
-
-
-def _over_base(model: Any, own: set[str]) -> Any:
+def _over_base(model: Any, own: Collection[str]) -> Any:
     """A copy of `model` that shares all tensors but its `own`."""
     shared = [*(p for name, p in model.named_parameters() if name not in own), *model.buffers()]
     return apart(model, shared)
+
+
+def _quiet(model: Any) -> Any:
+    return model.eval().requires_grad_(False)
 
 
 class FullTwin(Voices):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ def pair(request: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: P
     base = POOL.get(str(tiny_model), revision=None, dtype="float32", report=lambda *_: None)
     if request.param == "of the base":
         trainer = bare_trainer(tiny_model, rows, recipe, tmp_path)  # finds the same base: it is alive
-        return trainer, Twin(base, recipe, "messages", lambda step: tmp_path)
+        return trainer, _begun(Twin(base, recipe, "messages", lambda step: tmp_path), trainer)
     twins = []
 
     def before(made: Any) -> Any:
@@ -33,7 +34,15 @@ def pair(request: Any, tiny_model: Path, rows: list[dict[str, str]], tmp_path: P
         twins.append(Twin(base, recipe, "messages", lambda step: tmp_path, like=model))
         return model
 
-    return bare_trainer(tiny_model, rows, recipe, tmp_path, before), twins[0]
+    trainer = bare_trainer(tiny_model, rows, recipe, tmp_path, before)
+    return trainer, _begun(twins[0], trainer)
+
+
+def _begun(twin: Any, trainer: Any) -> Any:
+    from jupyter_ft.weights import trained_tensors
+
+    twin.publish(0, trained_tensors(trainer.model), 32.0)
+    return twin
 
 
 def _reachable(start: Any) -> Iterator[Any]:
@@ -91,8 +100,8 @@ def test_it_follows_publications_and_nothing_else(pair: tuple[Any, Any]) -> None
         with torch.no_grad():
             return model(ids).logits
 
-    first = logits()
     trained = trained_tensors(trainer.model)
+    first = logits()
     with torch.no_grad():
         for tensor in trained.values():
             tensor.add_(0.5)
@@ -116,6 +125,7 @@ def test_what_speaks_stays_as_it_is_until_it_is_asked_for_again(pair: tuple[Any,
 
     trainer, twin = pair
     trained = {name: p.detach().clone() for name, p in trained_tensors(trainer.model).items()}
+    twin.voice("live")
     own = [p for name, p in twin.live.named_parameters() if name in twin.trained]
 
     def publish(step: int) -> None:
@@ -153,24 +163,33 @@ def test_what_speaks_stays_as_it_is_until_it_is_asked_for_again(pair: tuple[Any,
     assert held() == {5}
 
 
-def test_a_run_that_nobody_asks_holds_its_weights_once(pair: tuple[Any, Any]) -> None:
-    from jupyter_ft.weights import trained_tensors
+@pytest.mark.slow
+def test_a_run_that_nobody_asks_holds_one_model_and_its_weights_once(tune: Any) -> None:
+    import torch
+    from peft import PeftModel
 
-    trainer, twin = pair
-    trained = trained_tensors(trainer.model)
-    theirs = {p.data_ptr() for p in trained.values()}
+    def held() -> tuple[int, int]:
+        gc.collect()
+        found = [thing for thing in gc.get_objects() if isinstance(thing, PeftModel) and thing not in before]
+        adapters = {
+            p.untyped_storage().data_ptr()
+            for p in gc.get_objects()
+            if isinstance(p, torch.Tensor) and not p.is_meta and p.shape == (7, 64)
+        }
+        return len(found), len(adapters)
 
-    def own() -> set[int]:
-        return {p.data_ptr() for name, p in twin.live.named_parameters() if name in twin.trained}
-
-    twin.publish(1, trained, 32.0)
-    assert own() == theirs
-    _fill(trained, 2.0)
-    twin.publish(2, trained, 32.0)
-    twin.retire()
-    assert not own() & theirs  # the user's model may be trained on
-    _fill(trained, 3.0)
-    assert (_values(twin), twin.voice("live")[1]) == ({2.0}, 2)
+    before = [thing for thing in gc.get_objects() if isinstance(thing, PeftModel)]
+    session = tune("lean", adapter={"r": 7, "targets": ["q_proj"]}, max_steps=4, trainer={"optim": "sgd"})
+    session.wait(step=1, timeout=60)
+    session.pause().wait(60)
+    models, adapters = held()
+    assert models == 1
+    session.chat("Where is order 3?", max_new_tokens=1)
+    assert held() == (2, 2 * adapters)
+    session.resume().wait(60)
+    session.wait(timeout=60)
+    session.chat("Where is order 3?", max_new_tokens=1)
+    assert held() == (1, adapters)
 
 
 def test_a_question_waits_until_the_weights_are_those_of_a_step(pair: tuple[Any, Any]) -> None:
@@ -200,6 +219,7 @@ def test_weights_wait_to_be_changed_until_they_are_copied(pair: tuple[Any, Any],
 
     trainer, twin = pair
     trained = trained_tensors(trainer.model)
+    twin.voice("live")
     twin.publish(1, trained, 32.0)
     copies, done, changes = torch._foreach_copy_, threading.Event(), threading.Thread(target=twin.change)
 
@@ -230,41 +250,49 @@ def test_a_run_that_failed_while_its_weights_changed_has_no_live_voice(pair: tup
     assert twin.voice("base")[1] == 0
 
 
-@pytest.mark.parametrize("failing", [0, 3])
-def test_a_copy_that_memory_has_no_room_for_leaves_the_trainer_its_weights(
-    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
+def test_a_copy_that_memory_has_no_room_for_is_made_later_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from jupyter_ft.errors import Refused
-    from jupyter_ft.weights import trained_tensors
+    from jupyter_ft.sampling.published import Published
 
-    trainer, twin = pair
-    trained = trained_tensors(trainer.model)
-    _fill(trained, 1.0)
-    twin.publish(1, trained, 32.0)
-    clone, left = torch.Tensor.clone, [failing]
+    theirs = torch.nn.Linear(4, 4)
+    published = Published(lambda: torch.nn.Linear(4, 4, device="meta").requires_grad_(False), ["weight", "bias"])
 
-    def short(tensor: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise RuntimeError("not enough memory")
-        return clone(tensor)
+    def no_room(_: Any) -> Any:
+        raise RuntimeError("not enough memory")
 
-    with monkeypatch.context() as short_of_memory:
-        short_of_memory.setattr(torch.Tensor, "clone", short)
+    published.model.extra = torch.nn.Parameter(torch.zeros(1))  # tells where it is
+    published.put(1, dict(theirs.named_parameters()), 1.0)
+    with monkeypatch.context() as short:
+        short.setattr(torch.Tensor, "clone", no_room)
         with pytest.raises(RuntimeError, match="not enough memory"):
-            twin._published.lend()
-    lent = twin._published.lend()
-    _fill({name: p for name, p in lent.named_parameters() if name in twin.trained}, 9.0)
-    assert {float(v) for p in trained.values() for v in p.unique()} == {1.0}
-    assert (twin.voice("live")[1], _values(twin)) == (1, {1.0})
-    left[0] = failing
-    with monkeypatch.context() as short_of_memory:
-        short_of_memory.setattr(torch.Tensor, "clone", short)
-        twin.retire()
+            published.live()
+    model, step = published.live()
+    assert step == 1
+    assert torch.equal(model.weight, theirs.weight)
+    assert model.weight.data_ptr() != theirs.weight.data_ptr()
+    published.put(2, dict(theirs.named_parameters()), 1.0)
+    with monkeypatch.context() as short:
+        short.setattr(torch.Tensor, "clone", no_room)
+        published.end(keeps=True)
     with pytest.raises(Refused, match="ask a step that is kept"):
-        twin.voice("live")
+        published.live()
+
+
+def test_the_weights_of_a_trainer_that_goes_on_are_copied_at_the_end() -> None:
+    import torch
+
+    from jupyter_ft.sampling.published import Published
+
+    for keeps in (True, False):
+        theirs = torch.nn.Linear(4, 4)
+        published = Published(lambda: torch.nn.Linear(4, 4, device="meta"), ["weight", "bias"])
+        published.put(1, dict(theirs.named_parameters()), 1.0)
+        published.end(keeps=keeps)
+        model, _ = published.live()
+        assert torch.equal(model.weight, theirs.weight)
+        assert (model.weight.data_ptr() != theirs.weight.data_ptr()) is keeps
 
 
 def _fill(tensors: dict[str, Any], value: float) -> None:
