@@ -132,9 +132,16 @@ class Pool:
         with self._lock:
             return next((base.files for base in self._bases.values() if base.path == str(folder.resolve())), None)
 
+    def tokenizer_of(self, folder: Path) -> Any:
+        """One like that of the base in `folder`; None where none is held now. Waits for none that is being loaded."""
+        return next((b.new_tokenizer() for b in self._held() if b.path == str(folder.resolve())), None)
+
+    def _held(self) -> list[Base]:
+        return [base for ref in self._bases.valuerefs() if (base := ref()) is not None]
+
     def loaded(self) -> dict[str, int]:
         """The bases that are held now, by `key_of`, and their bytes. Does not wait for one that is being loaded."""
-        bases = [base for ref in self._bases.valuerefs() if (base := ref()) is not None]
+        bases = self._held()
         return {b.key: sum(p.numel() * p.element_size() for p in b.model.parameters()) for b in bases}
 
 

@@ -56,6 +56,7 @@ from ..sampling.probes import Probes, probes_of
 from ..sampling.twin import Twin, Voices
 from ..told import FREED
 from ..weights import described, to_train
+from . import rough
 from .admission import Admission
 from .machine import note_machine
 from .meanwhile import Meanwhile
@@ -127,6 +128,7 @@ class Job:
         refuse_too_large(self.recipe)
         note_machine(self.folder)
         base = base_of(self.recipe, self._progress, self.folder)
+        rough.forget()
         note_base(self.folder, Path(base.path), base.files)
         method = method_of(self.recipe, base.speaks)
         if method.masks:
