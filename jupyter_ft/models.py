@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from .capture import for_users_only
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
-from .modules import apart
+from .modules import Folded, apart
 from .not_fetched import why_not_fetched
 from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
@@ -46,7 +46,7 @@ class Base:
 
     One that does not speak (an encoder, a classifier, a reward model) is of the sequence-classification class:
     `missing` are those of its parameters that the folder does not hold, `longest` the tokens that it can read at most.
-    `files` are digests of what it was loaded from.
+    `files` are digests of what it was loaded from, `folded` its modules under adapters of these kinds.
     """
 
     key: str
@@ -58,10 +58,23 @@ class Base:
     longest: int | None = None
     quantization: Quantization = "none"
     files: dict[str, str] = field(default_factory=dict)
+    folded: dict[str, Folded] = field(default_factory=dict)
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
         return apart(self.model, [*self.model.parameters(), *self.model.buffers()])
+
+    def fold(self, model: Any, own: Collection[str], kind: str) -> Folded:
+        """The modules of `model`, an adapter over a shell, but for its `own` parameters; once for each `kind` of it.
+
+        Raises `UNFOLDABLE` where a module cannot be folded.
+        """
+        found = self.folded.get(kind)
+        if found is None:
+            found = Folded(model, own)
+            if found.is_over(self.model):
+                self.folded[kind] = found
+        return found
 
     def new_tokenizer(self) -> Any:
         """A tokenizer of one's own, over the same vocabulary: the Rust one is not safe to share between threads."""

@@ -72,6 +72,11 @@ class Folded:
         self._tensors.append(thing)
         return len(self._tensors) - 1
 
+    def is_over(self, base: Any) -> bool:
+        """Whether it holds no tensor but those of `base`."""
+        theirs = {id(tensor) for tensor in (*base.parameters(), *base.buffers())}
+        return all(id(tensor) in theirs for tensor in self._tensors)
+
     def unfold(self) -> Any:
         """The model once more, over the same tensors; its own parameters have a shape and no memory."""
         own = {name: torch.nn.Parameter(like, requires_grad=False) for name, like in self._own.items()}

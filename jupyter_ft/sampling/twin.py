@@ -196,7 +196,8 @@ class Twin(Voices):
         self._folded: Folded | None = None
         if like is not None:
             try:
-                self._folded = Folded(like, names)
+                kind = f"{recipe.adapter!r} {recipe.hyperparameters.alpha} {recipe.hyperparameters.dropout}"
+                self._folded = Folded(like, names) if judging is not None else base.fold(like, names, kind)
             except UNFOLDABLE:  # modules of strangers
                 model = _over_base(like, names)
         make = self._laid_out if self._folded is not None else lambda: _quiet(model)

@@ -85,12 +85,18 @@ def test_other_cells_run_meanwhile_and_get_nothing_of_the_run(kernel: Kernel) ->
     assert not [text for text in streams if "'loss'" in text or "it/s]" in text or "Warning" in text]
 
 
+def _tells_the_story(message: dict[str, Any]) -> bool:
+    """A beat of the run's heart may come before it."""
+    data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
+    return bool(data.get("content", {}).get("t") == "story")
+
+
 def test_the_panel_is_told_and_answered_over_its_comm(kernel: Kernel) -> None:
     opened = [m["content"] for m in kernel.heard if m["msg_type"] == "comm_open"]
     panel = next(one["comm_id"] for one in opened if "_esm" in one["data"]["state"])
     kernel.tell(panel, {"t": "hello", "view": "v"})
-    story = kernel.until(lambda m: m["msg_type"] == "comm_msg")["content"]["data"]["content"]
-    assert (story["t"], story["to"], story["name"]) == ("story", "v", "support")
+    story = kernel.until(_tells_the_story)["content"]["data"]["content"]
+    assert (story["to"], story["name"]) == ("v", "support")
     # where a front end drops what is sent in the background, the answer must come under the message that asks
     (answer,) = kernel.tell(panel, {"t": "poll", "view": "v", "seq": 0})
     told = answer["content"]["data"]["content"]

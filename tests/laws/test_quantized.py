@@ -83,11 +83,13 @@ def test_gradients_are_the_same_after_an_evaluation_and_a_chat(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_and_stopping_leave_a_run_as_it_is(tune: Any, kind: str) -> None:
-    asked = {"adapter": LORA, "quantization": kind, "held_out": 0.2}
-    whole = finish(tune("whole", eval_steps=10**6, **asked))
-    session = tune("parted", eval_steps=2, **asked)
-    for number in range(3):
+    recipe = {"adapter": LORA, "quantization": kind, "held_out": 0.2}
+    whole = finish(tune("whole", eval_steps=10**6, **recipe))
+    session = tune("parted", eval_steps=2, **recipe)
+    asked = [
         session.ask([{"role": "user", "content": f"Hello {number}"}], max_new_tokens=20, temperature=1.0)
+        for number in range(3)
+    ]
     session.wait(step=5, timeout=60)
     session.stop().wait(60)
     session.wait_until_over(60)
@@ -95,6 +97,8 @@ def test_looking_and_stopping_leave_a_run_as_it_is(tune: Any, kind: str) -> None
     again = finish(session)
     assert again == whole
     assert again[0][-1] < again[0][0]
+    for receipt in asked:
+        receipt.wait(60)
     assert len([event for event in session.events if event.kind == "reply"]) == 3
 
 
