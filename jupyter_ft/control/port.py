@@ -77,6 +77,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
         self._norm, self._rate, self._began = math.nan, math.nan, 0.0
+        self._aside = False  # whether the optimizer's state lies in a place of its own
         self._unwatch: Callable[[], None] = lambda: None
         self._patch()
 
@@ -299,10 +300,10 @@ class Port(TrainerCallback):  # type: ignore[misc]
         @wraps(step)  # with the mark by which they know it
         def told(*args: Any, **kwargs: Any) -> Any:
             self.hooks.change()
-            first = not optimizer.state
             done = self.compute(partial(step, *args, **kwargs))
-            if first and self._computes_together:
-                take_aside(optimizer.state)
+            if not self._aside and self._computes_together:
+                self._aside = True
+                self.compute(partial(take_aside, optimizer.state))
             self.hooks.changed(self.step + 1)
             return done
 
