@@ -201,3 +201,37 @@ def _tokenizer(kind: str, tiny_model: Path) -> Any:
     core = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
+
+
+def test_a_class_that_is_defined_anew_changes_nothing_that_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    import torch
+
+    from jupyter_ft.modules import Folded
+
+    cell = types.ModuleType("a_cell")
+    monkeypatch.setitem(sys.modules, "a_cell", cell)
+    made = type("Layer", (torch.nn.Linear,), {"__module__": "a_cell"})
+    monkeypatch.setattr(cell, "Layer", made, raising=False)
+    model = torch.nn.Sequential(made(2, 2), torch.nn.ReLU())
+    model.seen = torch.zeros(1)  # neither a parameter nor a buffer
+    folded = Folded(model, {"0.weight", "0.bias"})
+    monkeypatch.setattr(cell, "Layer", type("Layer", (torch.nn.Module,), {"__module__": "a_cell"}))
+    again = folded.unfold()
+    assert type(again[0]) is made
+    assert again.seen is not model.seen
+
+
+def test_a_method_of_one_instance_is_not_folded() -> None:
+    import types
+
+    import torch
+
+    from jupyter_ft.modules import UNFOLDABLE, Folded
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].forward = types.MethodType(lambda self, rows: rows, model[0])
+    with pytest.raises(UNFOLDABLE, match="method of one instance"):
+        Folded(model, set())

@@ -21,6 +21,7 @@ from ..threads import openmp
 from . import accelerated
 
 _ALIGNED, _LARGE = 64, 2**27  # bytes
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 
 
 class _Call:
@@ -112,7 +113,7 @@ def _do(call: _Call | None) -> bool:
 
 
 def take_aside(state: Mapping[Any, dict[str, Any]]) -> None:
-    """Move what an optimizer has made in its first step to a place of its own; of more than 128 MB it stays.
+    """Move what an optimizer has made in its first step to a place of its own; more than 128 MB stay where they are.
 
     It is for good, and would lie scattered between what each step takes and frees, so that the next finds no room
     there: 270 MB of eight runs of SmolLM2.
@@ -121,7 +122,10 @@ def take_aside(state: Mapping[Any, dict[str, Any]]) -> None:
     sizes = [-(-slots[name].nbytes // _ALIGNED) * _ALIGNED for slots, name in made]
     if not 0 < sum(sizes) <= _LARGE:
         return
-    place, at = torch.frombuffer(mmap.mmap(-1, sum(sizes)), dtype=torch.uint8), 0
+    try:
+        place, at = torch.frombuffer(mmap.mmap(-1, sum(sizes), **_PRIVATE), dtype=torch.uint8), 0
+    except OSError:  # no room for it twice
+        return
     for (slots, name), size in zip(made, sizes, strict=True):
         kept = slots[name]
         slots[name] = place[at : at + kept.nbytes].view(kept.dtype).view(kept.shape).copy_(kept)

@@ -297,10 +297,13 @@ class Port(TrainerCallback):  # type: ignore[misc]
         """Tell of the optimizer's steps those who read the weights."""
         own, step = vars(optimizer).get("step"), optimizer.step  # torch's schedulers leave a step of theirs on it
 
+        def change(*args: Any, **kwargs: Any) -> Any:
+            self.hooks.change()
+            return step(*args, **kwargs)
+
         @wraps(step)  # with the mark by which they know it
         def told(*args: Any, **kwargs: Any) -> Any:
-            self.hooks.change()
-            done = self.compute(partial(step, *args, **kwargs))
+            done = self.compute(partial(change, *args, **kwargs))
             if not self._aside and self._computes_together:
                 self._aside = True
                 self.compute(partial(take_aside, optimizer.state))

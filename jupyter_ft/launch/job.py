@@ -114,6 +114,7 @@ class Job:
         except BaseException as error:  # noqa: BLE001 - also SystemExit in a user's callback must not end silently
             end = self._failed(self._told(error), traceback.format_exc())
         self._refuse_rest(end.note or "the run is over")
+        rough.forget()  # of one that came to no base
         free_memory()
         self.admission.leave()
         self.chat.rest("")

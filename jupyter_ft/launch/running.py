@@ -91,17 +91,13 @@ class Running:
         Gives the last event, to be logged, or that the memory is to be given back. Raises what the trainer raises, with
         every command answered.
         """
-        with COMPUTING.among():
-            return self._run(resume)
-
-    def _run(self, resume: str | None) -> StateChanged | Freed:
         args = self.trainer.args
         draws = args.neftune_noise_alpha is not None or args.train_sampling_strategy != "random"
         draws = draws or self.batches.draws or draws_randomness(self.trainer.model)
         turn = Turn(LEASE, Streams.seeded(self.recipe.seed), draws)
         hooks = self._hooks(lambda: port)
         if resume is not None:
-            hooks.restore = lambda port: port.compute(partial(self._restore, port, resume))
+            hooks.restore = lambda port: self._restore(port, resume)
         port = Port(self.trainer, self.recipe.hyperparameters, log=self.log, inbox=self.inbox, turn=turn, hooks=hooks)
         ordered(port, self.folder, anew=resume is None)
         port.edits.probes = self.probes is not None
@@ -110,7 +106,7 @@ class Running:
             port.batching.keep = self._keep_some
         turn.take()
         try:
-            with suppress(Halted):  # stopped in the middle of a step that memory was too short for
+            with COMPUTING.among(), suppress(Halted):  # stopped in the middle of a step that memory was too short for
                 self.trainer.train()
         except BaseException as error:
             port.report_step()
@@ -126,7 +122,7 @@ class Running:
             self.twin.retire()
             port.detach()
             return Freed(freeing.id, port.step, int(self.trainer.state.max_steps))
-        end: StateChanged = port.compute(partial(self._finish, port))
+        end = self._finish(port)
         self.twin.retire()
         if end.state == "finished":
             self._wait_for_probes(port)
@@ -140,16 +136,14 @@ class Running:
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port().edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
-            there(self._snapshot, step)
+            self._snapshot(port(), step)
 
-        def there(work: Callable[..., None], step: int, **how: Any) -> None:
-            """Where steps are computed: OpenMP has threads for each thread that touches large tensors."""
-            port().compute(partial(work, port(), step, **how))
-
-        hooks = Hooks(publish, partial(there, self._save), name=self.folder.name, behind=self.behind)
+        hooks = Hooks(
+            publish, lambda step, **how: self._save(port(), step, **how), name=self.folder.name, behind=self.behind
+        )
         hooks.change = self.twin.change
         hooks.changed = lambda step: self.twin.changed(step, trained, port().edits.now.alpha)
-        hooks.rewind = partial(there, self._rewind)
+        hooks.rewind = lambda step: self._rewind(port(), step)
         hooks.speak, hooks.live = lambda step: self.twin.speak(step, self.trainer.model), self.setters
         hooks.probe = lambda step, at_end: self._probe(port(), step, at_end)
         hooks.measure, hooks.batches = self._measure, self.batches

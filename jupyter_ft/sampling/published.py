@@ -89,10 +89,8 @@ class Published:
         """The weights do not change any more. Where their owner `keeps` them, to change them later, a copy is made."""
         with self._turn:
             if self._trains:
-                self._source = self._last(keeps)
-                self._lost = self._source is None
-                if not self._fresh:
-                    self._source = None  # the voice speaks with it already
+                self._source = self._last(keeps) if self._fresh else None  # else the voice speaks with it already
+                self._lost = self._fresh and self._source is None
             self._trains = self._changing = False
             self._turn.notify_all()
 

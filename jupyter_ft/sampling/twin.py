@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,23 +195,21 @@ class Twin(Voices):
         model = with_adapter(self.shell(), recipe) if like is None else like
         names = trained_tensors(model)
         self._folded: Folded | None = None
-        if like is not None:
+        if like is not None and base.quantization != "none":  # each needs parameters of its own, over the same weights
+            model = _over_base(like, names)
+        elif like is not None:
             try:
                 kind = f"{recipe.adapter!r} {recipe.hyperparameters.alpha} {recipe.hyperparameters.dropout}"
                 self._folded = Folded(like, names) if judging is not None else base.fold(like, names, kind)
             except UNFOLDABLE:  # modules of strangers
                 model = _over_base(like, names)
-        make = self._laid_out if self._folded is not None else lambda: _quiet(model)
+        make = partial(_laid_out, self._folded) if self._folded is not None else lambda: _quiet(model)
         self._published = Published(make, names, recipe.hyperparameters.alpha)
 
     @property
     def live(self) -> Any:
         """The model that speaks for the run as it is; see `live_voice`."""
         return self._published.model
-
-    def _laid_out(self) -> Any:
-        assert self._folded is not None
-        return _quiet(self._folded.unfold())
 
     def change(self) -> None:
         """As `Voices.change`."""
@@ -247,7 +246,7 @@ class Twin(Voices):
         names = self._published.names
         if self._folded is None:
             return _over_base(self.live, names)
-        model = self._laid_out()
+        model = _laid_out(self._folded)
         own = {name: p for name, p in model.named_parameters() if name in names}
         give_parameters(model, with_memory(model, own))
         return model
@@ -257,6 +256,10 @@ def _over_base(model: Any, own: Collection[str]) -> Any:
     """A copy of `model` that shares all tensors but its `own`."""
     shared = [*(p for name, p in model.named_parameters() if name not in own), *model.buffers()]
     return apart(model, shared)
+
+
+def _laid_out(folded: Folded) -> Any:
+    return _quiet(folded.unfold())
 
 
 def _quiet(model: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from ..data import Examples, hold_out, labels_of
 from ..errors import ModelError, RecipeError
 from ..hyperparameters import REWARDED
-from ..launch.rough import largest, rough_lengths
+from ..launch.rough import forget, largest, rough_lengths
 from ..memory.asked import ESTIMATED, Lengths, Machine, lengths_of, some_reward, work_of
 from ..memory.changes import cards, changes
 from ..memory.device import machine_by_driver
@@ -63,7 +63,9 @@ def fit_of(planned: Plan, *, memory: object = None, measure: bool = False, light
     labels = labels_of(train, apart) if examples.format == "labelled" else ()
     tokenizes = any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     if (light and not measure) or not tokenizes:
-        return _fit(recipe, rough_lengths(recipe, train, place), _machine(recipe, memory, light), len(labels))
+        lengths = rough_lengths(recipe, train, place)
+        forget()
+        return _fit(recipe, lengths, _machine(recipe, memory, light), len(labels))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = [dict(row) for row in _longest_rows(recipe, train, labels, place, Path(folder))]
     lengths = lengths_of(rows)[0]
