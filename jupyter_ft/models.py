@@ -30,7 +30,7 @@ from .capture import for_users_only
 from .demo import HUB_ID, INSTALL, demo_folder, quiet_transformers
 from .errors import ModelError
 from .heap import HEAP
-from .modules import Folded, apart
+from .modules import Pattern, apart
 from .not_fetched import why_not_fetched
 from .own_tokenizer import own_tokenizer
 from .quantization import SAID, Quantization
@@ -46,7 +46,7 @@ class Base:
 
     One that does not speak (an encoder, a classifier, a reward model) is of the sequence-classification class:
     `missing` are those of its parameters that the folder does not hold, `longest` the tokens that it can read at most.
-    `files` are digests of what it was loaded from, `folded` its modules under adapters of these kinds.
+    `files` are digests of what it was loaded from, `patterns` its modules under adapters of these kinds.
     """
 
     key: str
@@ -58,22 +58,19 @@ class Base:
     longest: int | None = None
     quantization: Quantization = "none"
     files: dict[str, str] = field(default_factory=dict)
-    folded: dict[str, Folded] = field(default_factory=dict)
+    patterns: dict[str, Pattern] = field(default_factory=dict)
 
     def shell(self) -> Any:
         """A copy of the modules over the same storage; deleting it frees nothing but Python objects."""
         return apart(self.model, [*self.model.parameters(), *self.model.buffers()])
 
-    def fold(self, model: Any, own: Collection[str], kind: str) -> Folded:
-        """The modules of `model`, an adapter over a shell, but for its `own` parameters; once for each `kind` of it.
-
-        Raises `UNFOLDABLE` where a module cannot be folded.
-        """
-        found = self.folded.get(kind)
+    def pattern(self, model: Any, own: Collection[str], kind: str) -> Pattern:
+        """The modules of `model`, an adapter over a shell, but for its `own` parameters; made once for each `kind`."""
+        found = self.patterns.get(kind)
         if found is None:
-            found = Folded(model, own)
+            found = Pattern(model, own)
             if found.is_over(self.model):
-                self.folded[kind] = found
+                self.patterns[kind] = found
         return found
 
     def new_tokenizer(self) -> Any:

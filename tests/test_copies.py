@@ -43,14 +43,14 @@ def test_a_copy_of_a_model_is_what_deepcopy_gives(model: Any) -> None:
         assert torch.equal(ours.eval()(ids).logits, model.eval()(ids).logits)
 
 
-def test_what_is_folded_and_laid_out_again_is_what_deepcopy_gives(model: Any) -> None:
+def test_what_is_copied_from_a_pattern_is_what_deepcopy_gives(model: Any) -> None:
     import torch
 
-    from jupyter_ft.modules import Folded, give_parameters
+    from jupyter_ft.modules import Pattern, give_parameters
 
     own = {name for name, p in model.named_parameters() if p.requires_grad}
-    folded = Folded(model, own)
-    ours, theirs = folded.unfold(), copy.deepcopy(model)
+    pattern = Pattern(model, own)
+    ours, theirs = pattern.copied(), copy.deepcopy(model)
     assert [(name, type(part)) for name, part in ours.named_modules()] == [
         (name, type(part)) for name, part in theirs.named_modules()
     ]
@@ -66,7 +66,7 @@ def test_what_is_folded_and_laid_out_again_is_what_deepcopy_gives(model: Any) ->
     ids = torch.tensor([[1, 50, 60]])
     with torch.no_grad():
         assert torch.equal(ours.eval()(ids).logits, model.eval()(ids).logits)
-    again = folded.unfold()
+    again = pattern.copied()
     assert not {id(part) for part in ours.modules()} & {id(part) for part in again.modules()}
 
 
@@ -201,37 +201,3 @@ def _tokenizer(kind: str, tiny_model: Path) -> Any:
     core = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
-
-
-def test_a_class_that_is_defined_anew_changes_nothing_that_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
-    import torch
-
-    from jupyter_ft.modules import Folded
-
-    cell = types.ModuleType("a_cell")
-    monkeypatch.setitem(sys.modules, "a_cell", cell)
-    made = type("Layer", (torch.nn.Linear,), {"__module__": "a_cell"})
-    monkeypatch.setattr(cell, "Layer", made, raising=False)
-    model = torch.nn.Sequential(made(2, 2), torch.nn.ReLU())
-    model.seen = torch.zeros(1)  # neither a parameter nor a buffer
-    folded = Folded(model, {"0.weight", "0.bias"})
-    monkeypatch.setattr(cell, "Layer", type("Layer", (torch.nn.Module,), {"__module__": "a_cell"}))
-    again = folded.unfold()
-    assert type(again[0]) is made
-    assert again.seen is not model.seen
-
-
-def test_a_method_of_one_instance_is_not_folded() -> None:
-    import types
-
-    import torch
-
-    from jupyter_ft.modules import UNFOLDABLE, Folded
-
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    model[0].forward = types.MethodType(lambda self, rows: rows, model[0])
-    with pytest.raises(UNFOLDABLE, match="method of one instance"):
-        Folded(model, set())

@@ -22,7 +22,7 @@ import torch
 from ..data import Format
 from ..errors import Refused
 from ..models import Base, with_adapter
-from ..modules import UNFOLDABLE, Folded, apart, give_parameters
+from ..modules import Pattern, apart, give_parameters
 from ..recipe import Recipe
 from ..weights import alpha_in, put_weights, read_weights, set_alpha, trained_tensors
 from .chorus import Stage
@@ -175,8 +175,8 @@ def load(model: Any, folder: Path) -> None:
 class Twin(Voices):
     """The voices of a run that trains an adapter: megabytes beside the base's storage.
 
-    `like` is the model that will be trained, not yet given to a trainer: its modules are folded, and laid out when they
-    are needed, which is faster than to have PEFT make them once more.
+    `like` is the model that will be trained, not yet given to a trainer: the pattern of its modules, one for all runs
+    of a base, is copied when somebody asks, which is faster than to have PEFT make them once more.
     """
 
     recalls = True
@@ -194,16 +194,13 @@ class Twin(Voices):
         super().__init__(base, trained_on, find, judging)
         model = with_adapter(self.shell(), recipe) if like is None else like
         names = trained_tensors(model)
-        self._folded: Folded | None = None
+        self._pattern: Pattern | None = None
         if like is not None and base.quantization != "none":  # each needs parameters of its own, over the same weights
             model = _over_base(like, names)
         elif like is not None:
-            try:
-                kind = f"{recipe.adapter!r} {recipe.hyperparameters.alpha} {recipe.hyperparameters.dropout}"
-                self._folded = Folded(like, names) if judging is not None else base.fold(like, names, kind)
-            except UNFOLDABLE:  # modules of strangers
-                model = _over_base(like, names)
-        make = partial(_laid_out, self._folded) if self._folded is not None else lambda: _quiet(model)
+            kind = f"{recipe.adapter!r} {recipe.hyperparameters.alpha} {recipe.hyperparameters.dropout}"
+            self._pattern = Pattern(like, names) if judging is not None else base.pattern(like, names, kind)
+        make = partial(_copied, self._pattern) if self._pattern is not None else lambda: _quiet(model)
         self._published = Published(make, names, recipe.hyperparameters.alpha)
 
     @property
@@ -244,9 +241,9 @@ class Twin(Voices):
     def new_past(self) -> Any:
         """A copy of the twin with an adapter of its own."""
         names = self._published.names
-        if self._folded is None:
+        if self._pattern is None:
             return _over_base(self.live, names)
-        model = _laid_out(self._folded)
+        model = _copied(self._pattern)
         own = {name: p for name, p in model.named_parameters() if name in names}
         give_parameters(model, with_memory(model, own))
         return model
@@ -258,8 +255,8 @@ def _over_base(model: Any, own: Collection[str]) -> Any:
     return apart(model, shared)
 
 
-def _laid_out(folded: Folded) -> Any:
-    return _quiet(folded.unfold())
+def _copied(pattern: Pattern) -> Any:
+    return _quiet(pattern.copied())
 
 
 def _quiet(model: Any) -> Any:
