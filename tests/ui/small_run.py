@@ -221,7 +221,8 @@ class Wire(BaseComm):
         self._reply_subshell_id = "main"  # as ipykernel 7.4 notes it
 
     def taken(self) -> list[tuple[dict[str, Any], list[bytes]]]:
-        sent, self.sent = self.sent, []
+        sent = self.sent[:]  # never another list: a thread that is about to append has this one
+        del self.sent[: len(sent)]
         return sent
 
 
