@@ -28,8 +28,8 @@ from ..sampling.generate import Manner, speak
 from ..sampling.judge import Judged, Judging, judge
 from ..sampling.probes import Probe
 from ..sampling.room import no_room
-from ..sampling.threads import sparing
 from ..sampling.twin import load
+from ..threads import sparing
 from .merge import bytes_of
 from .origin import Origin, Report
 

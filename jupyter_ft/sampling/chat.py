@@ -316,7 +316,7 @@ class Chat:
             self._refuse(command, str(error) or type(error).__name__)
 
     def _speak(self, command: Ask, asked: float, voices: Voices, model: Any, voice: dict[str, Any]) -> None:
-        from .threads import sparing
+        from ..threads import sparing
 
         shared = about(command, voice)
         if command.thread != REVIEW:

@@ -68,8 +68,8 @@ class Columns:
             return
 
         def lead(parts: list[Part]) -> None:
+            from ..threads import sparing
             from .chorus import Stage, speak_parts
-            from .threads import sparing
 
             stage = self.voices.stage or Stage()
             with sparing(beside):

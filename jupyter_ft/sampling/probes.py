@@ -189,9 +189,9 @@ class Probes:
 
     def answer(self, task: Asking, model: Any, voices: Voices, should_stop: Callable[[], bool]) -> bool:
         """Have `model` answer a probe and tell of it; False where it was broken off."""
+        from ..threads import sparing
         from .generate import Manner, speak
         from .judge import judge
-        from .threads import sparing
 
         probe = self._probes[task.number]
         messages = with_system(probe.messages, self._system)

@@ -164,9 +164,7 @@ class Race(Sequence[Session]):
         return self
 
     def stop(self) -> None:
-        """End every run that is live at its next step, with a checkpoint; halving has nothing left to decide."""
-        if self._halver is not None:
-            self._halver.end()
+        """End every run that is live at its next step, with a checkpoint."""
         for session in self.live:
             session.stop()
 
