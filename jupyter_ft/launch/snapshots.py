@@ -6,11 +6,14 @@ forked, with a fresh optimizer. What exact resumption needs is in the checkpoint
 
 from __future__ import annotations
 
-import copy
+import math
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,37 @@ from safetensors.torch import save_file
 
 from ..event_log import EventLog
 from ..messages import Logged, SnapshotSaved
-from ..runs import STATE, RunFolder
+from ..runs import STATE, RunFolder, listed
 from ..weights import ADAPTER, plain_name
 
 MOST = 50  # of a run, spread over it; those that grow beyond twice as many are thinned
+WAITING = 64 * 2**20  # bytes of copies that may wait for the disk; one always may
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What the run was at a step, in memory, until it is written."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    configs: list[Any]
+    place: str
+    pinned: frozenset[int]
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensors."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
 
 class Snapshots:
-    """Takes those of one run. Written one at a time; where the disk is slower than the run, steps are passed over."""
+    """Takes those of one run. Where the disk is much slower than the run, steps are passed over."""
 
     def __init__(self, folder: RunFolder, log: EventLog, budget: int) -> None:
         self._folder, self._log, self._budget = folder, log, budget
-        self._writing: threading.Thread | None = None
-        self._size = 0  # bytes of the last
+        self._lock = threading.Lock()
+        self._waiting: deque[Copy] = deque()  # the first is being written
+        self._writer: threading.Thread | None = None  # alive while any wait
         self._complained = False
 
     def if_due(self, step: int, every: int, model: Any, *, pinned: Collection[int], place: Callable[[], str]) -> None:
@@ -39,66 +60,87 @@ class Snapshots:
 
         `place()` tells where the run is, for a fork to go on from.
         """
-        last = max((at for at in self._folder.snapshots() if at <= step), default=0)
+        with self._lock:
+            waiting = list(self._waiting)
+        taken = [*self._folder.snapshots(), *(copy.step for copy in waiting)]
+        last = max((at for at in taken if at <= step), default=0)
         if step // every <= last // every:
             return
-        if self._writing is not None and self._writing.is_alive():
+        size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        if waiting and size + sum(copy.bytes for copy in waiting) > WAITING:
             return
         tensors = {
             plain_name(name): p.detach().to("cpu", copy=True).contiguous()
             for name, p in model.named_parameters()
             if p.requires_grad
         }
-        configs = [copy.deepcopy(model.peft_config["default"])]
+        configs = [deepcopy(model.peft_config["default"])]
         inner = model.get_base_model()
         if hasattr(inner, "head_modules"):
-            configs.append(copy.deepcopy(inner.config))  # the labels
-        args = (step, tensors, configs, place(), frozenset(pinned))
-        self._writing = threading.Thread(target=self._write, args=args, name=f"{self._folder.name} snapshot")
-        self._writing.start()
+            configs.append(deepcopy(inner.config))  # the labels
+        with self._lock:
+            self._waiting.append(Copy(step, tensors, configs, place(), frozenset(pinned)))
+            if len(self._waiting) == 1:
+                self._writer = threading.Thread(target=self._write_all, name=f"{self._folder.name} snapshot")
+                self._writer.start()
 
     def finish(self) -> None:
-        """Wait for the one that is being written."""
-        if self._writing is not None:
-            self._writing.join()
+        """Wait until all that were taken are written."""
+        if self._writer is not None:
+            self._writer.join()
 
-    def _write(
-        self, step: int, tensors: dict[str, torch.Tensor], configs: list[Any], place: str, pinned: frozenset[int]
-    ) -> None:
+    def _write_all(self) -> None:
+        while True:
+            with self._lock:
+                copy = self._waiting[0]
+            self._write(copy)
+            del copy
+            with self._lock:
+                self._waiting.popleft()
+                if not self._waiting:
+                    return
+
+    def _write(self, copy: Copy) -> None:
         began = time.perf_counter()
 
         def write(folder: Path) -> None:
-            save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
-            for config in configs:
+            save_file(copy.tensors, folder / ADAPTER, metadata={"format": "pt"})
+            for config in copy.configs:
                 config.save_pretrained(str(folder))
-            (folder / STATE).write_text(place, encoding="utf-8")
+            (folder / STATE).write_text(copy.place, encoding="utf-8")
 
         try:
-            self._size = sum(t.numel() * t.element_size() for t in tensors.values())
-            if self._size > self._budget:
-                took, most = self._size / 1e6, self._budget / 1e6
+            if copy.bytes > self._budget:
+                took, most = copy.bytes / 1e6, self._budget / 1e6
                 raise OSError(f"it takes {took:.3g} MB and disk_budget is {most:.3g} MB; give more in the recipe")
-            self._thin(pinned)
-            size = self._folder.keep(step, write)
+            self._make_room(copy.bytes, copy.pinned)
+            size = self._folder.keep(copy.step, write)
         except Exception as error:  # noqa: BLE001 - safetensors has errors of its own; a run goes on without snapshots
             if not self._complained:
                 self._complained = True
-                text = f"no snapshot of step {step}: {str(error).splitlines()[0][:200]}"
+                text = f"no snapshot of step {copy.step}: {str(error).splitlines()[0][:200]}"
                 self._log.append(Logged(level="warning", text=text, heed=True))
             return
         seconds = time.perf_counter() - began
         kept = self._folder.visitable()
         disk = {"bytes": size, "taken": self._folder.snapshot_bytes(), "budget": self._budget}
-        self._log.append(SnapshotSaved(step=step, seconds=seconds, kept=kept, **disk))
+        self._log.append(SnapshotSaved(step=copy.step, seconds=seconds, kept=kept, **disk))
 
-    def _thin(self, pinned: frozenset[int]) -> None:
-        """Let go of every other one, but the pinned, where one more would be too many or too much."""
-        steps = self._folder.snapshots()
-        most = min(2 * MOST, max(1, self._budget // max(1, self._size)))
-        while len(steps) >= most and len(steps) > 1:
-            gone = [step for step in steps[-2::-2] if step not in pinned]
-            if not gone:
+    def _make_room(self, size: int, pinned: frozenset[int]) -> None:
+        """Let go of every other one, but the pinned, where one more, of `size` bytes, would be too many or too much.
+
+        Raises `OSError` where the pinned alone leave no room.
+        """
+        while steps := self._folder.snapshots():
+            taken = self._folder.snapshot_bytes()
+            each = max(size, math.ceil(taken / len(steps)))  # on the disk configs come on top of the tensors
+            if len(steps) < 2 * MOST and taken + each <= self._budget:
                 return
+            gone = [step for step in steps[-2::-2] or steps if step not in pinned]
+            if not gone:
+                kept, most = listed(steps, steps[-1]), self._budget / 1e6
+                raise OSError(
+                    f"step {kept} is kept and leaves no room in disk_budget, {most:.3g} MB; give more in the recipe"
+                )
             for step in gone:
                 shutil.rmtree(self._folder.snapshot(step), ignore_errors=True)
-            steps = self._folder.snapshots()

@@ -60,8 +60,8 @@ def test_a_budget_of_the_disk_is_kept_by_thinning(tune: Any) -> None:
     finish(session)
     folder = session.run_folder
     sizes = [sum(f.stat().st_size for f in folder.snapshot(step).iterdir()) for step in folder.snapshots()]
-    assert 1 < len(sizes) < 12
-    assert sum(sizes) <= 400_000 * 1.05  # configs come on top of the tensors
+    assert len(sizes) > 1
+    assert sum(sizes) <= 400_000
     last = [event for event in session.events if event.kind == "snapshot"][-1]
     assert (last.taken, last.budget) == (sum(sizes), 400_000)
     gone = next(step for step in range(1, session.step) if step not in session.visitable)
@@ -166,7 +166,7 @@ def test_a_budget_is_read(asked: str, bytes_: int) -> None:
 
 @pytest.mark.slow
 def test_a_question_to_a_run_at_work_is_answered_by_the_weights_of_its_step(tune: Any) -> None:
-    session = tune("busy", batch_size=1, epochs=8, snapshot_steps=1, checkpoint_steps=1000)
+    session = tune("busy", batch_size=1, epochs=8, learning_rate=1e-2, snapshot_steps=1, checkpoint_steps=1000)
     session.wait(step=1, timeout=60)
     said: dict[int, str] = {}
     while session.state == "running":
