@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jupyter_ft.errors import DataError, FineTuneError, ModelError, RecipeError, TrainingFailed
+from jupyter_ft.errors import DataError, FineTuneError, ModelError, RecipeError
 from jupyter_ft.hyperparameters import METHODS, PolicyHyperparameters
 from jupyter_ft.recipe import ALIASES, FIXED_NAMES, Recipe
 from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
 from jupyter_ft.session.fits import fit_of
-from jupyter_ft.session.race import Race, plans_of, split_halving, start_race, variants_of
+from jupyter_ft.session.race import plans_of, split_halving, start_race, variants_of
 from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
 from jupyter_ft.ui.fit import fit_text
-from jupyter_ft.ui.race import race_html, race_text, show_race
+from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.reading import ReadingLine
 from jupyter_ft.ui.record import record_html, record_text
 from jupyter_ft.ui.views import panel_of
@@ -37,6 +37,7 @@ from .notebook import (
     show_html,
     variable_of,
 )
+from .waiting import wait, wait_for_race
 
 GRAMMAR = Grammar(
     usage="%%finetune NAME [key=value …] --model M --data D [--from ADDRESS] [--resume | --replace]"
@@ -151,16 +152,6 @@ def _run_race(
         say(f"{to} run in the background; %ft wait {started.name} waits for them and leaves their table")
     if waits:
         wait_for_race(started, place)
-
-
-def wait_for_race(race: Race, place: Place, step: int | None = None) -> None:
-    """Block until every run is over, or at `step`, and leave what came of it. Ctrl-C stops waiting, not the runs."""
-    try:
-        race.wait(step)
-    except KeyboardInterrupt:
-        say(f"no longer waiting: {len(race.live)} of {len(race)} runs are live; %ft wait {race.name}")
-        return
-    show_html(race_html(race), race_text(race), place)
 
 
 @contextmanager
@@ -281,7 +272,7 @@ def _differing(part: Any) -> dict[str, Any]:
     }
 
 
-# --- showing and waiting ----------------------------------------------------------------------------------------------
+# --- showing ----------------------------------------------------------------------------------------------------------
 
 
 def _show_start(session: Session, place: Place, switches: set[str]) -> None:
@@ -304,25 +295,3 @@ def show(session: Session, place: Place) -> None:
     except FineTuneError as error:  # the run has started: that its panel is missing is no reason to hide it
         show_html(record_html(session), record_text(session), place)
         say(one_line(str(error)))
-
-
-def wait(session: Session, place: Place, *, record: bool, step: int | None = None) -> bool:
-    """Block until the run is over (or at `step`), then leave its record. Ctrl-C stops waiting, not the run: False.
-
-    Raises `TrainingFailed` where the run failed.
-    """
-    try:
-        session.wait(step)
-    except KeyboardInterrupt:
-        where = f"is {session.state} at step {session.step}"
-        if session.state == "queued" and session.said:
-            where = f"{one_line(session.said)} (%ft queue)"
-        say(f"no longer waiting: {session.name} {where}; %ft wait {session.name}")
-        return False
-    except TrainingFailed:
-        if record:
-            show_html(record_html(session), record_text(session), place)
-        raise
-    if record:
-        show_html(record_html(session), record_text(session), place)
-    return True

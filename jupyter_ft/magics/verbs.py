@@ -22,7 +22,7 @@ from jupyter_ft.ui.watched import change_text, shown
 
 from . import data, doctor, export, fit, keep, logs, queue, racing, review
 from .finetune import GRAMMAR as FINETUNE
-from .finetune import show, wait, wait_for_race
+from .finetune import show
 from .line import Grammar, Line, Option, parse, wants_help
 from .notebook import (
     Place,
@@ -37,6 +37,7 @@ from .notebook import (
     show_html,
     variable_of,
 )
+from .waiting import wait, wait_for_race
 
 ANSWER_SECONDS = 2.0
 _STEP = Option("--step", "at this step rather than at once", "N")
@@ -117,7 +118,9 @@ def _status(shell: Any, line: Line) -> None:
     name, state, step, loss, rate = _row(session)
     values = session.hyperparameters.model_dump().items()
     live = ", ".join(
-        f"{key} {', '.join(map(shown, value)) if isinstance(value, tuple) else shown(value)}" for key, value in values
+        f"{key} {', '.join(map(shown, value)) if isinstance(value, tuple) else shown(value)}"
+        for key, value in values
+        if value is not None
     )
     loss = loss if loss.startswith("reward") else f"loss {loss}"
     say(f"{name}: {state}, step {step}, {loss}, learning rate {rate}")

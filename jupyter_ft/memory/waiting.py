@@ -110,10 +110,12 @@ class Queue:
     def __repr__(self) -> str:
         with self._lock:
             waiting = [f"{at}. {t.name}: {t.why}" for at, t in enumerate((t for t in self._waiting if t.why), 1)]
+            starting = [t.name for t in self._waiting if not t.why]  # what they take is being found out
             live = [f"{t.name} takes about {size_text(together([t.claim or Claim()]))}" for t in self._live]
         bounds = [f"at most {size_text(self.limit)} in all"] if self.limit else []
         bounds += [f"at most {self.at_once} run{'s' if self.at_once > 1 else ''} at once"] if self.at_once else []
-        lines = [*(waiting or ["no run waits for memory"]), *(f"   live: {one}" for one in live), *bounds]
+        lines = [*(waiting or ["no run waits for memory"]), *(f"   live: {one}" for one in live)]
+        lines += [*(f"   starting: {one}" for one in starting), *bounds]
         return "\n".join(lines)
 
     def why(self, name: str) -> str:

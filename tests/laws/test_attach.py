@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,41 @@ def test_chat_speaks_with_the_weights_of_its_step_and_with_the_base(build: Any) 
     assert live.step == session.step
     assert live == greedy(trainer.model)
     assert live != before
+
+
+@pytest.mark.slow
+def test_chat_speaks_with_the_best_weights_once_they_are_loaded(build: Any) -> None:
+    from transformers import TrainerCallback
+
+    import jupyter_ft
+
+    evaluated, asked = threading.Event(), threading.Event()
+
+    class LastEvaluation(TrainerCallback):
+        """The run stands still after its last step, until somebody has asked for its weights."""
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            if state.global_step == state.max_steps:
+                evaluated.set()
+                assert asked.wait(60)
+
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    every = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    trainer = build(max_steps=6, learning_rate=5e-2, **best, **every)
+    trainer.add_callback(LastEvaluation())
+    session = jupyter_ft.attach(trainer, name="mine")
+    assert evaluated.wait(60)
+    last = session.chat("Where is order 3?", max_new_tokens=30)
+    asked.set()
+    trainer.train()
+    live = session.chat("Where is order 3?", max_new_tokens=30)
+    assert trainer.state.best_global_step < session.step == 6  # of the losses the highest
+    assert live != last
+    prompt = trainer.processing_class.apply_chat_template(
+        [{"role": "user", "content": "Where is order 3?"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    said = trainer.model.eval().generate(**prompt, max_new_tokens=30)[0, prompt["input_ids"].shape[1] :]
+    assert live == trainer.processing_class.decode(said, skip_special_tokens=True)
 
 
 @pytest.mark.slow

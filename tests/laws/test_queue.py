@@ -167,6 +167,8 @@ def test_what_fits_begins_at_once_and_in_order() -> None:
     assert third.begins(_room(90, 75, base=50))
     first.leave()
     assert repr(line).count("live") == 2
+    line.join("new", lambda: None)
+    assert "   starting: new" in repr(line)  # not yet known to wait
 
 
 def test_what_others_take_counts_too() -> None:

@@ -295,6 +295,36 @@ def test_the_weights_of_a_trainer_that_goes_on_are_copied_at_the_end() -> None:
         assert (model.weight.data_ptr() != theirs.weight.data_ptr()) is keeps
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("attached", [False, True])
+def test_nobody_copies_weights_while_the_optimizer_changes_them(
+    attached: bool, tune: Any, build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import jupyter_ft
+
+    inside, go, calls, own = threading.Event(), threading.Event(), [], torch.optim.AdamW.step
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(own(self, *args, **kwargs))
+        if len(calls) == 3:
+            inside.set()
+            assert go.wait(60)
+        return calls[-1]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    session = jupyter_ft.attach(build(), name="kept") if attached else tune("kept", adapter={"r": 4}, max_steps=6)
+    assert inside.wait(60)
+    receipt = session.ask([{"role": "user", "content": "Where is order 7?"}], max_new_tokens=2)
+    turn = session._chat._voices._published._turn
+    while not (waits := bool(turn._waiters)) and receipt.answer is None:
+        threading.Event().wait(0.01)
+    go.set()
+    assert waits
+    assert receipt.wait(60) >= 3
+
+
 def _fill(tensors: dict[str, Any], value: float) -> None:
     import torch
 

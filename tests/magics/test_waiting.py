@@ -1,0 +1,59 @@
+"""Where nobody looks at a panel, a wait says now and then how far it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def headless(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jupyter_ft.magics import waiting
+
+    monkeypatch.setenv("JUPYTER_FT_FRONTEND", "headless")
+    monkeypatch.setattr(waiting, "FIRST", 0.02)
+
+
+def lines_of(said: str, name: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith(name)]
+
+
+@pytest.mark.slow
+def test_a_wait_says_how_far_a_run_is(
+    tune: Any, shell: Any, capsys: pytest.CaptureFixture[str], headless: None
+) -> None:
+    from jupyter_ft.magics.verbs import run
+
+    session = tune("kept", adapter={"r": 4}, max_steps=30)
+    run(shell, ["wait", "kept"])
+    far = lines_of(capsys.readouterr().out, "kept is ")
+    assert any(line.startswith("kept is running, step ") and "/30, loss " in line for line in far)
+    assert all(line.endswith(" s)") for line in far)
+    assert len(far) < 15  # each pause is twice the one before
+    assert session.state == "finished"
+
+
+@pytest.mark.slow
+def test_a_wait_says_how_far_the_runs_of_a_race_are(
+    shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str], headless: None
+) -> None:
+    shell.push({"kept": rows, "tiny": str(tiny_model)})
+    cell = "%%finetune grid --model tiny --data kept\nmax_steps: 20\nrace: {learning_rate: [1e-3, 2e-3]}"
+    assert shell.run_cell(cell).success
+    said = capsys.readouterr().out
+    far = [line for line in said.splitlines() if "grid-2 at " in line]
+    assert any("/20 (" in line for line in far)
+    shell.user_ns["grid"].close()
+
+
+@pytest.mark.slow
+def test_a_panel_tells_already(
+    tune: Any, shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, headless: None
+) -> None:
+    from jupyter_ft.magics.notebook import Place
+    from jupyter_ft.magics.waiting import wait
+
+    session = tune("kept", adapter={"r": 4}, max_steps=3)
+    assert wait(session, Place(rich=True, headless=False), record=False)
+    assert lines_of(capsys.readouterr().out, "kept is ") == []
