@@ -7,21 +7,20 @@ fifth of a step. OpenMP, too, has threads for each thread that computes.
 
 from __future__ import annotations
 
-import mmap
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
 
 from .. import capture
+from ..aside import copied_aside, room_for
 from ..threads import openmp
 from . import accelerated
 
-_ALIGNED, _LARGE = 64, 2**27  # bytes
-_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+_LARGE = 2**27  # bytes
 
 
 class _Call:
@@ -119,17 +118,12 @@ def take_aside(state: Mapping[Any, dict[str, Any]]) -> None:
     there: 270 MB of eight runs of SmolLM2.
     """
     made = [(slots, name) for slots in state.values() for name, kept in slots.items() if torch.is_tensor(kept)]
-    sizes = [-(-slots[name].nbytes // _ALIGNED) * _ALIGNED for slots, name in made]
-    if not 0 < sum(sizes) <= _LARGE:
+    tensors = [slots[name] for slots, name in made]
+    if not 0 < room_for(tensors) <= _LARGE:
         return
-    try:
-        place, at = torch.frombuffer(mmap.mmap(-1, sum(sizes), **_PRIVATE), dtype=torch.uint8), 0
-    except OSError:  # no room for it twice
-        return
-    for (slots, name), size in zip(made, sizes, strict=True):
-        kept = slots[name]
-        slots[name] = place[at : at + kept.nbytes].view(kept.dtype).view(kept.shape).copy_(kept)
-        at += size
+    with suppress(OSError):  # no room for it twice
+        for (slots, name), copy in zip(made, copied_aside(tensors), strict=True):
+            slots[name] = copy
 
 
 COMPUTING = Computing()

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ..aside import copied_aside
 from ..event_log import EventLog
 from ..messages import Logged, SnapshotSaved
 from ..runs import STATE, RunFolder, listed
-from ..weights import ADAPTER, plain_name
+from ..weights import ADAPTER, plain_name, trained_tensors
 
 MOST = 50  # of a run, spread over it; those that grow beyond twice as many are thinned
-WAITING = 64 * 2**20  # bytes of copies that may wait for the disk; one always may
+WAITING = 16 * 2**20  # bytes of copies that may wait for the disk; one always may
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Copy:
     @property
     def bytes(self) -> int:
         """Of the tensors."""
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class Snapshots:
@@ -66,14 +67,16 @@ class Snapshots:
         last = max((at for at in taken if at <= step), default=0)
         if step // every <= last // every:
             return
-        size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        trained = trained_tensors(model)
+        size = sum(tensor.nbytes for tensor in trained.values())
         if waiting and size + sum(copy.bytes for copy in waiting) > WAITING:
             return
-        tensors = {
-            plain_name(name): p.detach().to("cpu", copy=True).contiguous()
-            for name, p in model.named_parameters()
-            if p.requires_grad
-        }
+        try:
+            copies = copied_aside(list(trained.values()))
+        except OSError as error:  # no memory is left for them
+            self._complain(step, error)
+            return
+        tensors = dict(zip(map(plain_name, trained), copies, strict=True))
         configs = [deepcopy(model.peft_config["default"])]
         inner = model.get_base_model()
         if hasattr(inner, "head_modules"):
@@ -116,15 +119,18 @@ class Snapshots:
             self._make_room(copy.bytes, copy.pinned)
             size = self._folder.keep(copy.step, write)
         except Exception as error:  # noqa: BLE001 - safetensors has errors of its own; a run goes on without snapshots
-            if not self._complained:
-                self._complained = True
-                text = f"no snapshot of step {copy.step}: {str(error).splitlines()[0][:200]}"
-                self._log.append(Logged(level="warning", text=text, heed=True))
+            self._complain(copy.step, error)
             return
         seconds = time.perf_counter() - began
         kept = self._folder.visitable()
         disk = {"bytes": size, "taken": self._folder.snapshot_bytes(), "budget": self._budget}
         self._log.append(SnapshotSaved(step=copy.step, seconds=seconds, kept=kept, **disk))
+
+    def _complain(self, step: int, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            text = f"no snapshot of step {step}: {str(error).splitlines()[0][:200]}"
+            self._log.append(Logged(level="warning", text=text, heed=True))
 
     def _make_room(self, size: int, pinned: frozenset[int]) -> None:
         """Let go of every other one, but the pinned, where one more, of `size` bytes, would be too many or too much.
