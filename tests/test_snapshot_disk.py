@@ -12,6 +12,7 @@ from jupyter_ft.event_log import EventLog
 from jupyter_ft.launch import snapshots as room
 from jupyter_ft.launch.snapshots import Snapshots
 from jupyter_ft.runs import RunFolder
+from jupyter_ft.weights import trained_tensors
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def kept(path: Path, model: Any, budget: int, pinned: int | None = None) -> tupl
     snapshots = Snapshots(folder, log, budget)
     for step in range(1, 21):
         pins = {pinned} if pinned is not None and pinned <= step else set()
-        snapshots.if_due(step, 1, model, pinned=pins, place=lambda: "{}")
+        snapshots.if_due(step, 1, model, trained_tensors(model), pinned=pins, place=lambda: "{}")
         snapshots.finish()
     assert folder.snapshot_bytes() <= budget
     return folder, [event.text for event in log.history() if event.kind == "log"]
@@ -94,9 +95,9 @@ def test_copies_wait_for_a_slow_disk_while_they_are_few(
     folder = SlowDisk(tmp_path)
     snapshots = Snapshots(folder, EventLog(), 10**9)
     for step in range(1, 20):
-        snapshots.if_due(step, 1, model, pinned=(), place=lambda: "{}")
+        snapshots.if_due(step, 1, model, trained_tensors(model), pinned=(), place=lambda: "{}")
     folder.quick.set()
     snapshots.finish()
-    snapshots.if_due(20, 1, model, pinned=(), place=lambda: "{}")
+    snapshots.if_due(20, 1, model, trained_tensors(model), pinned=(), place=lambda: "{}")
     snapshots.finish()
     assert folder.snapshots() == written

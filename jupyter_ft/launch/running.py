@@ -25,6 +25,7 @@ from ..control.memory import Halted
 from ..control.port import Port
 from ..errors import CheckpointError
 from ..event_log import EventLog
+from ..heap import HEAP
 from ..messages import (
     Applied,
     CheckpointSaved,
@@ -105,6 +106,7 @@ class Running:
         if isinstance(port.batching, Generations):
             port.batching.keep = self._keep_some
         turn.take()
+        HEAP.give_back()  # what building left lies in the arena of this thread, where no step will use it
         try:
             with COMPUTING.among(), suppress(Halted):  # stopped in the middle of a step that memory was too short for
                 self.trainer.train()
@@ -136,7 +138,7 @@ class Running:
         def publish(step: int) -> None:
             self.twin.publish(step, trained, port().edits.now.alpha)
             self.chat.begin(self.twin, self.folder.name)  # from the first boundary on: it never speaks for nobody
-            self._snapshot(port(), step)
+            self._snapshot(port(), step, trained)
 
         hooks = Hooks(
             publish, lambda step, **how: self._save(port(), step, **how), name=self.folder.name, behind=self.behind
@@ -222,12 +224,12 @@ class Running:
         if self.probes is not None:
             self.probes.begin(self.twin, step)
 
-    def _snapshot(self, port: Port, step: int) -> None:
+    def _snapshot(self, port: Port, step: int, trained: dict[str, Any]) -> None:
         model = self.trainer.model
         if isinstance(model, PeftModel) and port.batching.whole and not port.watch.suspicious:
             total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
             every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
-            self.snapshots.if_due(step, every, model, pinned=pinned, place=lambda: as_json(place_of(port)))
+            self.snapshots.if_due(step, every, model, trained, pinned=pinned, place=lambda: as_json(place_of(port)))
 
     def _save(self, port: Port, step: int, *, asked: bool = False) -> None:
         began = time.perf_counter()

@@ -24,7 +24,9 @@ from ..aside import copied_aside
 from ..event_log import EventLog
 from ..messages import Logged, SnapshotSaved
 from ..runs import STATE, RunFolder, listed
-from ..weights import ADAPTER, plain_name, trained_tensors
+from ..weights import ADAPTER, plain_name
+
+Tensors = dict[str, torch.Tensor]
 
 MOST = 50  # of a run, spread over it; those that grow beyond twice as many are thinned
 WAITING = 16 * 2**20  # bytes of copies that may wait for the disk; one always may
@@ -35,7 +37,7 @@ class Copy:
     """What the run was at a step, in memory, until it is written."""
 
     step: int
-    tensors: dict[str, torch.Tensor]
+    tensors: Tensors
     configs: list[Any]
     place: str
     pinned: frozenset[int]
@@ -56,8 +58,10 @@ class Snapshots:
         self._writer: threading.Thread | None = None  # alive while any wait
         self._complained = False
 
-    def if_due(self, step: int, every: int, model: Any, *, pinned: Collection[int], place: Callable[[], str]) -> None:
-        """Copy the adapter of `model` (training thread) where its step is one to keep, and have it written.
+    def if_due(
+        self, step: int, every: int, model: Any, trained: Tensors, *, pinned: Collection[int], place: Callable[[], str]
+    ) -> None:
+        """Copy the `trained` tensors of `model` (training thread) where its step is one to keep, and have it written.
 
         `place()` tells where the run is, for a fork to go on from.
         """
@@ -67,7 +71,6 @@ class Snapshots:
         last = max((at for at in taken if at <= step), default=0)
         if step // every <= last // every:
             return
-        trained = trained_tensors(model)
         size = sum(tensor.nbytes for tensor in trained.values())
         if waiting and size + sum(copy.bytes for copy in waiting) > WAITING:
             return
