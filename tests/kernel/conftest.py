@@ -96,12 +96,15 @@ class Kernel:
     def run(self, code: str, cell: str | None = None, timeout: float = 120, **more: Any) -> Said:
         return self.result(self.send(code, cell, **more), timeout)
 
-    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first message from now on that is `wanted`."""
+    def until(self, wanted: Callable[[dict[str, Any]], bool], after: int | None = None) -> dict[str, Any]:
+        """The first message from now on, or after the first `after` that were heard, that is `wanted`."""
+        at = len(self.heard) if after is None else after
         while True:
-            self.heard.append(self.client.get_iopub_msg(timeout=60))
-            if wanted(self.heard[-1]):
-                return self.heard[-1]
+            if at == len(self.heard):
+                self.heard.append(self.client.get_iopub_msg(timeout=60))
+            if wanted(self.heard[at]):
+                return self.heard[at]
+            at += 1
 
     def tell(self, comm: str, content: dict[str, Any]) -> list[dict[str, Any]]:
         """Say something to a widget as its view would; the messages of the widget that came in answer."""

@@ -75,6 +75,8 @@ def test_from_a_review_to_other_answers(browser: Browser, run: Any, panel: Panel
     assert sum(map(liked, after)) > sum(map(liked, before))
 
     view.page.get_by_test_id("review-compare").click()
+    first = f"Pair {number + 1}"  # the page is drawn anew with it, and what had the focus is gone
+    assert until(lambda: view.turn() or first in view.text("page-review"), 60), view.text("page-review")
     view.page.get_by_test_id("page-review").focus()
     for more in range(1, 7):
         judged(view, number + more)
