@@ -106,8 +106,8 @@ class Running:
         if isinstance(port.batching, Generations):
             port.batching.keep = self._keep_some
         turn.take()
-        HEAP.give_back()  # what building left lies in the arena of this thread, where no step will use it
         try:
+            HEAP.give_back()  # what building left lies in the arena of this thread, where no step will use it
             with COMPUTING.among(), suppress(Halted):  # stopped in the middle of a step that memory was too short for
                 self.trainer.train()
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -25,26 +26,32 @@ def test_a_wait_says_how_far_a_run_is(
 ) -> None:
     from jupyter_ft.magics.verbs import run
 
-    session = tune("kept", adapter={"r": 4}, max_steps=30)
-    run(shell, ["wait", "kept"])
-    far = lines_of(capsys.readouterr().out, "kept is ")
-    assert any(line.startswith("kept is running, step ") and "/30, loss " in line for line in far)
-    assert all(line.endswith(" s)") for line in far)
-    assert len(far) < 15  # each pause is twice the one before
-    assert session.state == "finished"
+    session = tune("kept", adapter={"r": 4}, max_steps=100_000)
+    session.wait(step=1, timeout=60)
+    run(shell, ["wait", "kept", "--step", "200"])
+    told = lines_of(capsys.readouterr().out, "kept is running, step ")
+    assert told
+    assert all("/200, loss " in line and line.endswith(" s)") for line in told)
+    assert len(told) < 15  # each pause is twice the one before
+    session.close()
 
 
 @pytest.mark.slow
 def test_a_wait_says_how_far_the_runs_of_a_race_are(
     shell: Any, tiny_model: Any, rows: Any, capsys: pytest.CaptureFixture[str], headless: None
 ) -> None:
+    from jupyter_ft.magics.verbs import run
+
     shell.push({"kept": rows, "tiny": str(tiny_model)})
-    cell = "%%finetune grid --model tiny --data kept\nmax_steps: 20\nrace: {learning_rate: [1e-3, 2e-3]}"
+    cell = "%%finetune grid --model tiny --data kept --no-wait\nmax_steps: 100000\nrace: {learning_rate: [1e-3, 2e-3]}"
     assert shell.run_cell(cell).success
+    race = shell.user_ns["grid"]
+    race.wait(step=1, timeout=60)
+    capsys.readouterr()
+    run(shell, ["wait", "grid", "--step", "200"])
     said = capsys.readouterr().out
-    far = [line for line in said.splitlines() if "grid-2 at " in line]
-    assert any("/20 (" in line for line in far)
-    shell.user_ns["grid"].close()
+    assert re.search(r"^grid-1 at \d+/200, grid-2 at \d+/200 \(0 s\)$", said, re.MULTILINE)
+    race.close()
 
 
 @pytest.mark.slow

@@ -38,7 +38,12 @@ def run(tune: Any) -> Any:
 
 def judged(view: Open, number: int) -> None:
     """Judge pair `number` by keyboard, from what stands in the browser."""
-    assert until(lambda: view.turn() or f"Pair {number}" in view.text("page-review"), 60), view.text("page-review")
+    page = view.page.get_by_test_id("page-review")
+
+    def stands() -> bool:  # while an answer is awaited, the pair of before stands there, and no key is heard
+        return page.get_attribute("aria-busy") != "true" and f"Pair {number}" in view.text("page-review")
+
+    assert until(lambda: view.turn() or stands(), 60), view.text("page-review")
     left, right = (liked(view.text(f"answer-{side}")) for side in ("left", "right"))
     view.page.keyboard.press("t" if left == right else "ArrowLeft" if left else "ArrowRight")
     saved = f"Saved: pair {number},"
@@ -75,8 +80,6 @@ def test_from_a_review_to_other_answers(browser: Browser, run: Any, panel: Panel
     assert sum(map(liked, after)) > sum(map(liked, before))
 
     view.page.get_by_test_id("review-compare").click()
-    first = f"Pair {number + 1}"  # the page is drawn anew with it, and what had the focus is gone
-    assert until(lambda: view.turn() or first in view.text("page-review"), 60), view.text("page-review")
     view.page.get_by_test_id("page-review").focus()
     for more in range(1, 7):
         judged(view, number + more)
