@@ -66,6 +66,16 @@ def test_the_pinned_one_stays_though_nothing_else_fits(tmp_path: Path, model: An
     ]
 
 
+@pytest.mark.parametrize("fit", [2, 3])
+def test_beside_a_pinned_one_the_newest_is_kept_where_two_or_three_fit(fit: int, tmp_path: Path, model: Any) -> None:
+    probe, _ = kept(tmp_path / "probe", model, 10**9)
+    budget = int((fit + 0.5) * probe.snapshot_bytes() / len(probe.snapshots()))
+    for pinned in (3, 4):
+        folder, said = kept(tmp_path / f"run-{pinned}", model, budget, pinned=pinned)
+        assert {pinned, 20} <= set(folder.snapshots())
+        assert said == []
+
+
 def test_of_many_the_pinned_one_is_thinned_around(tmp_path: Path, model: Any) -> None:
     one = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
     for pinned in (3, 4):

@@ -145,7 +145,8 @@ class Snapshots:
             each = max(size, math.ceil(taken / len(steps)))  # on the disk configs come on top of the tensors
             if len(steps) < 2 * MOST and taken + each <= self._budget:
                 return
-            gone = [step for step in steps[-2::-2] or steps if step not in pinned]
+            free = [step for step in steps if step not in pinned]
+            gone = [step for step in steps[-2::-2] if step in free] or free[:1]
             if not gone:
                 kept, most = listed(steps, steps[-1]), self._budget / 1e6
                 raise OSError(

@@ -54,8 +54,8 @@ def far(sessions: list[Session], until: int | None = None) -> str:
     """How far runs are on the way to their ends, or to the step `until`, in one line."""
     going = [session for session in sessions if session.state not in OVER]
     if len(sessions) > 1:
-        over = f"{len(sessions) - len(going)} of {len(sessions)} over, " if len(going) < len(sessions) else ""
-        return over + ", ".join(f"{session.name} at {_of(session, until)}" for session in going)
+        over = [f"{len(sessions) - len(going)} of {len(sessions)} over"] if len(going) < len(sessions) else []
+        return ", ".join([*over, *(f"{session.name} at {_of(session, until)}" for session in going)])
     (session,) = sessions
     loss = session.log.last_row.get("loss")
     why = f": {one_line(session.said)}" if session.state in ("queued", "paused") and session.said else ""
@@ -64,8 +64,8 @@ def far(sessions: list[Session], until: int | None = None) -> str:
 
 
 def _of(session: Session, until: int | None) -> str:
-    end = min(n for n in (until, session.total_steps or until, 10**12) if n is not None)
-    return f"{session.step}/{end}" if end < 10**12 else f"{session.step}"
+    ends = [end for end in (until, session.total_steps) if end]
+    return f"{session.step}/{min(ends)}" if ends else f"{session.step}"
 
 
 def _patiently(wait: Callable[[float | None], object], told: Callable[[], str], place: Place) -> None:
