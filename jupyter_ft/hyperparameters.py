@@ -83,7 +83,7 @@ class Hyperparameters(Part):
         None,
         ge=1,
         le=10**9,
-        description="Steps between snapshots of the adapter, to be visited; none: about 50 in the run",
+        description="Steps between snapshots of the adapter, to be visited; none: a round number, for about 50 in all",
         json_schema_extra=_live("steps"),
     )
     eval_steps: int | None = Field(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ KEEP = 3  # resumable checkpoints kept in a run
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _STEP = re.compile(r"step-(\d{6,})")
 OPTIMIZER, STREAMS, STATE = "optimizer.safetensors", "random.safetensors", "training.json"
+SNAPSHOTS = 50  # of a run, spread over it
 SAVED = "saved"  # a file that marks a checkpoint as asked for by a person
 FOR_RESUMPTION = (OPTIMIZER, STREAMS, STATE, "manifest.json", SAVED)
 """The files of a checkpoint that are not the weights."""
@@ -284,6 +286,16 @@ class RunFolder:
         for folder in [*map(self.checkpoint, self.checkpoints()), *map(self.snapshot, self.snapshots())]:
             if _step_of(folder) > step:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def steps_between(total: int) -> int:
+    """Steps between two snapshots of a run of `total`: 1, 2 or 5 times a power of ten, for about `SNAPSHOTS` of them.
+
+    Round, because people name round steps: of 132, every second is kept and not every third.
+    """
+    wanted = max(1.0, total / SNAPSHOTS)
+    rounds: list[int] = [lead * int(10**power) for power in range(10) for lead in (1, 2, 5)]
+    return min(rounds, key=lambda every: abs(math.log(every / wanted)))
 
 
 def _step_of(folder: Path) -> int:

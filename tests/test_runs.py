@@ -17,7 +17,7 @@ import pytest
 
 from jupyter_ft.errors import CheckpointError, RunFolderError
 from jupyter_ft.recipe import parse_recipe
-from jupyter_ft.runs import KEEP, RunFolder, check_name, runs_root, verify
+from jupyter_ft.runs import KEEP, RunFolder, check_name, runs_root, steps_between, verify
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,10 @@ def test_the_recipe_round_trips() -> None:
     asked, about = run.read_recipe()
     assert parse_recipe(asked) == recipe
     assert about == {"data": {"fingerprint": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("total", "every"), [(0, 1), (70, 1), (71, 2), (132, 2), (250, 5), (1000, 20), (10**6, 20_000)]
+)
+def test_about_fifty_round_steps_of_a_run_are_kept(total: int, every: int) -> None:
+    assert steps_between(total) == every

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +38,7 @@ from ..messages import (
     Stop,
 )
 from ..recipe import Recipe
-from ..runs import RunFolder
+from ..runs import RunFolder, steps_between
 from ..sampling.at_boundary import idle
 from ..sampling.chat import Chat
 from ..sampling.metrics import Metrics
@@ -48,7 +47,7 @@ from ..sampling.twin import Voices
 from ..weights import draws_randomness, trained_tensors, write_weights
 from .meanwhile import Meanwhile
 from .ordered import edits_ordered, ordered
-from .snapshots import MOST, Snapshots
+from .snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ class Running:
         model = self.trainer.model
         if isinstance(model, PeftModel) and port.batching.whole and not port.watch.suspicious:
             total, every = int(self.trainer.state.max_steps), port.edits.now.snapshot_steps
-            every, pinned = every or max(1, math.ceil(total / MOST)), {port.evaluation.best_step}
+            every, pinned = every or steps_between(total), {port.evaluation.best_step}
             self.snapshots.if_due(step, every, model, trained, pinned=pinned, place=lambda: as_json(place_of(port)))
 
     def _save(self, port: Port, step: int, *, asked: bool = False) -> None:

@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 from ..aside import copied_aside
 from ..event_log import EventLog
 from ..messages import Logged, SnapshotSaved
-from ..runs import STATE, RunFolder, listed
+from ..runs import SNAPSHOTS, STATE, RunFolder, listed
 from ..weights import ADAPTER, plain_name
 
 Tensors = dict[str, torch.Tensor]
 
-MOST = 50  # of a run, spread over it; those that grow beyond twice as many are thinned
+MOST = 2 * SNAPSHOTS  # those of a run that grows beyond are thinned
 WAITING = 16 * 2**20  # bytes of copies that may wait for the disk; one always may
 
 
@@ -143,7 +143,7 @@ class Snapshots:
         while steps := self._folder.snapshots():
             taken = self._folder.snapshot_bytes()
             each = max(size, math.ceil(taken / len(steps)))  # on the disk configs come on top of the tensors
-            if len(steps) < 2 * MOST and taken + each <= self._budget:
+            if len(steps) < MOST and taken + each <= self._budget:
                 return
             free = [step for step in steps if step not in pinned]
             gone = [step for step in steps[-2::-2] if step in free] or free[:1]

@@ -102,6 +102,8 @@ def find_parent(address: str, *, save: bool = True) -> Parent:
         step = folder.newest_good()[0]
     else:
         step = _best(folder, name) if asked.at == "best" else int(asked.at)
+        if name in sessions:
+            sessions[name].keeps(step)  # what is being written is waited for
     return Parent(name, step, folder.visit(step), recipe)
 
 

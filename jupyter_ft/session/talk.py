@@ -54,6 +54,9 @@ class Talking:
         def name(self) -> str: ...  # noqa: D102
         @property
         def state(self) -> RunState: ...  # noqa: D102
+        @property
+        def visitable(self) -> list[int]: ...  # noqa: D102
+        def keeps(self, step: int) -> bool: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
 
     @property
@@ -138,10 +141,10 @@ class Talking:
         if address.at in ("live", "last", "base"):
             return "base" if address.at == "base" else "live"
         step = self.best_step if address.at == "best" else int(address.at)
-        kept = self.run_folder.visitable()
         if step is None:
             raise AddressError(f"'{self.name}' has no best step: nothing is held out, or not evaluated yet (held_out)")
-        if step not in kept:
+        if not self.keeps(step):
+            kept = self.visitable
             there = f"live, base, {listed(kept, step)}" if kept else "live, base"
             raise AddressError(f"'{text}' cannot be talked to: step {step} is not kept; here are: {there}")
         return str(step)

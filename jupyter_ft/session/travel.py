@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..messages import OVER, Applied, Command, Rewind, Set
-from ..runs import STATE
+from ..messages import OVER, Applied, Command, Rewind, Set, SnapshotSaved
+from ..runs import STATE, steps_between
 from .answers import Receipt
 
 if TYPE_CHECKING:
+    from ..event_log import EventLog
+    from ..hyperparameters import Hyperparameters
+    from ..recipe import Recipe
     from ..runs import RunFolder
     from .handle import Session
+
+WRITING = 5.0  # seconds that a snapshot may take to be written, before it is said not to be there
 
 
 class Travelling:
     """Going on from a step that is kept."""
 
     run_folder: RunFolder
+    recipe: Recipe
+    log: EventLog
 
     if TYPE_CHECKING:  # Session's
 
@@ -29,6 +36,10 @@ class Travelling:
         def step(self) -> int: ...  # noqa: D102
         @property
         def state(self) -> str: ...  # noqa: D102
+        @property
+        def total_steps(self) -> int: ...  # noqa: D102
+        @property
+        def hyperparameters(self) -> Hyperparameters: ...  # noqa: D102
         def submit(self, command: Command) -> Receipt: ...  # noqa: D102
 
     @property
@@ -45,6 +56,19 @@ class Travelling:
     def visitable(self) -> list[int]:
         """The steps whose weights are kept: to be talked to, compared and forked."""
         return self.run_folder.visitable()
+
+    def keeps(self, step: int) -> bool:
+        """Whether the weights of `step` are kept. Waits for those of a step just done, which are being written."""
+        if step not in self.visitable and self._writes(step):
+            self.log.wait_for(lambda: step in self.visitable or not self._writes(step), WRITING)
+        return step in self.visitable
+
+    def _writes(self, step: int) -> bool:
+        if self.state in OVER or self.recipe.adapter.kind == "full" or self.recipe.method == "attached":
+            return False
+        last = self.log.newest(SnapshotSaved)
+        every = self.hyperparameters.snapshot_steps or steps_between(self.total_steps)
+        return (last.step if last is not None else 0) < step <= self.step and step % every == 0
 
     def rewind(self, step: int) -> Receipt:
         """Take back the steps after `step` (one of `steps`), with their edits and checkpoints, and go on from there.

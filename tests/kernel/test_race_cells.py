@@ -22,7 +22,7 @@ CELL = """%%finetune grid --model {model} --data demo:support
 race:
   learning_rate: [1e-4, 3e-4]
   adapter.r: [4, 8, 16, 32]
-max_steps: 60
+max_steps: 132
 max_length: 64
 batch_size: 2
 held_out: 16
@@ -44,16 +44,17 @@ def test_race_steer_fork_and_chat(kernel: Any, tiny_model: Path) -> None:
     kernel.run("%ft resume grid-3")
     table = kernel.run("%ft wait grid --step 40")
     assert table.ok, table.stderr
-    kernel.run("%ft wait grid")
-    assert kernel.run("print(grid[2].changes[0].step, [s.state for s in grid])").stdout.startswith("30 ['finished'")
     forked = kernel.run("%ft fork grid-3@40 calmer learning_rate=2e-5")
     assert forked.ok, forked.stderr
-    kernel.run("%ft wait calmer")
-    assert kernel.run("print(calmer.step, calmer.changes[-1].step)").stdout.split() == ["60", "41"]
     said = kernel.run('%ft chat grid-3@40,grid-5@best,calmer,base "My laptop will not start." max_new_tokens=4')
     assert said.ok, said.stderr
     html = said.displays()[-1]["text/plain"]
     assert all(column in html for column in ("grid-3@40", "grid-5@best (step ", "calmer@live", "base"))
+    assert kernel.run("print(grid[2].changes[0].step)").stdout == "30\n"
+    kernel.run("%ft stop grid")
+    kernel.run("%ft wait calmer --step 42")
+    assert kernel.run("print(calmer.changes[-1].step)").stdout == "41\n"
+    kernel.run("%ft stop calmer")
 
 
 def test_best_where_nothing_is_held_out_is_the_newest_and_says_so(kernel: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import jupyter_ft
 from jupyter_ft.errors import AddressError, CheckpointError, RecipeError
+from jupyter_ft.runs import RunFolder
 
 from ._runs import finish
 
@@ -39,6 +40,27 @@ def test_a_snapshot_is_the_adapter_of_its_step_and_leaves_the_run_alone(tune: An
     for step, text in said.items():
         reply = session.chat(QUESTION, at=step, max_new_tokens=8)
         assert (reply.step, str(reply)) == (step, text)
+
+
+@pytest.mark.slow
+def test_a_step_that_was_waited_for_can_be_talked_to_and_forked_at_once(
+    tune: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, asked = RunFolder.keep, threading.Event()
+
+    def slowly(self: RunFolder, step: int, write: Any) -> int:
+        asked.wait(1)
+        return own(self, step, write)
+
+    monkeypatch.setattr(RunFolder, "keep", slowly)
+    session = tune("kept", **ASKED | {"epochs": 10}, snapshot_steps=4, checkpoint_steps=1000)
+    session.wait(step=4, timeout=60)
+    assert session.fork("child", at=4).run_folder.name == "child"
+    session.wait(step=8, timeout=60)
+    assert session.chat(QUESTION, at=8, max_new_tokens=2).step == 8
+    asked.set()
+    with pytest.raises(AddressError, match="step 9 is not kept"):
+        session.chat(QUESTION, at=9)
 
 
 @pytest.mark.slow
