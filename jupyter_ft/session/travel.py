@@ -64,11 +64,11 @@ class Travelling:
         return step in self.visitable
 
     def _writes(self, step: int) -> bool:
-        if self.state in OVER or self.recipe.adapter.kind == "full" or self.recipe.method == "attached":
-            return False
         last = self.log.newest(SnapshotSaved)
+        if self.state in OVER or not (last.step if last is not None else 0) < step <= self.step:
+            return False
         every = self.hyperparameters.snapshot_steps or steps_between(self.total_steps)
-        return (last.step if last is not None else 0) < step <= self.step and step % every == 0
+        return step % every == 0 and self.recipe.adapter.kind != "full" and self.recipe.method != "attached"
 
     def rewind(self, step: int) -> Receipt:
         """Take back the steps after `step` (one of `steps`), with their edits and checkpoints, and go on from there.

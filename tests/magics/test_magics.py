@@ -15,6 +15,7 @@ import pytest
 
 import jupyter_ft
 from jupyter_ft.errors import AddressError
+from jupyter_ft.event_log import EventLog
 from jupyter_ft.magics import load, unload
 from jupyter_ft.magics.chat import GRAMMAR as CHAT
 from jupyter_ft.magics.chat import addresses
@@ -322,8 +323,9 @@ class Fake(Session):
 
     def __init__(self, name: str, state: str = "running") -> None:
         self._name, self._is = name, state
-        self.run_folder = RunFolder(runs_root() / name)
+        self.run_folder, self.log = RunFolder(runs_root() / name), EventLog()
 
+    step = property(lambda self: 0)  # type: ignore[assignment]
     name = property(lambda self: self._name)  # type: ignore[assignment]
     state = property(lambda self: self._is)  # type: ignore[assignment]
 
