@@ -110,7 +110,7 @@ def test_the_record_is_left(page: Page, lab: str, tiny_model: Path, tmp_path: Pa
     finished(page)
     page.get_by_test_id("panel").scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "lab-live-panel.png")
-    save(page, "small.ipynb", " finished ")
+    save(page, "small.ipynb", "· finished ·")
 
     # on another day: another kernel, which knows nothing of the panel
     files.end_kernels()
@@ -153,13 +153,13 @@ def test_the_record_is_kept_after_the_page_was_loaded_anew(page: Page, lab: str,
     for number in range(3):
         run_cell(page, number)
     page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· paused ·')")
-    save(page, "again.ipynb", " paused ")
+    save(page, "again.ipynb", "· paused ·")
     page.reload()
     page.get_by_test_id("panel").wait_for(timeout=2 * MINUTE)
     run_cell(page, 3)
     page.wait_for_function("() => document.querySelector('.jft-below')?.textContent.includes('· finished ·')")
-    save(page, "again.ipynb", " finished ")
-    [saved] = re.findall(r"<summary>.*?</summary>", json.dumps(files.get("again.ipynb")))
+    notebook = save(page, "again.ipynb", "· finished ·")
+    [saved] = re.findall(r"<summary>.*?</summary>", json.dumps(notebook))
     assert "step 40 of 40" in saved
 
 
