@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..capture import captured
 from ..event_log import EventLog
@@ -38,6 +38,14 @@ def aside(work: Callable[[], None], name: str) -> None:
     thread = threading.Thread(target=work, name=f"jupyter-ft {name}", daemon=True)
     _threads.add(thread)
     thread.start()
+
+
+def join(names: Sequence[str], timeout: float) -> None:
+    """Let the threads of these names come to their end, in this order, `timeout` seconds at most in all."""
+    deadline = time.monotonic() + timeout
+    for name in names:
+        for thread in [one for one in _threads if one.name == f"jupyter-ft {name}"]:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def join_all(timeout: float) -> None:

@@ -11,6 +11,7 @@ from jupyter_ft.session import Session
 from jupyter_ft.session.race import Race
 from jupyter_ft.ui.race import race_html, race_text
 from jupyter_ft.ui.record import record_html, record_text
+from jupyter_ft.ui.views import reported
 from jupyter_ft.ui.watched import shown
 
 from .notebook import Place, one_line, say, show_html
@@ -34,9 +35,11 @@ def wait(session: Session, place: Place, *, record: bool, step: int | None = Non
     except TrainingFailed:
         if record:
             show_html(record_html(session), record_text(session), place)
+        _see_reported([session], place)
         raise
     if record:
         show_html(record_html(session), record_text(session), place)
+    _see_reported([session], place)
     return True
 
 
@@ -48,6 +51,14 @@ def wait_for_race(race: Race, place: Place, step: int | None = None) -> None:
         say(f"no longer waiting: {len(race.live)} of {len(race)} runs are live; %ft wait {race.name}")
         return
     show_html(race_html(race), race_text(race), place)
+    _see_reported(list(race), place)
+
+
+def _see_reported(sessions: list[Session], place: Place) -> None:
+    """Where nobody sits before the kernel it is ended with its last cell, and would take the report along."""
+    for session in sessions if place.headless else ():
+        if session.state in OVER:
+            reported(session)
 
 
 def far(sessions: list[Session], until: int | None = None) -> str:

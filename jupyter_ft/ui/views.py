@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_ft.launch.thread import aside
+from jupyter_ft.launch.thread import aside, join
 from jupyter_ft.messages import Logged
 
 if TYPE_CHECKING:
@@ -124,7 +124,16 @@ def over(session: Session) -> None:
             text = f"report.html was not written: {type(error).__name__}: {error}; %ft report tries again"
             session.log.append(Logged(level="warning", text=" ".join(text.split())))
 
-    aside(leave, f"report of {session.name}")
+    aside(leave, _report_of(session))
+
+
+def reported(session: Session, timeout: float = 30.0) -> None:
+    """Wait for that page: a kernel that is ended at once after its last cell would cut it off."""
+    join([session.name, _report_of(session)], timeout)
+
+
+def _report_of(session: Session) -> str:
+    return f"report of {session.name}"
 
 
 def _link(written: Path) -> str:

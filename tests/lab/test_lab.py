@@ -12,6 +12,9 @@ from tests.lab._saving import save
 
 SHOTS = Path(__file__).parents[1] / "shots"
 MINUTE = 60_000
+_MORE_CHIPS = """known => [...document.querySelectorAll(".jft-chip input")].some(
+    (chip) => !known.includes(chip.dataset.testid)
+)"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -150,10 +153,13 @@ def test_a_newcomer_talks_to_the_model_while_it_learns(page: Page, lab: str) -> 
     book.shot("lab-chat")
 
     # three columns: this moment, the base, and a checkpoint, each stamped with the step that spoke
+    chips = page.locator(".jft-chip input")
+    offered = {chip.get_attribute("data-testid") for chip in chips.all()}
     book.find("save").click()
-    chip = page.locator(".jft-chip input:not([data-testid=chat-live], [data-testid=chat-base])").last
-    chip.check(timeout=2 * MINUTE)
-    step = chip.get_attribute("data-testid").removeprefix("chat-")  # type: ignore[union-attr]
+    page.wait_for_function(_MORE_CHIPS, arg=[*offered], timeout=2 * MINUTE)
+    name = next(name for chip in chips.all() if (name := chip.get_attribute("data-testid")) not in offered)
+    chip, step = page.get_by_test_id(name), name.removeprefix("chat-")
+    chip.check()
     before = page.get_by_test_id("reply").count()
     book.ask("My laptop will not start.")
     assert page.get_by_test_id("reply").count() == before + 3

@@ -91,7 +91,7 @@ def check_record(page: Page, shot: str) -> None:
     expect(record).to_contain_text("Where is **my** order?")
     curve = record.locator("img.curve")
     expect(curve).to_be_visible()
-    assert curve.evaluate("image => image.complete && image.naturalWidth > 100")
+    assert curve.evaluate("image => image.decode().then(() => image.naturalWidth > 100)")
     for said in page.get_by_text(re.compile("Error displaying widget|Loading widget")).all():
         expect(said).not_to_be_visible()
     SHOTS.mkdir(exist_ok=True)

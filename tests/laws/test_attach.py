@@ -277,6 +277,7 @@ def test_a_rate_that_is_set_is_followed_by_the_rest_of_the_trainers_own_shape(bu
     import jupyter_ft
 
     own = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}}
+    own |= {"num_train_epochs": 4}
     unchanged = jupyter_ft.attach(build("plain", **own), name="unchanged")
     before = rates(unchanged.wait(timeout=60))
     session = jupyter_ft.attach(build("plain", **own), name="changed")

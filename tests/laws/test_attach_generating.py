@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from jupyter_ft.control.lease import LEASE
+
 from ._runs import history, losses, trained
 
 PROMPTS = [
@@ -144,8 +146,10 @@ def test_a_live_field_is_what_it_would_be_from_the_start(make: Any, kind: str, c
     bare = make(kind, max_steps=4, **changes)
     bare.train()
     trainer = make(kind, max_steps=4)
-    session = jupyter_ft.attach(trainer, name="mine")
-    assert session.set(step=1, **changes).wait(30) == 1
+    with LEASE:  # it gets no turn before it is told
+        session = jupyter_ft.attach(trainer, name="mine")
+        told = session.set(step=1, **changes)
+    assert told.wait(30) == 1
     slower = session.set(learning_rate=1e-3, step=4)
     trainer.train()
     assert losses(session) == _bare_losses(bare)
@@ -172,8 +176,10 @@ def test_the_fields_of_a_preference_trainer_are_live_too(tiny_model: Path, tmp_p
     bare = build(beta=2.0)
     bare.train()
     trainer = build()
-    session = jupyter_ft.attach(trainer, name="mine")
-    assert session.set(beta=2.0, step=1).wait(30) == 1
+    with LEASE:
+        session = jupyter_ft.attach(trainer, name="mine")
+        told = session.set(beta=2.0, step=1)
+    assert told.wait(30) == 1
     trainer.train()
     assert losses(session) == _bare_losses(bare)
     assert len(set(losses(session))) == 3

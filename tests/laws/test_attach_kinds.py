@@ -11,6 +11,7 @@ from ._runs import history, losses, trained, untimed
 
 QUESTIONS = [f"Where is order {number}?" for number in range(20)]
 KINDS = ("dpo", "dpo full", "kto", "reward", "classification", "masked", "masked unseeded")
+MANY = 20  # epochs: a run that is to be stopped is far from its end when it is told
 """With the collator's own generator, and with torch's global one, from which dropout draws as well."""
 
 
@@ -173,9 +174,9 @@ def test_an_attached_trainer_equals_the_bare_one(make: Any, kind: str) -> None:
 def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: str) -> None:
     import jupyter_ft
 
-    bare = make(kind, num_train_epochs=4)
+    bare = make(kind, num_train_epochs=MANY)
     bare.train()
-    trainer = make(kind, num_train_epochs=4)
+    trainer = make(kind, num_train_epochs=MANY)
     first = jupyter_ft.attach(trainer, name="mine")
     first.wait(step=2, timeout=60)
     assert trainer.evaluate()["eval_loss"] > 0
@@ -186,7 +187,7 @@ def test_looking_changes_nothing_and_what_is_stopped_goes_on(make: Any, kind: st
     first.wait(timeout=60)
     assert 8 <= first.step < bare.state.global_step
     first.close()
-    trainer = make(kind, num_train_epochs=4)
+    trainer = make(kind, num_train_epochs=MANY)
     session = jupyter_ft.attach(trainer, name="mine", resume=True)
     trainer.train()
     expected = [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
@@ -199,10 +200,10 @@ def test_masks_come_back_also_where_a_batch_was_made_another_beyond_the_checkpoi
     """In mid-epoch: what was collated ahead is let go by the edit, resumed or not."""
     import jupyter_ft
 
-    whole = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="whole")
+    whole = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="whole")
     whole.set(batch_size=3, step=8)
     whole.wait(timeout=60)
-    parted = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="parted")
+    parted = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="parted")
     parted.set(batch_size=3, step=8)
     parted.set(checkpoint_steps=7, step=2)
     parted.wait(step=10, timeout=60)
@@ -211,7 +212,7 @@ def test_masks_come_back_also_where_a_batch_was_made_another_beyond_the_checkpoi
     assert 7 in parted.steps
     _forget_after(parted, 7)
     parted.close()
-    again = jupyter_ft.attach(make("masked unseeded", num_train_epochs=4), name="parted", resume=True)
+    again = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="parted", resume=True)
     again.wait(timeout=60)
     assert losses(again) == losses(whole)
 
@@ -247,7 +248,7 @@ def test_masks_of_ones_own_collator_come_back(make: Any, made: bool) -> None:
     import jupyter_ft
 
     def build() -> Any:
-        trainer = make("masked", num_train_epochs=4)
+        trainer = make("masked", num_train_epochs=MANY)
         trainer.data_collator = Hiding(trainer.processing_class, made)
         return trainer
 

@@ -93,9 +93,7 @@ def test_a_folder_is_learnt_from_and_a_stopped_run_goes_on(tune: Any, tmp_path: 
         (docs / ("deep" if number % 2 else "") / f"{number:02}.md").write_text(row["text"])
     asked = {**ASKED, "data": str(docs), "adapter": {"r": 4, "dropout": 0.1}}
     whole = finish(tune("whole", **asked))
-    session = tune("parted", **asked)
-    session.wait(step=4, timeout=60)
-    session.stop().wait()
+    session = tune("parted", **asked, until=4)
     session.wait_until_over(60)
     assert session.step < session.total_steps
     session.resume().wait()

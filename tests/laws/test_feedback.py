@@ -63,11 +63,9 @@ def test_it_evaluates_on_the_held_out_judgements_as_often_as_it_is_told(judged: 
 @pytest.mark.slow
 def test_what_is_judged_later_changes_no_run_that_goes_on(judged: Any) -> None:
     whole = finish(judged.desk.train("whole", **DPO))
-    part = judged.desk.train("part", **DPO, checkpoint_steps=2)
-    part.wait(step=4, timeout=120)
-    part.stop()
+    part = judged.desk.train("part", **DPO, checkpoint_steps=2, until=4)
     part.wait_until_over(120)
-    assert 4 <= part.step < part.total_steps
+    assert part.step == 4 < part.total_steps
     part.close()
     for one in judged.feedback:
         judged.feedback.undo(one)

@@ -76,7 +76,7 @@ def test_a_finished_run_goes_on_in_a_fork(tune: Any) -> None:
 
 @pytest.mark.slow
 def test_a_fork_is_a_run_like_any_other(tune: Any) -> None:
-    parent = tune("parent", **ASKED)
+    parent = tune("parent", **ASKED | {"checkpoint_steps": 10})
     finish(parent)
     child = parent.fork("child", at=parent.steps[0], learning_rate=1e-4)
     child.wait(step=parent.steps[0] + 2, timeout=60)
@@ -160,7 +160,7 @@ def test_a_policy_is_forked_too(tune: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{"learning_rte": 1}, {"learning_rate": -1}, {"adapter": "full"}])
 def test_a_refused_fork_or_child_leaves_the_live_parent_alone(tune: Any, wrong: dict[str, Any]) -> None:
-    parent = tune("parent", **ASKED)
+    parent = tune("parent", **ASKED | {"checkpoint_steps": 1000})
     parent.wait(step=7, timeout=60)
     parent.pause().wait()
     kept = parent.steps

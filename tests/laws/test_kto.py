@@ -144,10 +144,8 @@ def test_weights_are_live_and_come_back(tune: Any) -> None:
     assert changed[:5] == plain[:5]
     assert changed[5] != plain[5]
 
-    again = tune("stopped", **asked)
+    again = tune("stopped", **asked, until=7)
     again.set(**changes, step=6)
-    again.wait(step=7)
-    again.stop().wait()
     again.wait_until_over(60)
     again.resume().wait()
     assert finish(again) == (changed, final)

@@ -12,6 +12,7 @@ from jupyter_ft.messages import OVER
 from ._runs import finish, replies
 
 LONG = {"epochs": 6, "learning_rate": 3e-2, "batch_size": 4, "seed": 7}
+LENGTH = 240  # tokens: some steps long, also where a checkpoint at each of them waits for the disk
 
 
 @pytest.mark.slow
@@ -55,7 +56,7 @@ def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> N
     session.wait(step=4, timeout=120)
     spans, asked = [], 0
     while session.state == "running" and asked < 6:
-        session.ask(messages, max_new_tokens=120).wait(120)
+        session.ask(messages, max_new_tokens=LENGTH).wait(120)
         spans.append(session.step - replies(session)[-1].step)
         asked += 1
     session.wait(timeout=120)
@@ -66,7 +67,7 @@ def test_a_reply_is_of_one_step(tune: Any, monkeypatch: pytest.MonkeyPatch) -> N
         twin = voices_of(session.run_folder, step, session.recipe, "prompt-completion", session.log)
         model, of = twin.voice("live")
         assert of == step
-        return speak(model, twin.tokenizer, chat_ids(twin.tokenizer, messages), Manner(max_new_tokens=120)).text
+        return speak(model, twin.tokenizer, chat_ids(twin.tokenizer, messages), Manner(max_new_tokens=LENGTH)).text
 
     for reply, _ in said:
         assert reply.text == idle(reply.step)

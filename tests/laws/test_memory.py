@@ -133,7 +133,7 @@ def test_a_single_row_that_does_not_fit_pauses_and_loses_nothing(tune: Any, shor
 def test_a_run_that_is_stopped_while_a_row_does_not_fit_resumes_with_that_row(
     tune: Any, short: Short, seen: list[Any]
 ) -> None:
-    session = tune("stuck", batch_size=1, max_steps=8)
+    session = tune("stuck", batch_size=1, max_steps=40)
     session.wait(step=3, timeout=60)
     session.pause().wait(60)
     short(0, times=1)

@@ -93,10 +93,8 @@ def test_beta_is_live_and_comes_back(tune: Any) -> None:
     assert changed[:5] == plain[:5]
     assert changed[5] != plain[5]
 
-    again = tune("stopped", **asked)
+    again = tune("stopped", **asked, until=7)
     again.set(beta=1.0, step=6)
-    again.wait(step=7)
-    again.stop().wait()
     again.wait_until_over(60)
     again.resume().wait()
     assert finish(again) == (changed, final)

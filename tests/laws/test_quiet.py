@@ -130,7 +130,7 @@ def test_the_users_kernel_is_left_as_it_was(tune: Any, dropout: float) -> None:
     tune("first", max_steps=1).wait(timeout=60).close()  # imports what a first run imports; the second loads anew
     streams = sys.stdout, sys.stderr
     before = _what_is_the_users()
-    session = tune("second", max_steps=8, adapter={"r": 4, "dropout": dropout})
+    session = tune("second", max_steps=40, adapter={"r": 4, "dropout": dropout})
     while session.state in ("queued", "loading"):
         assert torch.get_default_dtype() == before["dtype"]
     session.wait(step=3, timeout=60)

@@ -23,7 +23,7 @@ ASKED = {"epochs": 2, "checkpoint_steps": 5, "adapter": {"r": 4, "dropout": 0.1}
 LONG = 28  # the step of an edit that comes after the end that the run has at first
 ORDERED: list[dict[str, Any]] = [
     {"step": LONG, "accumulation": 3, "batch_size": 3, "schedule": "cosine", "max_grad_norm": 0.3},
-    {"step": 2, "epochs": 3, "alpha": 20},
+    {"step": 2, "epochs": 5, "alpha": 20},
 ]
 
 

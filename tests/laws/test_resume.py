@@ -174,10 +174,8 @@ def test_data_that_have_changed_are_not_gone_on_with(tune: Any, rows: Any, tmp_p
     apart.write_text("".join(json.dumps(row) + "\n" for row in rows[40:]))
     asked = {"data": str(train), "held_out": str(apart), "checkpoint_steps": 2, "epochs": 1}
     whole = finish(tune("whole", **asked))
-    session = tune("parts", **asked)
-    session.wait(step=4, timeout=60)
-    session.stop()
-    session.wait_until_over()
+    session = tune("parts", **asked, until=4)
+    session.wait_until_over(60)
     folder = session.folder
     session.close()
 

@@ -287,10 +287,8 @@ def _live_and_back(tune: Any, asked: dict[str, Any], **change: float) -> None:
     changed, final = finish(session)
     assert changed[:5] == plain[:5]
     assert changed[5] != plain[5]
-    again = tune("stopped", **asked)
+    again = tune("stopped", **asked, until=7)
     again.set(step=6, **change)
-    again.wait(step=7, timeout=60)
-    again.stop().wait(30)
     again.wait_until_over(60)
     again.resume().wait(30)
     assert finish(again) == (changed, final)

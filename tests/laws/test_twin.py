@@ -179,7 +179,8 @@ def test_a_run_that_nobody_asks_holds_one_model_and_its_weights_once(tune: Any) 
         return len(found), len(adapters)
 
     before = [thing for thing in gc.get_objects() if isinstance(thing, PeftModel)]
-    session = tune("lean", adapter={"r": 7, "targets": ["q_proj"]}, max_steps=4, trainer={"optim": "sgd"})
+    asked = {"adapter": {"r": 7, "targets": ["q_proj"]}, "trainer": {"optim": "sgd"}}
+    session = tune("lean", max_steps=40, snapshot_steps=1000, **asked)  # no copy of a step waits for the disk
     session.wait(step=1, timeout=60)
     session.pause().wait(60)
     models, adapters = held()

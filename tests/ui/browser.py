@@ -76,7 +76,7 @@ class Open:
         self.mute = False  # nothing arrives any more
         self.pushes = pushes  # False: what is not said in answer is lost, as on Colab
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900})
-        self.page.set_default_timeout(8000)
+        self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.route("**/*", lambda route: self._serve(route, theme))
         self.page.expose_function("toKernel", self._keep)

@@ -57,6 +57,7 @@ def test_a_review_by_keyboard_alone(browser: Browser, run: SmallRun, panel: Pane
     assert (first.preferred.text, first.choice, first.reviewer, first.blind) == (left, "left", "Ada", True)
     for key, choice in (("ArrowRight", "right"), ("t", "tie"), ("ArrowDown", "tie"), ("b", "both_bad"), ("s", "skip")):
         number = len(kept) + 1
+        seen(view, f"Pair {number}")
         press(key)
         seen(view, f"Saved: pair {number}")
         seen(view, f"Pair {number + 1}")
