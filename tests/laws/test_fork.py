@@ -160,7 +160,7 @@ def test_a_policy_is_forked_too(tune: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{"learning_rte": 1}, {"learning_rate": -1}, {"adapter": "full"}])
 def test_a_refused_fork_or_child_leaves_the_live_parent_alone(tune: Any, wrong: dict[str, Any]) -> None:
-    parent = tune("parent", **ASKED | {"checkpoint_steps": 1000})
+    parent = tune("parent", **ASKED, edits=[{"step": 7, "checkpoint_steps": 1000}])
     parent.wait(step=7, timeout=60)
     parent.pause().wait()
     kept = parent.steps

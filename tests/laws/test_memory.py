@@ -148,7 +148,7 @@ def test_a_run_that_is_stopped_while_a_row_does_not_fit_resumes_with_that_row(
     got = finish(session)
     rows = seen[:]
     seen.clear()
-    assert got == finish(tune("roomy", batch_size=1, max_steps=8))
+    assert got == finish(tune("roomy", batch_size=1, max_steps=40))
     assert rows == seen
 
 
