@@ -25,4 +25,4 @@ def test_time_travel_comes_back_to_the_same_steps(execute: Execute) -> None:
     assert forked[1] == 5
     assert together[:4] == [4] * 4  # of one run
     assert len(together) == 7
-    assert min(together) > 1  # of three runs, as many as were ready at once; that of grid-4 is in its own log
+    assert min(together[:6]) > 1  # two of grid-3 among those of three runs: as many speak at once as are ready
