@@ -15,6 +15,7 @@ from ..data import Examples
 from ..errors import RecipeError, RunFolderError, TrainingFailed
 from ..event_log import Cursor, EventLog
 from ..hyperparameters import Hyperparameters
+from ..launch.same_base import check_on_disk
 from ..launch.thread import start
 from ..memory.waiting import queue
 from ..messages import (
@@ -370,6 +371,7 @@ class Session(Talking, Travelling, Taking, Shown):
                 self.run_folder.newest_good()
             if lacking := missing(self.run_folder, self.recipe, self.rewards):
                 raise RunFolderError(lacking)
+            check_on_disk(self.run_folder.path, self.recipe)
             if self._examples is None:
                 self._examples = rows_of(self.run_folder, self.recipe)
             changed = changed_versions(self.run_folder)

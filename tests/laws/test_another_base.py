@@ -90,6 +90,7 @@ def test_a_base_that_was_saved_over_is_noticed_before_anything_goes_on_from_it(
     assert kept_by_the_notebook.tb is not None
     with pytest.raises(Refused, match=f"^resume: {line}$"):
         session.resume().wait(60)
+    assert session.state == "stopped"  # as it was: nothing of it has been begun
     assert sorted(path.name for path in runs.iterdir()) == ["first"]
     other = jupyter_ft.finetune(str(own), rows, "other", max_steps=2, **settings).wait(timeout=60)
     shutil.copytree(kept, own, dirs_exist_ok=True)
