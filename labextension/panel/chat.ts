@@ -250,9 +250,9 @@ class DrawnReply {
     });
     const head = h("div", { class: "jft-reply-head" }, [reply.at === "live" ? h("b", { class: "jft-live" }, ["live"]) : null, this.#stamp, this.#stop]);
     const of = /^\d+$/.test(reply.at) ? "step" : reply.at;
-    for (const [thumb, sign] of Object.entries({ good: "👍", bad: "👎" })) {
-      const about = { class: "jft-small", test: `thumb-${thumb}`, "aria-label": `${thumb} answer` };
-      const button = h("button", about, [sign], { click: () => rate(button.ariaPressed === "true" ? "" : thumb) });
+    for (const thumb of ["good", "bad"]) {
+      const about = { class: "jft-small", test: `thumb-${thumb}`, "aria-label": `${thumb} answer`, title: `A ${thumb} answer` };
+      const button = h("button", about, [], { click: () => rate(button.ariaPressed === "true" ? "" : thumb) });
       this.#thumbs.append(button);
     }
     this.#thumbs.append(this.#saved);
