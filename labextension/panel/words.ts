@@ -13,7 +13,7 @@ export function shown(value: Json | undefined): string {
 }
 
 /** `31.2 MB`, `2 GB`. */
-export const bytes = (count: number) => (count < 1e8 ? `${shown(count / 1e6)} MB` : `${shown(count / 1e9)} GB`);
+export const bytes = (count: number) => (count < 1e9 ? `${shown(count / 1e6)} MB` : `${shown(count / 1e9)} GB`);
 
 /** `12:05`, `3 h 07`. */
 export function duration(seconds: number): string {

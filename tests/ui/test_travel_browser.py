@@ -116,7 +116,7 @@ def test_a_step_that_makes_room_is_said_to_be_gone_and_the_disk_is_shown(
     run.snap([4, 12, 16], 190_000_000)
     view.turn()
     assert said.inner_text().startswith("step 8 is kept no more · live, step 16 · ")
-    assert said.inner_text().endswith(" · snapshots 0.19 GB of 2 GB")
+    assert said.inner_text().endswith(" · snapshots 190 MB of 2 GB")
     slider.press("ArrowLeft")
     assert said.inner_text().startswith("step 16 · ")
     assert view.errors == []
