@@ -47,9 +47,8 @@ def test_columns_across_steps_and_runs_speak_in_one_batch_as_each_does_alone(
         assert [c.refused for c in said([(a, "4"), (a, "live"), (b, "8")], max_new_tokens=5)] == ["", "", ""]
     assert finish(a) == solo  # columns beside it have left it as it was
     finish(b)
-    monkeypatch.setattr(
-        "jupyter_ft.sampling.round.PATIENCE", 60.0
-    )  # all come, however slowly they are read from the disk
+    # all come, however slowly they are read from the disk
+    monkeypatch.setattr("jupyter_ft.sampling.round.PATIENCE", 60.0)
     monkeypatch.setattr("jupyter_ft.sampling.chat.GATHERING", 60.0)
     columns = [(a, "4"), (a, "12"), (a, "live"), (b, "20"), (b, "live"), (a, "base")]
     warm = {"max_new_tokens": 12, "temperature": 1.0, "seed": 5}

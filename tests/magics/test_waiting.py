@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +66,23 @@ def test_a_panel_tells_already(
     session = tune("kept", adapter={"r": 4}, max_steps=3)
     assert wait(session, Place(rich=True, headless=False), record=False)
     assert lines_of(capsys.readouterr().out, "kept is ") == []
+
+
+@pytest.mark.slow
+def test_a_cell_that_nobody_sits_before_ends_when_the_report_is_written(
+    tune: Any, shell: Any, headless: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jupyter_ft.magics.verbs import run
+    from jupyter_ft.ui import report, views
+
+    write, never = report.write_report, threading.Event()
+
+    def slowly(session: Any, path: Path | None = None) -> Path:
+        never.wait(1)
+        return write(session, path)
+
+    monkeypatch.setattr(report, "write_report", slowly)
+    monkeypatch.setattr(views, "in_a_kernel", lambda: True)
+    session = tune("kept", max_steps=2)
+    run(shell, ["wait", "kept"])
+    assert (session.folder / "report.html").is_file()
