@@ -16,7 +16,7 @@ import jupyter_ft
 from jupyter_ft.capture import captured
 from jupyter_ft.control import accelerated
 from jupyter_ft.control.accelerated import own_state
-from jupyter_ft.control.computing import COMPUTING, Computing, take_aside
+from jupyter_ft.control.computing import COMPUTING, Computing
 
 
 def test_what_it_prints_belongs_to_who_asks(capsys: Any) -> None:
@@ -105,37 +105,6 @@ def test_what_fails_around_a_call_is_raised_where_it_was_asked_for(monkeypatch: 
             with pytest.raises(MemoryError):
                 Computing().do(lambda: 1)
         assert computing.do(lambda: 2) == 2
-
-
-def test_what_an_optimizer_has_made_is_moved_and_goes_on_as_it_was() -> None:
-    def weights() -> list[torch.nn.Parameter]:
-        return [torch.nn.Parameter(torch.arange(5.0)), torch.nn.Parameter(torch.ones(3, 2))]
-
-    def step(optimizer: torch.optim.Optimizer, own: list[torch.nn.Parameter], scale: float) -> None:
-        for parameter in own:
-            parameter.grad = parameter.detach() * scale + 1
-        optimizer.step()
-
-    (ours, theirs), made = (weights(), weights()), torch.optim.AdamW
-    moved, plain = made(ours, lr=0.1), made(theirs, lr=0.1)
-    step(moved, ours, 1.0)
-    step(plain, theirs, 1.0)
-    before = {tensor.untyped_storage().data_ptr() for slots in moved.state.values() for tensor in slots.values()}
-    take_aside(moved.state)
-    after = [tensor.untyped_storage().data_ptr() for slots in moved.state.values() for tensor in slots.values()]
-    assert len(after) == 6
-    assert len(set(after)) == 1
-    assert not set(after) & before
-    step(moved, ours, -2.0)
-    step(plain, theirs, -2.0)
-    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
-    again = made(weights(), lr=0.1)
-    again.load_state_dict(moved.state_dict())
-    assert all(
-        torch.equal(tensor, mine[name])
-        for slots, mine in zip(moved.state.values(), again.state.values(), strict=True)
-        for name, tensor in slots.items()
-    )
 
 
 @pytest.mark.slow

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from .. import capture
-from ..aside import copied_aside, room_for
 from ..threads import openmp
 from . import accelerated
-
-_LARGE = 2**27  # bytes
 
 
 class _Call:
@@ -75,6 +72,11 @@ class Computing:
                     self._calls.put(None)
                     self._calls = None
 
+    @property
+    def shared(self) -> bool:
+        """Whether more than one run is here."""
+        return self._runs > 1
+
     def do(self, work: Callable[[], Any]) -> Any:
         """What `work()` gives, or raises, there. What it prints is the caller's, who is `among` its runs."""
         call = _Call(work)
@@ -109,21 +111,6 @@ def _do(call: _Call | None) -> bool:
         del call  # before the one who asked goes on
         done.set()
     return True
-
-
-def take_aside(state: Mapping[Any, dict[str, Any]]) -> None:
-    """Move what an optimizer has made in its first step to a place of its own; more than 128 MB stay where they are.
-
-    It is for good, and would lie scattered between what each step takes and frees, so that the next finds no room
-    there: 270 MB of eight runs of SmolLM2.
-    """
-    made = [(slots, name) for slots in state.values() for name, kept in slots.items() if torch.is_tensor(kept)]
-    tensors = [slots[name] for slots, name in made]
-    if not 0 < room_for(tensors) <= _LARGE:
-        return
-    with suppress(OSError):  # no room for it twice
-        for (slots, name), copy in zip(made, copied_aside(tensors), strict=True):
-            slots[name] = copy
 
 
 COMPUTING = Computing()

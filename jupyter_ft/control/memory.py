@@ -125,12 +125,7 @@ class Patience:
             said = f"memory ran out at step {step} with {why} ({failure}); {ADVICE}, then resume"
             port.log.append(MemoryShort(step=step, micro_batch=0, said=said))
         port.obedience.pause_itself(said)
-        port.turn.give()
-        try:
-            go_on = port.obedience.at_boundary()
-        finally:
-            port.turn.take()
-        if not go_on:
+        if not port.give_way():
             raise Halted
 
 

@@ -23,7 +23,7 @@ from ..health import Watch
 from ..hyperparameters import Hyperparameters
 from ..messages import Health, StateChanged, StepDone, StepRefused
 from .batches import Batches, Parts, count_tokens
-from .computing import COMPUTING, take_aside
+from .computing import COMPUTING
 from .edits import LiveEdits
 from .evaluation import Evaluation
 from .hooks import Hooks
@@ -31,6 +31,7 @@ from .inbox import Inbox
 from .lease import Turn
 from .memory import Patience
 from .obey import Obedience
+from .optimizer_state import OptimizerState
 
 PATCHED = ("training_step", "get_batch_samples", "set_initial_training_values", "accelerator.clip_grad_norm_")
 ENDLESS = 10**9  # the frame that the trainer's loop runs in; epochs and the end are ours to call
@@ -77,7 +78,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         self._pending: StepDone | None = None
         self._loss: torch.Tensor | None = None
         self._norm, self._rate, self._began = math.nan, math.nan, 0.0
-        self._aside = False  # whether the optimizer's state lies in a place of its own
+        self._optimizer_state = OptimizerState()
         self._unwatch: Callable[[], None] = lambda: None
         self._patch()
 
@@ -161,17 +162,23 @@ class Port(TrainerCallback):  # type: ignore[misc]
             with suppress(OSError):  # said by an event already; the run goes on and tries again later
                 self.hooks.save(self.step)
         self._look()
-        self.turn.give()
-        try:
-            go_on = self.obedience.at_boundary()
-        finally:
-            self.turn.take()
+        go_on = self.give_way()
         over = self.step >= self.trainer.state.max_steps  # restored from a checkpoint of the last step
         if not go_on or over or self.evaluation.exhausted:
             self.trainer.control.should_training_stop = True
             return [], None
         self._began = time.perf_counter()
         return self._fetch(device)
+
+    def give_way(self) -> bool:
+        """Let others have their turns, and obey the inbox meanwhile. False where the run is to stop."""
+        if self._computes_together:
+            self._optimizer_state.wait(self.trainer.optimizer, COMPUTING.shared)
+        self.turn.give()
+        try:
+            return self.obedience.at_boundary()
+        finally:
+            self.turn.take()
 
     def _fetch(self, device: Any) -> tuple[list[Any], Any]:
         if self.cursor.order is None:
@@ -304,9 +311,6 @@ class Port(TrainerCallback):  # type: ignore[misc]
         @wraps(step)  # with the mark by which they know it
         def told(*args: Any, **kwargs: Any) -> Any:
             done = self.compute(partial(change, *args, **kwargs))
-            if not self._aside and self._computes_together:
-                self._aside = True
-                self.compute(partial(take_aside, optimizer.state))
             self.hooks.changed(self.step + 1)
             return done
 
