@@ -67,6 +67,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_moved_and_goes_on_as_it_was() -> None:
     moved, left, state = Run(), Run(), OptimizerState()
     state.wait(moved.optimizer, False)  # nothing is made yet
+    state.have()
     for scale, among_others in ((1.0, False), (-2.0, True), (0.5, True), (2.0, False), (-1.0, True)):
         moved.step(scale)
         left.step(scale)
@@ -90,8 +91,9 @@ def test_while_others_have_their_turns_it_takes_no_memory() -> None:
         state.wait(run.optimizer, True)
         assert in_memory(run) == 0
         assert files() == before + 1
-        run.step(-1.0)
+        state.have()
         assert in_memory(run) > 8000
+        run.step(-1.0)
     state.wait(run.optimizer, False)
     assert in_memory(run) > 8000
     assert files() == before

@@ -24,6 +24,11 @@ class OptimizerState:
         self._tensors: list[torch.Tensor] = []
         self._file: OnDisk | None = None
 
+    def have(self) -> None:
+        """Before a step of the optimizer: have what it needs in memory."""
+        if self._file is not None:
+            self._file.have()
+
     def wait(self, optimizer: Any, among_others: bool) -> None:
         """Before the turn is given up: have the state at its place, which is no memory where there are others."""
         made = [(slots, name) for slots in optimizer.state.values() for name in slots if torch.is_tensor(slots[name])]

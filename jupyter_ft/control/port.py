@@ -305,6 +305,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         own, step = vars(optimizer).get("step"), optimizer.step  # torch's schedulers leave a step of theirs on it
 
         def change(*args: Any, **kwargs: Any) -> Any:
+            self._optimizer_state.have()
             self.hooks.change()
             return step(*args, **kwargs)
 
