@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +20,7 @@ _ALIGNED = 64  # bytes
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 _SPARE = 2**30  # bytes of a disk that are left to others
 _POPULATE_WRITE = 23  # Linux 5.14; Python has no name for it
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def room_for(tensors: Sequence[torch.Tensor]) -> int:
@@ -46,7 +51,7 @@ class OnDisk:
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         if not can_be_on_disk(room_for(tensors)):
-            raise OSError("no room on disk")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=_disk()) as file:
             os.posix_fallocate(file.fileno(), 0, room_for(tensors))  # else a full disk would end the process later
             self._memory = mmap.mmap(file.fileno(), room_for(tensors))
@@ -54,17 +59,30 @@ class OnDisk:
 
     def let_go(self) -> None:
         """Hold none of it in memory until it is read or written again, or until `have`."""
-        self._memory.madvise(mmap.MADV_DONTNEED)
+        with suppress(OSError):  # somebody has locked all memory
+            self._advise(mmap.MADV_DONTNEED)
 
     def have(self) -> None:
-        """Hold all of it in memory (40 MB: 6 ms; one page after another, by the threads of a step, 30 ms)."""
-        with suppress(OSError):  # an older kernel
-            self._memory.madvise(_POPULATE_WRITE)
+        """Hold all of it in memory (40 MB: 6 ms; one page after another, by the threads of a step, 30 ms).
+
+        Raises `OSError` where it cannot be written: the process would end where it was.
+        """
+        try:
+            self._advise(_POPULATE_WRITE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # an older kernel
+                raise
+
+    def _advise(self, what: int) -> None:
+        """As `mmap.madvise`, which would have all threads wait for the disk."""
+        place = torch.frombuffer(self._memory, dtype=torch.uint8)
+        if _libc.madvise(ctypes.c_void_p(place.data_ptr()), ctypes.c_size_t(len(self._memory)), what):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def can_be_on_disk(more: int = 0) -> bool:
     """Whether the disk has room for `more` bytes, and then for others."""
-    if not (hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")):
+    if sys.platform != "linux":
         return False
     try:
         return shutil.disk_usage(_disk()).free >= _SPARE + more
@@ -74,8 +92,8 @@ def can_be_on_disk(more: int = 0) -> bool:
 
 def _disk() -> str:
     """The folder for temporary files; not the usual one, which may be in memory itself, where there is a better."""
-    own = os.environ.get("TMPDIR")
-    return tempfile.gettempdir() if own or not Path("/var/tmp").is_dir() else "/var/tmp"
+    places = (os.environ.get("TMPDIR", ""), "/var/tmp")
+    return next((place for place in places if Path(place).is_dir() and place), tempfile.gettempdir())
 
 
 def _copied(tensors: Sequence[torch.Tensor], memory: mmap.mmap) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 
 from ..aside import OnDisk, can_be_on_disk, copied_aside, room_for
 
-_LARGE = 2**27  # bytes of memory that may be taken twice for a moment
+_LARGE = 2**28  # bytes: more would be held twice for a moment, or keep a disk busy
 
 
 class OptimizerState:
@@ -23,33 +23,48 @@ class OptimizerState:
     def __init__(self) -> None:
         self._tensors: list[torch.Tensor] = []
         self._file: OnDisk | None = None
+        self._no_file = False  # it was tried
 
-    def have(self) -> None:
+    def have(self, optimizer: Any) -> None:
         """Before a step of the optimizer: have what it needs in memory."""
-        if self._file is not None:
-            self._file.have()
+        try:
+            if self._file is not None:
+                self._file.have()
+        except OSError:  # the disk has no room for what is to be written there
+            self._no_file = True
+            self._move(optimizer, False)
 
     def wait(self, optimizer: Any, among_others: bool) -> None:
         """Before the turn is given up: have the state at its place, which is no memory where there are others."""
-        made = [(slots, name) for slots in optimizer.state.values() for name in slots if torch.is_tensor(slots[name])]
-        tensors = [slots[name] for slots, name in made]
-        to_disk = among_others and can_be_on_disk()
-        if to_disk != (self._file is not None) or not _same(tensors, self._tensors):
-            with suppress(OSError):  # no room: it stays where it is
-                for (slots, name), copy in zip(made, self._moved(tensors, to_disk), strict=True):
-                    slots[name] = copy
+        self._move(optimizer, among_others and not self._no_file and can_be_on_disk())
         if self._file is not None:
             self._file.let_go()
 
-    def _moved(self, tensors: list[torch.Tensor], to_disk: bool) -> list[torch.Tensor]:
-        twice, size = self._file is None, room_for(tensors)
-        self._tensors, self._file = tensors, None
-        if to_disk and size:
-            self._file = OnDisk(tensors)
-            self._tensors = self._file.tensors
-        elif 0 < size <= _LARGE or not twice:
-            self._tensors = copied_aside(tensors)
-        return self._tensors
+    def _move(self, optimizer: Any, to_disk: bool) -> None:
+        made = [(slots, name) for slots in optimizer.state.values() for name in slots if _moves(slots[name])]
+        tensors = [slots[name] for slots, name in made]
+        if to_disk == (self._file is not None) and _same(tensors, self._tensors):
+            return
+        with suppress(OSError):  # no room: it stays where it is
+            copies, file = self._copied(tensors, to_disk)
+            for (slots, name), copy in zip(made, copies, strict=True):
+                slots[name] = copy
+            self._tensors, self._file = copies, file
+
+    def _copied(self, tensors: list[torch.Tensor], to_disk: bool) -> tuple[list[torch.Tensor], OnDisk | None]:
+        size, home = room_for(tensors), self._file is not None
+        if to_disk and 0 < size <= _LARGE:
+            try:
+                file = OnDisk(tensors)
+                return file.tensors, file
+            except OSError:
+                self._no_file = True
+        return (copied_aside(tensors) if home or size <= _LARGE else tensors), None
+
+
+def _moves(kept: Any) -> bool:
+    """Whether it is worth it: no counter of steps, which some optimizers make anew, and no other layout in memory."""
+    return torch.is_tensor(kept) and kept.dim() > 0 and kept.is_contiguous()
 
 
 def _same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:

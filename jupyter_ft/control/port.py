@@ -141,7 +141,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
 
     def begin_again(self) -> None:
         """Forget what was seen of the steps that are taken back."""
-        self.watch = self._new_watch()
+        self.watch, self._optimizer_state = self._new_watch(), OptimizerState()
         self.last_save = (self.step, time.monotonic())
 
     def _said_running(self) -> None:
@@ -305,7 +305,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
         own, step = vars(optimizer).get("step"), optimizer.step  # torch's schedulers leave a step of theirs on it
 
         def change(*args: Any, **kwargs: Any) -> Any:
-            self._optimizer_state.have()
+            self._optimizer_state.have(optimizer)
             self.hooks.change()
             return step(*args, **kwargs)
 
