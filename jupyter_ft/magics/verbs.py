@@ -175,7 +175,7 @@ def _fork(shell: Any, line: Line) -> None:
     address, name = line.words
     variable = line.options.get("--out", variable_of(check_name(name)))
     check_free(shell, variable)
-    session = fork(address_of(shell, address), name, line.pairs, fresh_optimizer="--fresh-optimizer" in line.options)
+    session = fork(address_of(shell, address), name, line.pairs, fresh_optimizer="--fresh-optimizer" in line.switches)
     bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
     if session.name != name:
         say(f"there is a run {name} already: this one is {session.name}")
