@@ -42,8 +42,6 @@ def write_checkpoint(port: Port, folder: Path) -> None:
     scaler = getattr(port.trainer.accelerator, "scaler", None)
     state = place_of(port) | {
         "cursor": port.cursor.state(),
-        "ahead": port.obedience.ahead,
-        "scheduled": [edit.model_dump(mode="json") for edit in port.obedience.scheduled],
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "python": streams.python,
@@ -65,8 +63,8 @@ def place_of(port: Port) -> dict[str, Any]:
         "cursor": port.cursor.state() | {"order": None},
         "dtype": str(next(port.trainer.model.parameters()).dtype),
         "batches": port.batching.state(),
-        "ahead": [],
-        "scheduled": [],
+        "ahead": list(port.obedience.ahead),
+        "scheduled": [edit.model_dump(mode="json") for edit in port.obedience.scheduled],
     }
 
 
@@ -139,7 +137,17 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
         if _MASKS in tensors:
             _restore_masks(trainer, tensors[_MASKS])
     else:
-        port.edits.warm_up(WARMUP)
+        _begin_fresh(port)
+
+
+def _begin_fresh(port: Port) -> None:
+    """Where the weights alone were kept: an optimizer that has seen no gradient, and draws from the seed on."""
+    trainer = port.trainer
+    trainer.optimizer.state.clear()  # taken back to here, it has seen some
+    port.turn.restore(Streams.seeded(trainer.args.seed))
+    if masks_of(trainer) is not None:
+        trainer.data_collator.create_rng()
+    port.edits.warm_up(WARMUP)
 
 
 def _restore_optimizer(trainer: Any, state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

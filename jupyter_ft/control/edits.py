@@ -46,6 +46,7 @@ class LiveEdits:
         self.plain: tuple[AnySchedule, int, int]  # shape, warm-up, total: in force until there is an anchor
         self.plain = (asked.schedule, asked.warmup_steps, self.total_steps(asked))
         self.warm: tuple[int, int] | None = None  # from which step on, and how many: a fresh optimizer in mid-run
+        self._cold: Callable[[float], float]  # the multiplier without that warm-up
         self._ratios: list[float] = []
 
     # --- how long the run is ---
@@ -161,8 +162,10 @@ class LiveEdits:
 
     def _warm_rate(self) -> float:
         """That rate but for the warm-up of a fresh optimizer."""
-        at = int(self._trainer.lr_scheduler.last_epoch)
-        return self.current_rate() / (1.0 if self.warm is None else _warmth(at, *self.warm))
+        if self.warm is None:
+            return self.current_rate()
+        scheduler = self._trainer.lr_scheduler
+        return float(scheduler.base_lrs[0] * self._cold(scheduler.last_epoch))
 
     def warm_up(self, steps: int) -> None:
         """Let the learning rate rise over the coming `steps` steps: the optimizer has seen no gradient yet."""
@@ -182,6 +185,7 @@ class LiveEdits:
                 self._ratios = [group["initial_lr"] / first if first else 1.0 for group in groups]
             scheduler.base_lrs = list(self._ratios)  # 1.0 for one group: the rate reaches the optimizer to the bit
             scheduler.lr_lambdas = [self.anchor.at] * len(groups)
+        self._cold = scheduler.lr_lambdas[0]
         if self.warm is not None:
             scheduler.lr_lambdas = [_warming(f, *self.warm) for f in scheduler.lr_lambdas]
         rates = [b * f(scheduler.last_epoch) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]

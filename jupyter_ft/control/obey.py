@@ -70,6 +70,11 @@ class Obedience:
             self.stopping = True
             self._said("stopping")
 
+    def goes_on(self) -> bool:
+        """Whether the run is at its end and an edit that waits for the next step makes it longer."""
+        coming = [edit for edit in self.scheduled if edit.step == self._port.step + 1]
+        return any(ALIASES.get(name, name) in ("epochs", "max_steps") for edit in coming for name in edit.changes)
+
     def refuse_rest(self, reason: str) -> None:
         """Close the inbox and refuse whatever it still holds, and the edits whose step never came."""
         freeing = [self.freeing] if self.freeing is not None else []

@@ -357,7 +357,7 @@ class Port(TrainerCallback):  # type: ignore[misc]
             control.should_epoch_stop = True
         state.epoch = progress
         if state.global_step >= state.max_steps:
-            control.should_training_stop = True
+            control.should_training_stop = not self.obedience.goes_on()  # transformers' own callback has set it
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Add the method's own metrics of this step, and report it."""

@@ -6,8 +6,7 @@ They are in the run's record, so that they are known before its first step, when
 from __future__ import annotations
 
 from ..control.port import Port
-from ..event_log import EventLog
-from ..messages import Refused, Set
+from ..messages import Set
 from ..runs import RunFolder
 
 
@@ -16,11 +15,12 @@ def ordered(port: Port, folder: RunFolder, *, anew: bool) -> None:
     _, about = folder.read_recipe()
     port.obedience.until = about.get("until")
     if anew:
-        port.obedience.scheduled = edits_ordered(port.log, folder)
+        await_ordered(port, folder)
 
 
-def edits_ordered(log: EventLog, folder: RunFolder) -> list[Set]:
-    """The edits that a run was started with, but for those that were refused."""
+def await_ordered(port: Port, folder: RunFolder) -> None:
+    """Have the ordered edits that are not answered yet wait for their steps, after those that wait already."""
     _, about = folder.read_recipe()
+    waiting = {edit.id for edit in port.obedience.scheduled}
     edits = [Set.model_validate(edit) for edit in about.get("edits") or ()]
-    return [edit for edit in edits if not isinstance(log.answer(edit.id), Refused)]
+    port.obedience.scheduled += [edit for edit in edits if edit.id not in waiting and port.log.answer(edit.id) is None]

@@ -46,7 +46,7 @@ from ..sampling.probes import Probes
 from ..sampling.twin import Voices
 from ..weights import draws_randomness, trained_tensors, write_weights
 from .meanwhile import Meanwhile
-from .ordered import edits_ordered, ordered
+from .ordered import await_ordered, ordered
 from .snapshots import Snapshots
 
 
@@ -200,7 +200,8 @@ class Running:
             restore_checkpoint(port, checkpoint)
             self.folder.drop_after(step)
         else:  # it ended before the first one was due: from the beginning, which the seed fixes
-            schedule_again(port, edits_ordered(port.log, self.folder))
+            schedule_again(port)
+        await_ordered(port, self.folder)
         self.log.append(Resumed(step=step, ahead=list(port.obedience.ahead)))
         total = int(port.trainer.state.max_steps)
         self.log.append(Applied(command=resume, verb="resume", step=step, total_steps=total))

@@ -40,6 +40,7 @@ from .notebook import (
 from .waiting import wait, wait_for_race
 
 ANSWER_SECONDS = 2.0
+_FRESH = Option("--fresh-optimizer", "leave the optimizer behind, as a fork of a snapshot does")
 _STEP = Option("--step", "at this step rather than at once", "N")
 
 
@@ -174,7 +175,7 @@ def _fork(shell: Any, line: Line) -> None:
     address, name = line.words
     variable = line.options.get("--out", variable_of(check_name(name)))
     check_free(shell, variable)
-    session = fork(address_of(shell, address), name, line.pairs)
+    session = fork(address_of(shell, address), name, line.pairs, fresh_optimizer="--fresh-optimizer" in line.switches)
     bind(shell, variable_of(session.name) if "--out" not in line.options else variable, session)
     if session.name != name:
         say(f"there is a run {name} already: this one is {session.name}")
@@ -379,10 +380,10 @@ VERBS: dict[str, Verb] = {
         example="%ft rewind support@40",
     ),
     "fork": _verb(
-        "fork ADDRESS NEW_NAME [key=value …] [--out VAR]",
+        "fork ADDRESS NEW_NAME [key=value …] [--fresh-optimizer] [--out VAR]",
         "A new run that goes on from a kept step of another (NAME, NAME@best, NAME@STEP) with these settings.",
         _fork,
-        options=(Option("--out", "the variable; else the new name", "VAR"),),
+        options=(_FRESH, Option("--out", "the variable; else the new name", "VAR")),
         words=(2, 2),
         pairs=True,
         keys=FINETUNE.keys,

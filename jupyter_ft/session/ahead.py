@@ -27,17 +27,22 @@ class Ahead(NamedTuple):
 NOTHING_AHEAD = Ahead()
 
 
-def ordered_ahead(edits: Sequence[Mapping[str, Any]], until: int | None, now: Hyperparameters) -> Ahead:
-    """`edits`, each `{"step": N, …}`, checked in the order of their steps. `RecipeError` names the first wrong one."""
-    if until is not None and (not isinstance(until, int) or isinstance(until, bool) or until < 1):
-        raise RecipeError(f"until = {until!r:.60}: should be a number of steps, from 1")
+def ordered_ahead(edits: Sequence[Mapping[str, Any]], until: int | None, now: Hyperparameters, done: int = 0) -> Ahead:
+    """`edits`, each `{"step": N, …}`, checked in the order of their steps; `done` steps are behind.
+
+    `RecipeError` names the first wrong one.
+    """
+    if until is not None and (not isinstance(until, int) or isinstance(until, bool) or until <= done):
+        raise RecipeError(f"until = {until!r:.60}: should be a number of steps, from {done + 1}")
     if not isinstance(edits, Sequence) or not all(isinstance(edit, Mapping) for edit in edits):
         raise RecipeError(f'edits = {edits!r:.60}: should be a list like [{{"step": 20, "learning_rate": 1e-4}}]')
     made: list[Set] = []
     for number, edit in enumerate(edits, 1):
         step = as_plain(edit.get("step"))
-        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-            raise RecipeError(f'edits, number {number}: "step" should say before which step it is made, from 1')
+        if not isinstance(step, int) or isinstance(step, bool) or step <= done:
+            raise RecipeError(
+                f'edits, number {number}: "step" should say before which step it is made, from {done + 1}'
+            )
         made.append(Set(changes={key: as_plain(value) for key, value in edit.items() if key != "step"}, step=step))
     for number, one in sorted(enumerate(made, 1), key=lambda each: each[1].step or 0):
         try:

@@ -1,8 +1,9 @@
 """Forks: a new run that goes on from a step of another, as if it had been that run, with other settings.
 
 With changes of live settings alone the fork goes on from the whole checkpoint: weights, optimizer, schedule, rows and
-random streams, so that its first step starts from exactly what the parent had; from a snapshot, with a fresh optimizer
-that warms up. Where a fixed setting is another, it is a new run that starts from the weights, as a stage does.
+random streams, so that its first step starts from exactly what the parent had; from a snapshot, and where that is asked
+for, with a fresh optimizer that warms up, and with random streams that begin at the seed. Where a fixed setting is
+another, it is a new run that starts from the weights, as a stage does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +27,9 @@ from ..launch.meanwhile import JOINED
 from ..launch.same_base import FILE, check_on_disk
 from ..messages import Applied, EvalDone, Logged, Resume, Resumed, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
-from ..runs import STATE, RunFolder, check_name
+from ..runs import OPTIMIZER, STATE, RunFolder, check_name, copy_weights
 from ..steps import BASE_COLUMNS
+from .ahead import Ahead, ordered_ahead
 from .handle import Session
 from .registry import sessions
 from .rewards import missing
@@ -37,6 +39,8 @@ from .travel import unmade
 
 OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
 """Fixed settings that another method may not take."""
+_OF_THE_OPTIMIZER = ("optimizer", "scaler", "python", "own")
+"""What a checkpoint tells and a snapshot does not: the optimizer's, and where the random streams are."""
 
 
 class Branch(NamedTuple):
@@ -68,26 +72,44 @@ class Branch(NamedTuple):
         """Optimizer steps done."""
         return self.parent.step
 
+    def without_optimizer(self) -> Branch:
+        """The same, with what a snapshot of that step tells."""
+        told = {key: value for key, value in self.state.items() if key not in _OF_THE_OPTIMIZER}
+        return self._replace(state=told | {"cursor": told["cursor"] | {"order": None}})
 
-def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
+
+def fork(
+    address: str,
+    name: str,
+    changes: Mapping[str, Any],
+    *,
+    fresh_optimizer: bool = False,
+    edits: Sequence[Mapping[str, Any]] = (),
+    until: int | None = None,
+) -> Session:
     """A new run `name` that goes on from the weights at `address` (`RUN`, `RUN@best`, `RUN@STEP`) with `changes`.
 
-    Raises `AddressError` or `CheckpointError`, with what there is, where it cannot be started from; `RecipeError` for a
-    change that cannot be made; `RunFolderError` where the name is taken.
+    `fresh_optimizer` leaves the optimizer behind where it is kept; `edits` and `until` as in `finetune`. Raises
+    `AddressError` or `CheckpointError`, with what there is, where it cannot be started from; `RecipeError` for a change
+    that cannot be made; `RunFolderError` where the name is taken.
     """
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
     with suppress(CheckpointError):  # of a live parent that has none yet
         _check_names(find_parent(address, save=False), changes)
     branch = _branch(find_parent(address))
+    if fresh_optimizer and branch.step:
+        branch = branch.without_optimizer()
     now = branch.now
     if any(_is_fixed(key, value, now) for key, value in changes.items()):
-        return _with_other_recipe(wanted, branch, changes)
+        return _with_other_recipe(wanted, branch, changes, edits, until)
     new = change(now, changes)
+    ahead = ordered_ahead(edits, until, new, branch.step)
     check_model(branch.parent.recipe.model)
     check_on_disk(branch.folder.path, branch.parent.recipe)
-    _check_goes_on(branch, changes, new.max_steps)
-    session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
+    _check_goes_on(branch, changes, new.max_steps, ahead)
+    recipe = branch.parent.recipe.model_copy(update={"hyperparameters": now})
+    session = _create(wanted, branch, recipe, changes, ahead)
     session.launch(Resume().id, first=unmade(session))
     return session
 
@@ -117,17 +139,20 @@ def _branch(parent: Parent) -> Branch:
     return Branch(parent, folder, state)
 
 
-def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
+def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None, ahead: Ahead) -> None:
     name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
     if branch.parent.recipe.method == "attached":
         raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
     if max_steps is not None and max_steps <= step:
         raise RecipeError(f"max_steps = {max_steps}: {step} steps are done at the fork; give more")
-    if step >= total and not {"max_steps", "epochs"} & changes.keys():
+    at_once = changes.keys() | {
+        ALIASES.get(k, k) for edit in ahead.edits if edit.step == step + 1 for k in edit.changes
+    }
+    if step >= total and not {"max_steps", "epochs"} & at_once:
         raise RecipeError(f"'{name}' ended at step {total}: say how far the fork goes, like epochs=2 or max_steps=…")
 
 
-def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, Any]) -> Session:
+def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, Any], ahead: Ahead) -> Session:
     parent, source = branch.parent, branch.folder
     examples = _rows(branch)
     _, theirs = source.read_recipe()
@@ -142,7 +167,7 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
         about = about_run(theirs["data"]) | {
             key: theirs[key] for key in ("parent", "rewards", "metrics") if key in theirs
         }
-        folder.write_recipe(recipe, about | {"fork": _said_of(branch, theirs, changes)})
+        folder.write_recipe(recipe, about | {"fork": _said_of(branch, theirs, changes)} | ahead.about())
         _take_along(branch, folder)
         log = EventLog(folder.events)
         _retell(branch, log)
@@ -154,7 +179,8 @@ def _create(wanted: str, branch: Branch, recipe: Recipe, changes: Mapping[str, A
         shutil.rmtree(folder.path, ignore_errors=True)  # made above, and nothing but ours in it
         raise
     said = ", ".join(f"{key} = {value}" for key, value in changes.items())
-    fresh = "" if branch.whole else f"; a snapshot: with a fresh optimizer, that warms up over {WARMUP} steps"
+    alone = "the weights alone" if _has_optimizer(branch) else "a snapshot"
+    fresh = "" if branch.whole else f"; {alone}: with a fresh optimizer, that warms up over {WARMUP} steps"
     text = f"forked from {parent.name} at step {parent.step}{said and f' with {said}'}{fresh}"
     log.append(Logged(level="info", text=text))
     return session
@@ -164,18 +190,35 @@ def _said_of(branch: Branch, theirs: Mapping[str, Any], changes: Mapping[str, An
     """The fork in the record; `began` are the live settings of the first step, which are the first parent's."""
     parent, before = branch.parent, theirs.get("fork") or {}
     began = before.get("began") or parent.recipe.hyperparameters.model_dump(mode="json")
-    whole = branch.whole and before.get("whole", True)
-    told = {"run": parent.name, "step": parent.step, "changes": dict(changes), "whole": whole, "began": began}
+    log = branch.session.log if branch.session is not None else EventLog.read_only(branch.folder.events)
+    fresh = fresh_after(before, log)
+    if fresh is not None and not branch.whole:
+        fresh = [*(step for step in fresh if step < branch.step), branch.step]
+    told = {"run": parent.name, "step": parent.step, "changes": dict(changes), "fresh": fresh, "began": began}
     return told | ({"command": Set(changes=changes, step=None).id} if changes else {})
+
+
+def fresh_after(fork: Mapping[str, Any], log: EventLog) -> list[int] | None:
+    """The steps after which a run went on with a fresh optimizer, by its record of a `fork` (empty: it is none).
+
+    None where an earlier version wrote that it did, and not where.
+    """
+    fresh: list[int] | None = fork.get("fresh", [] if not fork or fork.get("whole") else None)
+    back = min((event.step for event in log.history() if isinstance(event, Resumed)), default=None)
+    if fresh is None or back is None:
+        return fresh
+    return [step for step in fresh if step <= back]  # taken back to before, it had the optimizer of then
 
 
 def _take_along(branch: Branch, folder: RunFolder) -> None:
     """The checkpoint, the best one where it is kept, what the parent began with, and its rows."""
     best = (branch.state.get("evaluation") or {}).get("best_step")
-    kept = [step for step in branch.folder.checkpoints() if step in (branch.step, best)]
+    kept = [step for step in branch.folder.checkpoints() if step == best != branch.step]
     places = [(branch.folder.checkpoint(step), folder.checkpoint(step)) for step in kept]
-    if branch.step not in kept:
-        places.append((branch.folder.snapshot(branch.step), folder.checkpoint(branch.step)))
+    if branch.whole or not _has_optimizer(branch):
+        places.append((branch.parent.folder, folder.checkpoint(branch.step)))
+    else:
+        _leave_optimizer(branch, folder)
     for name in ("rewards", f"data/{JOINED}", FILE):
         places.append((branch.folder.path / name, folder.path / name))
     for there, here in [*places, (branch.folder.start, folder.start), (branch.folder.rows, folder.rows)]:
@@ -187,6 +230,21 @@ def _take_along(branch: Branch, folder: RunFolder) -> None:
             _link(there, here)
     if not folder.checkpoint(branch.step).is_dir():  # a live parent has let go of it meanwhile
         raise CheckpointError(f"'{branch.parent.name}' no longer keeps step {branch.step}; fork again")
+
+
+def _has_optimizer(branch: Branch) -> bool:
+    return (branch.parent.folder / OPTIMIZER).is_file()
+
+
+def _leave_optimizer(branch: Branch, folder: RunFolder) -> None:
+    """Of the checkpoint what a snapshot of its step would be."""
+
+    def write(there: Path) -> None:
+        copy_weights(branch.parent.folder, there)
+        (there / STATE).write_text(json.dumps(branch.state), encoding="utf-8")
+
+    with suppress(FileNotFoundError):  # let go of meanwhile, which is said below
+        folder.publish(branch.step, write)
 
 
 def _link(there: str | Path, here: str | Path) -> None:
@@ -222,7 +280,13 @@ def _retell(branch: Branch, log: EventLog) -> None:
         theirs.close()
 
 
-def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) -> Session:
+def _with_other_recipe(
+    wanted: str,
+    branch: Branch,
+    changes: Mapping[str, Any],
+    edits: Sequence[Mapping[str, Any]],
+    until: int | None,
+) -> Session:
     """A run from the weights alone, on the parent's rows or other ones, since something fixed is another."""
     parent, mine = branch.parent, branch.parent.recipe
     asked = {
@@ -239,11 +303,13 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
     if not {"data", "columns", "method"} & changes.keys():
         planned = plan(None, None, asked, examples=_rows(branch))
         planned = planned._replace(recipe=planned.recipe.model_copy(update={"data": mine.data}))
-        return _said(begin(wanted, planned, replace=False, resume=False), branch)
-    data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
-    if data is None:
-        raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
-    return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
+    else:
+        data = changes.get("data", branch.folder.read_recipe()[1]["data"]["path"])
+        if data is None:
+            raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes: data=…")
+        planned = plan(None, data, asked)
+    ahead = ordered_ahead(edits, until, planned.recipe.hyperparameters)
+    return _said(begin(wanted, planned, replace=False, resume=False, ahead=ahead), branch)
 
 
 def again(session: Session, name: str, changes: Mapping[str, Any]) -> Session:

@@ -189,10 +189,19 @@ class Race(Sequence[Session]):
         like = self._named(run)
         return self._join(again(like, self._free_name(), changes), like, changes)
 
-    def fork(self, run: str, name: str | None = None, at: str | int = "live", **changes: Any) -> Session:
+    def fork(
+        self,
+        run: str,
+        name: str | None = None,
+        at: str | int = "live",
+        *,
+        fresh_optimizer: bool = False,
+        **changes: Any,
+    ) -> Session:
         """A new run from the weights of `run` at `at`, as `Session.fork`; it joins the race, the others go on."""
         parent = self._named(run)
-        return self._join(parent.fork(name or self._free_name(), at, **changes), parent, changes)
+        child = parent.fork(name or self._free_name(), at, fresh_optimizer=fresh_optimizer, **changes)
+        return self._join(child, parent, changes)
 
     def _free_name(self) -> str:
         taken = {session.name for session in self}

@@ -19,6 +19,7 @@ from ..launch.meanwhile import JOINED
 from ..messages import Applied, Resumed, StateChanged
 from ..recipe import Recipe, parse_recipe
 from ..runs import RunFolder
+from .fork import fresh_after
 from .script import script
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Story(NamedTuple):
     state: str
     total: int
     machine: Mapping[str, Any]
+    fresh: list[int]  # the steps after which it went on with a fresh optimizer
 
     @property
     def joined(self) -> Path:
@@ -94,34 +96,37 @@ def story(folder: RunFolder) -> Story:
     """What the folder of a run tells; `RunFolderError` where that cannot be replayed."""
     asked, about = folder.read_recipe()
     recipe = parse_recipe(asked)
-    name, fork = folder.name, about.get("fork")
+    name, fork = folder.name, about.get("fork") or {}
     if recipe.method == "attached":
         raise RunFolderError(f"'{name}' was attached: its trainer is built by your own code, which is its script")
-    if fork and not fork.get("whole", False):
+    log = EventLog.read_only(folder.events)
+    fresh = fresh_after(fork, log)
+    if fresh is None:
         raise RunFolderError(
-            f"'{name}' was forked from a snapshot of '{fork['run']}' with a fresh optimizer, which cannot be replayed; "
-            f"fork from a checkpoint (session.steps), or replay '{fork['run']}'"
+            f"'{name}' was forked from a snapshot by an earlier version, which did not note where its optimizer was "
+            f"fresh: fork '{fork['run']}@{fork['step']}' again, or replay '{fork['run']}'"
         )
     if fork:
         recipe = parse_recipe({**asked, **fork["began"]})
-    log = EventLog.read_only(folder.events)
     steps = log.read()[0].steps
     if not log.last_step:
         raise RunFolderError(f"'{name}' has no step yet, so there is nothing to replay")
     edits, taken_back = _edits(log)
     states = [event for event in log.history() if isinstance(event, StateChanged)]
+    resumed = [event for event in log.history() if isinstance(event, Resumed)]
     return Story(
         folder=folder,
         recipe=recipe,
         about=about,
         edits=edits,
         taken_back=taken_back,
-        resumed=[event for event in log.history() if isinstance(event, Resumed) and not event.rewound],
+        resumed=[one for one in resumed if not one.rewound and one.step != fork.get("step")],  # as a fork it begins so
         pauses=[event for event in states if event.state == "paused" and event.note],
         losses=[float(loss) for loss in steps["loss"]],
         state=states[-1].state if states else "stopped",
         total=next((event.total_steps for event in reversed(states) if event.total_steps), 0),
         machine=noted_machine(folder),
+        fresh=[step for step in fresh if step < log.last_step],
     )
 
 

@@ -40,7 +40,7 @@ _APART = ("hyperparameters", "data", "model", "start_from", "seed", "dtype", "me
 
 def script(told: Story, files: str) -> str:
     """The whole script; what it needs is in the folder `files` beside it."""
-    parts = [_head(told), _imports(told, files), *_functions(told), _edits(told), _start(told), _end(told)]
+    parts = [_head(told), _imports(told, files), *_functions(told), _edits(told), *_run(told), _COMPARED]
     text = "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
     ast.parse(text, "replay.py")
     return text
@@ -189,10 +189,13 @@ def _fork(told: Story) -> list[str]:
     if not fork:
         return []
     changed = ", ".join(f"{key} = {value}" for key, value in (fork.get("changes") or {}).items()) or "nothing changed"
-    part = (
+    said = [
         f"Steps 1 to {fork['step']} are those of '{fork['run']}', with its edits; from there it is a fork: {changed}."
-    )
-    return [part]
+    ]
+    if told.fresh:
+        at = ", ".join(map(str, told.fresh))
+        said.append(f"After step {at} it went on from the weights alone, with a fresh optimizer: there it is forked.")
+    return said
 
 
 def _rewinds(told: Story) -> list[str]:
@@ -238,19 +241,38 @@ class Given(NamedTuple):
     note: str = ""
 
 
-def _start(told: Story) -> str:
+def _run(told: Story) -> Iterator[str]:
+    """The calls that train it: one, and a fork wherever the optimizer began anew."""
     given = _origin(told) | _rows(told)
-    given["name"] = Given(repr(f"{told.folder.name}-replay"))
+    given["name"] = Given("")  # its place
     given |= {key: Given(_plain(value)) for key, value in settings(told.recipe).items()}
     given |= _held_out(told) | _named(told)
-    given["edits"] = Given("EDITS")
-    if told.state != "finished":
-        given["until"] = Given(f"{len(told.losses)}", "it went no further")
-    lines = [
-        f"    {key}={one.source}," + (f"  # {_one_line(one.note)}" if one.note else "") for key, one in given.items()
-    ]
     about = "# The recipe; what is not given is as the package has it. Returns at once, and trains in the background."
-    return "\n".join([about, "session = jupyter_ft.finetune(", *lines, ")"])
+    call = "jupyter_ft.finetune"
+    for after, until in zip([0, *told.fresh], [*told.fresh, None], strict=True):
+        if after:
+            about = "# From the weights alone: a fresh optimizer, which warms up, and what is drawn begins at the seed."
+            call, given = "session.fork", {"name": Given(""), "at": Given(f"{after}"), "fresh_optimizer": Given("True")}
+        yield "\n".join([about, *_call(call, given | _part(told, after, until))]) + f"\n\n{_wait(told)}"
+
+
+def _call(what: str, given: Mapping[str, Given]) -> Iterator[str]:
+    yield f"session = {what}("
+    for key, one in given.items():
+        yield f"    {key}={one.source}," + (f"  # {_one_line(one.note)}" if one.note else "")
+    yield ")"
+
+
+def _part(told: Story, after: int, until: int | None) -> dict[str, Given]:
+    """What the steps after `after` and up to `until` (None: the last one) are called, and are given by hand."""
+    name = f"{told.folder.name}-replay"
+    least, most = [f"{after} < "] if after else [], [f" <= {until}"] if until else []
+    within = "".join([*least, 'edit["step"]', *most])
+    edits = f"[edit for edit in EDITS if {within}]" if least or most else "EDITS"
+    part = {"name": Given(repr(f"{name}-to-{until}" if until else name)), "edits": Given(edits)}
+    if until:
+        return part | {"until": Given(f"{until}", "there it is forked")}
+    return part | ({"until": Given(f"{len(told.losses)}", "it went no further")} if told.state != "finished" else {})
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -316,10 +338,14 @@ def _reward(name: str, known: Mapping[str, Any]) -> str:
     return name if name.isidentifier() else repr(name)
 
 
-def _end(told: Story) -> str:
-    wait, pauses = "session.wait()", ", ".join(str(pause.step) for pause in told.pauses)
-    if pauses:
-        wait = f"""# It paused by itself at step {pauses}, and was told to go on.
+def _wait(told: Story) -> str:
+    pauses = ", ".join(str(pause.step) for pause in told.pauses)
+    said = f"It paused by itself at step {pauses}, and was told to go on."
+    if told.about.get("fork"):  # its log does not tell of its parent's pauses
+        said = "Where it pauses by itself, as the run may have done before it was forked, it is told to go on."
+    elif not pauses:
+        return "session.wait()"
+    return f"""# {said}
 while session.state not in ("finished", "stopped"):
     try:
         session.wait()
@@ -327,16 +353,16 @@ while session.state not in ("finished", "stopped"):
         if session.state != "paused":
             raise
         session.resume().wait()"""
-    return f"""{wait}
 
-then = json.loads((FILES / "losses.json").read_text())
+
+_COMPARED = """then = json.loads((FILES / "losses.json").read_text())
 now = [float(loss) for loss in session.metrics["loss"]]
 same = [a == b or (a != a and b != b) for a, b in zip(then, now)]
 if all(same) and len(then) == len(now):
-    print(f"the same losses, bit for bit, over {{len(now)}} steps")
+    print(f"the same losses, bit for bit, over {len(now)} steps")
 else:
     first = same.index(False) + 1 if not all(same) else min(len(then), len(now)) + 1
-    raise SystemExit(f"the losses differ from step {{first}} on (of {{len(then)}} steps then and {{len(now)}} now)")"""
+    raise SystemExit(f"the losses differ from step {first} on (of {len(then)} steps then and {len(now)} now)")"""
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

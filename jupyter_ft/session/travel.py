@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,16 +85,27 @@ class Travelling:
             raise CheckpointError(f"'{self.name}' is {self.state} at step {step}: nothing after it to take back{go_on}")
         return self.submit(Rewind(step=step))
 
-    def fork(self, name: str, at: str | int = "live", **changes: Any) -> Session:
+    def fork(
+        self,
+        name: str,
+        at: str | int = "live",
+        *,
+        fresh_optimizer: bool = False,
+        edits: Sequence[Mapping[str, Any]] = (),
+        until: int | None = None,
+        **changes: Any,
+    ) -> Session:
         """A new run that goes on from the weights at `at` (`live`, `best` or a step of `visitable`) with `changes`.
 
         Where live settings alone are changed, the optimizer, the schedule and the place in the rows come along. With
-        fixed ones (`data`, `method`, `max_length`, …) it starts from the weights, with a fresh optimizer. Raises as
-        `finetune` does, and `AddressError` or `CheckpointError` for weights that are not kept.
+        fixed ones (`data`, `method`, `max_length`, …) it starts from the weights, with a fresh optimizer. With
+        `fresh_optimizer` the optimizer stays behind though it is kept: the fork is to the bit that of a snapshot of
+        the step. `edits` and `until` as in `finetune`. Raises as that does, and `AddressError` or `CheckpointError` for
+        weights that are not kept.
         """
         from .fork import fork
 
-        return fork(f"{self.name}@{at}", name, changes)
+        return fork(f"{self.name}@{at}", name, changes, fresh_optimizer=fresh_optimizer, edits=edits, until=until)
 
     def replay(self, to: str | Path | None = None) -> Path:
         """Write a Python script that trains this run again, with every change made by hand, and give its path.

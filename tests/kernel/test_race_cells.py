@@ -55,6 +55,12 @@ def test_race_steer_fork_and_chat(kernel: Any, tiny_model: Path) -> None:
     kernel.run("%ft wait calmer --step 42")
     assert kernel.run("print(calmer.changes[-1].step)").stdout == "41\n"
     kernel.run("%ft stop calmer")
+    kernel.run("%ft wait calmer")
+    assert "calmer" in kernel.run("%ft replay calmer").stdout
+    left = kernel.run("%ft fork calmer left --fresh-optimizer")
+    assert left.ok, left.stderr
+    assert "the weights alone: with a fresh optimizer" in kernel.run("%ft logs left").stdout
+    kernel.run("%ft stop left")
 
 
 def test_best_where_nothing_is_held_out_is_the_newest_and_says_so(kernel: Any) -> None:

@@ -152,6 +152,10 @@ def test_a_policy_is_forked_too(tune: Any) -> None:
     parent = tune("parent", **asked)
     whole = finish(parent)
     assert finish(parent.fork("child", at=2)) == whole
+    light = parent.fork("light", at=1, learning_rate=1e-3)  # of a snapshot
+    parted = tune("parted", **asked, until=1)
+    finish(parted)
+    assert finish(parted.fork("left", at=1, fresh_optimizer=True, learning_rate=1e-3)) == finish(light)
     other = parent.fork("other", at=2, beta=0.0, max_steps=2)
     other.wait(timeout=60)
     assert other.recipe.start_from == "parent@2"

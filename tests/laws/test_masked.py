@@ -187,6 +187,17 @@ def test_held_out_rows_are_masked_once(tiny_bert: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_fork_of_a_snapshot_masks_from_the_seed_on_also_when_it_is_taken_back(mask: Any) -> None:
+    parent = mask("parent", epochs=8, snapshot_steps=2, checkpoint_steps=1000)
+    finish(parent)
+    once = finish(parent.fork("once", at=4))
+    child = parent.fork("child", at=4)
+    child.wait(step=6, timeout=60)
+    child.rewind(4).wait(60)
+    assert finish(child) == once
+
+
+@pytest.mark.slow
 def test_an_accumulated_step_has_the_loss_of_the_whole(mask: Any) -> None:
     """Masks are drawn a micro-batch at a time, so the losses are alike, not the same; a sum would be twice as high."""
     whole, _ = finish(mask("whole", max_steps=1))

@@ -35,6 +35,10 @@ def measured(predictions: list[str]) -> float:
     return float(len(ORDERED))
 
 
+def alike(*_: Any, **__: Any) -> float:
+    return 1.0
+
+
 def again(script: Path) -> tuple[list[float], str]:
     """Run a script in this process, which says that the losses are the same or raises; what came of it."""
     session = runpy.run_path(str(script))["session"]
@@ -108,6 +112,64 @@ def test_forks_stages_files_and_functions_are_trained_again(tune: Any, tickets: 
     tickets.write_text(tickets.read_text().replace("On its way.", "Lost."))
     with pytest.raises(DataError, match=r"data: tickets.csv has changed \(its rows are "):
         runpy.run_path(str(tmp_path / "parent.py"))
+
+
+@pytest.mark.slow
+def test_forks_of_snapshots_are_trained_again(tune: Any, tmp_path: Path, runs: Path) -> None:
+    kept = {"snapshot_steps": 4, "checkpoint_steps": 1000}
+    parent = tune("parent", **ASKED | kept | {"eval_steps": 7}, edits=[{"step": 3, "batch_size": 3}])
+    finish(parent)
+    calmer = parent.fork("calmer", 8, learning_rate=1e-3, edits=[{"step": 12, "alpha": 20}])
+    finish(calmer)
+    calmest = calmer.fork("calmest", 16, weight_decay=0.1, until=22)
+    once = finish(calmest)
+    assert not {8, 16} & {*parent.steps, *calmer.steps}  # of snapshots, both
+    assert [change.step for change in calmest.changes] == [3, 9, 12, 17]
+    path = calmest.replay(tmp_path / "calmest.py")
+    for session in (parent, calmer, calmest):
+        session.close()
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"the same losses, bit for bit, over {len(once[0])} steps" in done.stdout
+    assert result_of(RunFolder(runs / "calmest-replay")) == once
+    text = path.read_text()
+    assert text.count("fresh_optimizer=True") == 2
+    path.write_text(text.replace("fresh_optimizer=True", "fresh_optimizer=False"))
+    with pytest.raises(SystemExit, match=r"the losses differ from step (9|10) on"):
+        runpy.run_path(str(path))
+
+
+@pytest.mark.slow
+def test_a_fork_knows_where_its_optimizer_was_fresh(tune: Any, tmp_path: Path) -> None:
+    best = {"metrics": [alike], "best_metric": "alike", "metric_rows": 1, "eval_steps": 6}  # the first one stays it
+    parent = tune("parent", **ASKED | best | {"snapshot_steps": 4, "checkpoint_steps": 1000})
+    finish(parent)
+    child = parent.fork("child", 8, checkpoint_steps=5, learning_rate=1e-3)
+    finish(child)
+    whole = child.fork("whole", child.steps[-2], weight_decay=0.1)  # of a checkpoint of such a fork
+    once = finish(whole)
+    path = whole.replay(tmp_path / "whole.py")
+    assert path.read_text().count("fresh_optimizer=True") == 1
+    assert again(path) == once
+    assert 6 in child.steps  # the best of its parent, with that one's optimizer
+    child.rewind(6).wait(60)
+    once = finish(child)
+    assert again(child.replay(tmp_path / "child.py")) == once
+    grandchild = child.fork("grandchild", child.steps[-2])
+    finish(grandchild)
+    assert "fresh_optimizer" not in grandchild.replay().read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_fork_that_went_on_from_the_end_is_trained_again(tune: Any, tmp_path: Path, fresh: bool) -> None:
+    parent = tune("parent", batch_size=10, schedule="constant", adapter={"r": 4})
+    finish(parent)
+    longer = parent.fork("longer", epochs=2, fresh_optimizer=fresh)
+    once = finish(longer)
+    path = longer.replay(tmp_path / "longer.py")
+    assert "It was resumed" not in path.read_text()
+    assert again(path) == once
 
 
 @pytest.mark.slow

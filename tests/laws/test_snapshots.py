@@ -148,6 +148,37 @@ def test_a_fork_of_a_snapshot_resumes_to_the_bit(tune: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_fork_that_leaves_the_optimizer_behind_is_that_of_a_snapshot(tune: Any) -> None:
+    asked = ASKED | {"held_out": 6, "eval_steps": 3, "edits": [{"step": 5, "batch_size": 3}, {"step": 15, "alpha": 20}]}
+    session = tune("kept", **asked, snapshot_steps=4, checkpoint_steps=1000)
+    finish(session)
+    ended = tune("ended", **asked, snapshot_steps=1000, until=8)
+    finish(ended)
+    assert (8 in session.steps, ended.steps[-1]) == (False, 8)
+    light = session.fork("light", at=8, weight_decay=0.1)
+    left = ended.fork("left", at=8, fresh_optimizer=True, weight_decay=0.1)
+    got = finish(light)
+    assert finish(left) == got
+    assert finish(ended.fork("whole", at=8, weight_decay=0.1)) != got
+    for child in (light, left):
+        assert [mark.step for mark in child.changes] == [5, 9, 15]  # what was ordered of the parent is done
+    for name in ("optimizer.safetensors", "random.safetensors"):
+        assert not (left.run_folder.checkpoint(8) / name).exists()
+    assert any("the weights alone: with a fresh optimizer" in e.text for e in left.events if e.kind == "log")
+
+
+@pytest.mark.slow
+def test_a_fork_of_a_snapshot_taken_back_to_its_beginning_begins_again(tune: Any) -> None:
+    session = tune("kept", **ASKED, snapshot_steps=4, checkpoint_steps=1000)
+    finish(session)
+    whole = finish(session.fork("whole", at=8))
+    child = session.fork("child", at=8)
+    child.wait(step=11, timeout=60)
+    child.rewind(8).wait(60)
+    assert finish(child) == whole
+
+
+@pytest.mark.slow
 def test_an_altered_snapshot_is_named_and_a_rewind_takes_later_ones_back(tune: Any) -> None:
     session = tune("kept", **ASKED, snapshot_steps=2, checkpoint_steps=5)
     session.wait(step=9, timeout=60)

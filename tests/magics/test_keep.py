@@ -65,4 +65,4 @@ def test_what_cannot_be_is_one_line(refused: Callable[..., str], past: Path, run
     assert "your own code" in refused("%ft replay own")
     fork = {"run": "support", "step": 3, "changes": {}, "whole": False}
     RunFolder.create("light").write_recipe(parse_recipe({}), {"data": {}, "fork": fork})
-    assert "forked from a snapshot of 'support'" in refused("%ft replay light")
+    assert "forked from a snapshot by an earlier version" in refused("%ft replay light")
