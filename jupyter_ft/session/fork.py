@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +28,11 @@ from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
 from .handle import Session
+from .model import check_model
 from .registry import sessions
 from .rewards import missing
-from .stages import SHAPED, START, Parent, find_parent
-from .start import about_run, begin, check_model, free_name, plan, rows_of
+from .stages import SHAPED, START, Parent, find_parent, look_at
+from .start import about_run, begin, free_name, plan, rows_of
 from .travel import unmade
 
 OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
@@ -77,30 +77,31 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     """
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
-    with suppress(CheckpointError):  # of a live parent that has none yet
-        _check_names(find_parent(address, save=False), changes)
+    _check_ahead(look_at(address), changes)
     branch = _branch(find_parent(address))
     now = branch.now
     if any(_is_fixed(key, value, now) for key, value in changes.items()):
         return _with_other_recipe(wanted, branch, changes)
-    new = change(now, changes)
-    check_model(branch.parent.recipe.model)
-    check_on_disk(branch.folder.path, branch.parent.recipe)
-    _check_goes_on(branch, changes, new.max_steps)
+    _check_goes_on(branch.parent, changes, change(now, changes).max_steps, int(branch.state["max_steps"]))
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=unmade(session))
     return session
 
 
-def _check_names(parent: Parent, changes: Mapping[str, Any]) -> None:
-    """Raises `RecipeError` for what cannot be changed, before a live parent writes a checkpoint for it."""
+def _check_ahead(parent: Parent, changes: Mapping[str, Any]) -> None:
+    """Raises as `fork` for what cannot be, before a live parent writes a checkpoint for it."""
     for key in changes:
         if key.partition(".")[0] in SHAPE - {"adapter"}:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
     parent.beneath({key: value for key, value in changes.items() if key in SHAPED})
     live = parent.recipe.hyperparameters
+    free = {key: value for key, value in changes.items() if not _is_fixed(key, value, live)}
     if not {"method", "data"} & changes.keys():
-        change(live, {key: value for key, value in changes.items() if not _is_fixed(key, value, live)})
+        new = change(live, free)
+        if free == changes:
+            check_model(parent.recipe.model)
+            check_on_disk(_folder_of(parent).path, parent.recipe)
+            _check_goes_on(parent, changes, new.max_steps if "max_steps" in changes else None)
 
 
 def _is_fixed(key: str, value: Any, now: Hyperparameters) -> bool:
@@ -113,17 +114,20 @@ def _branch(parent: Parent) -> Branch:
         state = json.loads((parent.folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CheckpointError(f"{parent.folder / STATE} cannot be read") from None
-    folder = sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
-    return Branch(parent, folder, state)
+    return Branch(parent, _folder_of(parent), state)
 
 
-def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
-    name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
-    if branch.parent.recipe.method == "attached":
+def _folder_of(parent: Parent) -> RunFolder:
+    return sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
+
+
+def _check_goes_on(parent: Parent, changes: Mapping[str, Any], max_steps: int | None, total: int | None = None) -> None:
+    name, step = parent.name, parent.step
+    if parent.recipe.method == "attached":
         raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
     if max_steps is not None and max_steps <= step:
         raise RecipeError(f"max_steps = {max_steps}: {step} steps are done at the fork; give more")
-    if step >= total and not {"max_steps", "epochs"} & changes.keys():
+    if total is not None and step >= total and not {"max_steps", "epochs"} & changes.keys():
         raise RecipeError(f"'{name}' ended at step {total}: say how far the fork goes, like epochs=2 or max_steps=…")
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,14 +13,13 @@ from typing import Any, NamedTuple
 from .. import data as data_package
 from .._version import __version__
 from ..data import Examples, Report
-from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
+from ..errors import CheckpointError, DataError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
 from ..launch.meanwhile import JOINED
 from ..launch.same_base import check_on_disk, run_of, take_along
 from ..memory.waiting import queue
 from ..messages import OVER, Logged, StateChanged
-from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
@@ -31,9 +28,10 @@ from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
 from .encoders import check_probes, check_speaks
 from .functions import named_functions
 from .handle import Session
+from .model import check_bitsandbytes, check_model
 from .registry import sessions
 from .rewards import Functions, check_columns, find_judges, keep, split, written
-from .stages import Parent, find_parent, known_parent
+from .stages import Parent, find_parent, known_parent, look_at
 
 
 class Plan(NamedTuple):
@@ -129,38 +127,11 @@ def _beneath(
         return None, {"model": "demo", **asked}
     known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
     if known is None and to_start:  # what is wrong is said before the parent writes a checkpoint for it
-        with suppress(CheckpointError):  # it has none yet
-            find_parent(str(address), save=False).beneath(asked)
+        look_at(str(address)).beneath(asked)
     parent = known or find_parent(str(address), save=to_start)
     if to_start:
         check_on_disk(run_of(parent.folder), parent.recipe)
     return parent, parent.beneath(asked)
-
-
-def check_bitsandbytes(recipe: Recipe) -> None:
-    """`RecipeError` where a recipe needs bitsandbytes and it is not installed (an install without dependencies)."""
-    needing = {f"quantization: {recipe.quantization}": recipe.quantization != "none"}
-    needing |= {f"optim: {recipe.trainer.get('optim')}": recipe.trainer.get("optim") in BITSANDBYTES}
-    for what, needed in needing.items():
-        if needed and find_spec("bitsandbytes") is None:
-            raise RecipeError(f"{what} needs bitsandbytes, which is not installed: pip install bitsandbytes")
-
-
-def check_model(model: str) -> None:
-    """Find out early that a local folder is not there or holds no model. `ModelError`."""
-    folder = Path(model).expanduser()
-    looks_local = model.startswith((".", "/", "~")) or folder.exists()
-    if model == "demo":
-        return
-    if looks_local and not folder.is_dir():
-        wrong = "is a file, and no folder" if folder.exists() else "does not exist"
-        raise ModelError(
-            f"model {model} {wrong}; give a folder with config.json in it, a hub id (OWNER/NAME), or: demo"
-        )
-    if looks_local and not (folder / "config.json").is_file():
-        raise ModelError(f"{model} holds no model: there is no config.json in it")
-    if not looks_local and model.count("/") != 1:
-        raise ModelError(f"model '{model}' is no folder here and no hub id (OWNER/NAME); the built-in one is: demo")
 
 
 def finetune(
