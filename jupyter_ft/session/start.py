@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -154,17 +154,19 @@ def finetune(
     `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
     `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
     `Hyperparameters`, aliases included; `rewards` takes functions and reward runs, or a mapping of these to weights.
-    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. `edits` are known
-    before the first step, as `[{"step": 20, "learning_rate": 1e-4}]`; `until` stops the run after so many steps, with
-    the schedule of the whole; `fingerprints` are the SHA-256 of the rows that `data` and another `held_out` should
-    hold, by these words. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is
-    loaded.
+    `resume` goes on with the newest unfinished run of that name, which knows the rest where none of it is given;
+    `replace` stops a live one first. `edits` are known before the first step, as
+    `[{"step": 20, "learning_rate": 1e-4}]`; `until` stops the run after so many steps, with the schedule of the whole;
+    `fingerprints` are the SHA-256 of the rows that `data` and another `held_out` should hold, by these words. Raises
+    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     if resume and (edits or until is not None):
         raise RecipeError("edits and until are for a new run, and resume goes on with one; use session.set(step=…)")
     wanted = check_name("run" if name is None else name)
+    if resume and model is None and data is None and not recipe and not fingerprints:
+        return go_on(wanted)
     planned = plan(model, data, recipe, resume=wanted if resume else None)
     check_fingerprints(planned.examples, fingerprints)
     ahead = ordered_ahead(edits, until, planned.recipe.hyperparameters)
@@ -286,24 +288,47 @@ def _runs_of(wanted: str) -> list[str]:
 
 
 def _continue(wanted: str, recipe: Recipe, functions: Functions) -> Session:
+    before = set(sessions)
+    session = _newest_unfinished(wanted)
+    if differs := _difference(recipe, session.recipe):
+        if session.name not in before:
+            session.close()
+        raise RecipeError(f"--resume: '{session.name}' was started with another {differs}, or start a new run")
+    session.recipe = session.recipe.with_functions(recipe.functions)
+    return _resumed(session, functions)
+
+
+def go_on(wanted: str, rewards: Callable[[Recipe], object] = lambda recipe: None) -> Session:
+    """Go on with the newest unfinished run of that name as its folder describes it, with `rewards` of the notebook.
+
+    Raises `RunFolderError` where there is none, or it is a race; `Refused` where it cannot be resumed.
+    """
+    refuse_live(wanted, replace=False)
+    runs = _runs_of(wanted)
+    if wanted not in runs and f"{wanted}-1" in runs:
+        raise RunFolderError(
+            f"--resume goes on with one run, and '{wanted}' is a race: %ft resume {wanted}-1, and so on"
+        )
+    session = _newest_unfinished(wanted)
+    return _resumed(session, rewards(session.recipe))
+
+
+def _newest_unfinished(wanted: str) -> Session:
+    before = set(sessions)
     for name in _runs_of(wanted):
-        was_open = name in sessions
         session = open_run(name)
-        if session.state == "finished":
-            if not was_open:
-                session.close()
-            continue
-        differs = _difference(recipe, session.recipe)
-        if differs:
-            if not was_open:
-                session.close()
-            raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
-        session.recipe = session.recipe.with_functions(recipe.functions)
-        receipt = session.resume(functions)
-        if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
-            receipt.wait()
-        return session
+        if session.state != "finished":
+            return session
+        if name not in before:
+            session.close()
     raise RunFolderError(f"--resume: no unfinished run '{wanted}' in {runs_root()}")
+
+
+def _resumed(session: Session, rewards: object) -> Session:
+    receipt = session.resume(rewards)
+    if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
+        receipt.wait()
+    return session
 
 
 def _difference(asked: Recipe, before: Recipe) -> str:
