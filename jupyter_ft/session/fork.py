@@ -27,10 +27,11 @@ from ..messages import Applied, EvalDone, Logged, Resume, Resumed, Set, StepDone
 from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
 from ..runs import STATE, RunFolder, check_name
 from ..steps import BASE_COLUMNS
+from .functions import named_functions
 from .handle import Session
 from .model import check_model
 from .registry import sessions
-from .rewards import missing
+from .rewards import missing, split
 from .stages import SHAPED, START, Parent, find_parent, look_at
 from .start import about_run, begin, free_name, plan, rows_of
 from .travel import unmade
@@ -93,15 +94,19 @@ def _check_ahead(parent: Parent, changes: Mapping[str, Any]) -> None:
     for key in changes:
         if key.partition(".")[0] in SHAPE - {"adapter"}:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
+    if parent.recipe.method == "attached" and "method" not in changes:
+        raise RecipeError(f"'{parent.name}' was attached: build the trainer again and attach it under another name")
     parent.beneath({key: value for key, value in changes.items() if key in SHAPED})
     live = parent.recipe.hyperparameters
+    check_model(parent.recipe.model)
+    check_on_disk(_folder_of(parent).path, parent.recipe)
     free = {key: value for key, value in changes.items() if not _is_fixed(key, value, live)}
-    if not {"method", "data"} & changes.keys():
-        new = change(live, free)
-        if free == changes:
-            check_model(parent.recipe.model)
-            check_on_disk(_folder_of(parent).path, parent.recipe)
-            _check_goes_on(parent, changes, new.max_steps if "max_steps" in changes else None)
+    new = live if {"method", "data"} & changes.keys() else change(live, free)
+    if free == changes:
+        _check_goes_on(parent, changes, new.max_steps if "max_steps" in changes else None)
+    else:
+        named, _ = split(named_functions(changes)[0])
+        parent.beneath(_asked(parent.recipe, live, named))
 
 
 def _is_fixed(key: str, value: Any, now: Hyperparameters) -> bool:
@@ -123,8 +128,6 @@ def _folder_of(parent: Parent) -> RunFolder:
 
 def _check_goes_on(parent: Parent, changes: Mapping[str, Any], max_steps: int | None, total: int | None = None) -> None:
     name, step = parent.name, parent.step
-    if parent.recipe.method == "attached":
-        raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
     if max_steps is not None and max_steps <= step:
         raise RecipeError(f"max_steps = {max_steps}: {step} steps are done at the fork; give more")
     if total is not None and step >= total and not {"max_steps", "epochs"} & changes.keys():
@@ -229,17 +232,9 @@ def _retell(branch: Branch, log: EventLog) -> None:
 def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) -> Session:
     """A run from the weights alone, on the parent's rows or other ones, since something fixed is another."""
     parent, mine = branch.parent, branch.parent.recipe
-    asked = {
-        name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
-    }
-    if "method" in changes:
-        asked = {key: value for key, value in asked.items() if key not in OF_A_METHOD}
-    else:
-        asked |= branch.now.model_dump(exclude_defaults=True) | _functions_of(branch)
-    if "data" in changes:
-        asked = {k: v for k, v in asked.items() if k != "columns" and not (k == "held_out" and isinstance(v, str))}
-    asked |= {key: value for key, value in changes.items() if key != "data"}
-    asked["start_from"] = f"{parent.name}@{branch.step}"
+    asked = _asked(mine, branch.now, changes) | {"start_from": f"{parent.name}@{branch.step}"}
+    if "method" not in changes:
+        asked |= {key: value for key, value in _functions_of(branch).items() if key not in changes}
     if not {"data", "columns", "method"} & changes.keys():
         planned = plan(None, None, asked, examples=_rows(branch))
         planned = planned._replace(recipe=planned.recipe.model_copy(update={"data": mine.data}))
@@ -248,6 +243,20 @@ def _with_other_recipe(wanted: str, branch: Branch, changes: Mapping[str, Any]) 
     if data is None:
         raise RecipeError(f"the rows of '{parent.name}' came from the notebook: say which the fork takes, with data=…")
     return _said(begin(wanted, plan(None, data, asked), replace=False, resume=False), branch)
+
+
+def _asked(mine: Recipe, now: Hyperparameters, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of a fork of a run of the recipe `mine`: its own less what another method or other data lack."""
+    asked = {
+        name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
+    }
+    if "method" in changes:
+        asked = {key: value for key, value in asked.items() if key not in OF_A_METHOD}
+    else:
+        asked |= now.model_dump(exclude_defaults=True)
+    if "data" in changes:
+        asked = {k: v for k, v in asked.items() if k != "columns" and not (k == "held_out" and isinstance(v, str))}
+    return asked | {key: value for key, value in changes.items() if key != "data"}
 
 
 def again(session: Session, name: str, changes: Mapping[str, Any]) -> Session:

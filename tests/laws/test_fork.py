@@ -136,6 +136,8 @@ def test_a_fork_that_is_refused_leaves_no_checkpoint_in_a_parent_that_has_none(
         "max_steps": (1, "steps are done at the fork"),
         "dtype": ("bfloat16", "fit its own alone"),
         "adapter": ({"kind": "dora"}, "its weights do not fit"),
+        "max_length": (-1, "max_length"),
+        "method": ("superviced", "did you mean 'supervised'"),
     }
     for key, (value, said) in wrong.items():
         with pytest.raises(RecipeError, match=said):
