@@ -83,7 +83,10 @@ def fork(address: str, name: str, changes: Mapping[str, Any]) -> Session:
     now = branch.now
     if any(_is_fixed(key, value, now) for key, value in changes.items()):
         return _with_other_recipe(wanted, branch, changes)
-    _check_goes_on(branch.parent, changes, change(now, changes).max_steps, int(branch.state["max_steps"]))
+    new = change(now, changes)
+    check_model(branch.parent.recipe.model)
+    check_on_disk(branch.folder.path, branch.parent.recipe)
+    _check_goes_on(branch, changes, new.max_steps)
     session = _create(wanted, branch, branch.parent.recipe.model_copy(update={"hyperparameters": now}), changes)
     session.launch(Resume().id, first=unmade(session))
     return session
@@ -102,9 +105,9 @@ def _check_ahead(parent: Parent, changes: Mapping[str, Any]) -> None:
     check_on_disk(_folder_of(parent).path, parent.recipe)
     free = {key: value for key, value in changes.items() if not _is_fixed(key, value, live)}
     new = live if {"method", "data"} & changes.keys() else change(live, free)
-    if free == changes:
-        _check_goes_on(parent, changes, new.max_steps if "max_steps" in changes else None)
-    else:
+    if free == changes and "max_steps" in changes and (new.max_steps or parent.step + 1) <= parent.step:
+        raise RecipeError(f"max_steps = {new.max_steps}: {parent.step} steps are done at the fork; give more")
+    if free != changes:
         named, _ = split(named_functions(changes)[0])
         parent.beneath(_asked(parent.recipe, live, named))
 
@@ -126,11 +129,13 @@ def _folder_of(parent: Parent) -> RunFolder:
     return sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
 
 
-def _check_goes_on(parent: Parent, changes: Mapping[str, Any], max_steps: int | None, total: int | None = None) -> None:
-    name, step = parent.name, parent.step
+def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None) -> None:
+    name, step, total = branch.parent.name, branch.step, int(branch.state["max_steps"])
+    if branch.parent.recipe.method == "attached":
+        raise RecipeError(f"'{name}' was attached: build the trainer again and attach it under another name")
     if max_steps is not None and max_steps <= step:
         raise RecipeError(f"max_steps = {max_steps}: {step} steps are done at the fork; give more")
-    if total is not None and step >= total and not {"max_steps", "epochs"} & changes.keys():
+    if step >= total and not {"max_steps", "epochs"} & changes.keys():
         raise RecipeError(f"'{name}' ended at step {total}: say how far the fork goes, like epochs=2 or max_steps=…")
 
 
