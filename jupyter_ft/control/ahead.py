@@ -6,6 +6,7 @@ It matters where collating draws (masks, noise): an attached trainer is to draw 
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,53 +14,66 @@ from typing import Any
 import numpy as np
 import torch
 
+from .own_draws import masks_of, own_draws, plain, put_own_draws
+
 Part = tuple[dict[str, Any], int]
 """Rows that are collated, and their tokens."""
 
 
-def masks_of(trainer: Any) -> torch.Generator | None:
-    """The generator from which the trainer's collator masks tokens, where it has one of its own."""
-    generator = getattr(trainer.data_collator, "generator", None)
-    return generator if isinstance(generator, torch.Generator) else None
-
-
 @dataclass
 class Draws:
-    """The states of what a collator draws from: torch's global generator, and one of its own."""
+    """The states of what a collator draws from: the global generators, and its own."""
 
     torch_cpu: torch.Tensor
     masks: torch.Tensor | None
+    numbers: dict[str, Any] | None
+    """Numpy's and Python's; None of a checkpoint that was written without."""
 
     @classmethod
     def now(cls, trainer: Any) -> Draws:
         """As they are."""
-        own = masks_of(trainer)
-        return cls(torch.get_rng_state(), None if own is None else own.get_state())
+        masks = masks_of(trainer)
+        numbers = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
+        return cls(
+            torch.get_rng_state(),
+            None if masks is None else masks.get_state(),
+            plain(numbers) | {"own": own_draws(trainer)},
+        )
 
     def put(self, trainer: Any) -> None:
         """Set them to this state."""
         torch.set_rng_state(self.torch_cpu)
-        own = masks_of(trainer)
-        if own is not None and self.masks is not None:
-            own.set_state(self.masks)
+        masks = masks_of(trainer)
+        if masks is not None and self.masks is not None:
+            masks.set_state(self.masks)
+        if self.numbers is not None:
+            version, key, gauss = self.numbers["python"]
+            random.setstate((version, tuple(key), gauss))
+            np.random.set_state(self.numbers["numpy"])
+            put_own_draws(trainer, self.numbers["own"])
 
     def same(self, other: Draws) -> bool:
         """Whether nothing was drawn between the two."""
         if (self.masks is None) != (other.masks is None) or not torch.equal(self.torch_cpu, other.torch_cpu):
             return False
-        return self.masks is None or other.masks is None or torch.equal(self.masks, other.masks)
+        masks = self.masks is None or other.masks is None or torch.equal(self.masks, other.masks)
+        return masks and self.numbers == other.numbers
 
-    def text(self) -> list[str | None]:
+    def text(self) -> list[Any]:
         """For a checkpoint."""
         states = (self.torch_cpu, self.masks)
-        return [None if state is None else base64.b64encode(state.numpy().tobytes()).decode() for state in states]
+        tensors = [None if state is None else base64.b64encode(state.numpy().tobytes()).decode() for state in states]
+        return [*tensors, self.numbers]
 
     @classmethod
-    def from_text(cls, text: list[str | None]) -> Draws:
+    def from_text(cls, text: list[Any]) -> Draws:
         """What `text()` wrote."""
-        cpu, masks = (None if one is None else np.frombuffer(base64.b64decode(one), np.uint8).copy() for one in text)
+        cpu, masks = (
+            None if one is None else np.frombuffer(base64.b64decode(one), np.uint8).copy() for one in text[:2]
+        )
         assert cpu is not None
-        return cls(torch.from_numpy(cpu), None if masks is None else torch.from_numpy(masks))
+        rest = text[2] if len(text) > 2 else None
+        return cls(torch.from_numpy(cpu), None if masks is None else torch.from_numpy(masks), rest)
 
 
 class Ahead:

@@ -20,8 +20,8 @@ from ..errors import CheckpointError
 from ..messages import Applied, Refused, Resumed, Set
 from ..runs import OPTIMIZER, STATE, STREAMS
 from ..weights import put_weights, read_weights, write_weights
-from .ahead import masks_of
 from .lease import Streams
+from .own_draws import masks_of, own_draws, put_own_draws
 from .port import Port
 from .schedule import WARMUP
 
@@ -45,6 +45,7 @@ def write_checkpoint(port: Port, folder: Path) -> None:
         "optimizer": {"plain": plain, "groups": optimizer["param_groups"]},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "python": streams.python,
+        "collator": own_draws(port.trainer),
         "own": port.own_state(),
     }
     (folder / STATE).write_text(as_json(state), encoding="utf-8")
@@ -136,6 +137,7 @@ def restore_checkpoint(port: Port, folder: Path) -> None:
         port.turn.restore(_streams_from(tensors, state["python"]))
         if _MASKS in tensors:
             _restore_masks(trainer, tensors[_MASKS])
+        put_own_draws(trainer, state.get("collator") or {})
     else:
         _begin_fresh(port)
 

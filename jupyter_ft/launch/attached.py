@@ -16,11 +16,12 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from ..attached_fields import OWN_METHOD
 from ..control.accelerated import States, give_back, own_state
-from ..control.ahead import Ahead, masks_of
+from ..control.ahead import Ahead
 from ..control.edits import hf_lambda
 from ..control.generations import GenerationCursor, Generations
 from ..control.hooks import Hooks
 from ..control.lease import LEASE, Streams, Turn
+from ..control.own_draws import masks_of, own_draws, put_own_draws
 from ..control.port import Port
 from ..control.served import Served, ServingInbox
 from ..errors import CheckpointError, FineTuneError, RecipeError, Refused
@@ -329,12 +330,13 @@ class AttachedRun(Running):
 
     @contextmanager
     def _masks_kept(self) -> Iterator[None]:
-        """Put back the generator from which a collator masks tokens: an evaluation from a cell draws from it, too."""
-        generator = masks_of(self.trainer)
+        """Put back the generators of a collator, from which it masks tokens: an evaluation from a cell draws, too."""
+        generator, own = masks_of(self.trainer), own_draws(self.trainer)
         before = None if generator is None else generator.get_state()
         try:
             yield
         finally:
+            put_own_draws(self.trainer, own)
             if generator is not None and before is not None:
                 generator.set_state(before)
 

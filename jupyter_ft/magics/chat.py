@@ -13,7 +13,7 @@ from jupyter_ft.errors import Refused as RefusedError
 from jupyter_ft.event_log import Cursor
 from jupyter_ft.messages import Ask, Hush
 from jupyter_ft.session import Reply, Session
-from jupyter_ft.session.address import parse_address
+from jupyter_ft.session.address import called, parse_address
 from jupyter_ft.session.together import Asked, check_columns
 
 from .chat_view import Column, html_of, text_of
@@ -152,11 +152,9 @@ def addresses(shell: Any, line: Line) -> list[tuple[Session, str, str]]:
 
 
 def _weights(session: Session, at: str) -> tuple[str, str]:
-    """Which weights answer to `at`, and what their column is called. One column without a best step spoils no other."""
-    if at == "best" and session.best_step is None and session.recipe.held_out is None:
-        return "live", "best (nothing held out: live)"
+    """Which weights answer to `at`, and what their column is called."""
     where = session.chat_address(at)
-    return where, "best" if at == "best" else where
+    return where, called(at, where) if at == "best" else where
 
 
 def _show_replies(talk: Talk, place: Place, *, recorded: bool) -> None:

@@ -14,7 +14,7 @@ from jupyter_ft.runs import check_name, runs_root
 from jupyter_ft.session import Session
 from jupyter_ft.session.fits import fit_of
 from jupyter_ft.session.race import plans_of, split_halving, start_race, variants_of
-from jupyter_ft.session.start import Plan, begin, free_name, plan, refuse_live
+from jupyter_ft.session.start import Plan, begin, free_name, go_on, plan, refuse_live
 from jupyter_ft.ui.fit import fit_text
 from jupyter_ft.ui.race import show_race
 from jupyter_ft.ui.reading import ReadingLine
@@ -29,6 +29,7 @@ from .notebook import (
     bind,
     check_free,
     data_of,
+    functions_of,
     metrics_of,
     model_of,
     one_line,
@@ -56,7 +57,7 @@ GRAMMAR = Grammar(
             "D",
         ),
         Option("--from", "weights of another run to go on from: RUN, RUN@best or RUN@STEP", "ADDRESS"),
-        Option("--resume", "go on with the newest unfinished run of that name"),
+        Option("--resume", "go on with the newest unfinished run of that name; the name is enough"),
         Option("--replace", "stop the live run of that name first"),
         Option("--dry-run", "check everything and say what would run and what memory it takes; start nothing"),
         Option("--measure", "with --dry-run: also two steps on the longest row, whose memory is counted"),
@@ -89,6 +90,9 @@ def run(shell: Any, first_line: str, text: str) -> None:
         return
     line, asked, body = _read(words, text)
     name = check_name(line.words[0])
+    if "--resume" in line.switches and not asked and not {"--model", "--data"} & line.options.keys():
+        _go_on(shell, name, line)
+        return
     model = line.options.get("--model", asked.pop("model", None))
     model = None if model is None else model_of(shell, model)
     data = data_of(shell, line.options.get("--data", asked.pop("data", None)))
@@ -119,6 +123,15 @@ def run(shell: Any, first_line: str, text: str) -> None:
     for variable in variables:
         bind(shell, variable, session)
     _show_start(session, place, line.switches)
+
+
+def _go_on(shell: Any, name: str, line: Line) -> None:
+    """Go on with a run as its folder describes it."""
+    variables = _variables(shell, name, line.options.get("--out"))
+    session = go_on(name, lambda recipe: functions_of(shell, recipe.rewards))
+    for variable in variables:
+        bind(shell, variable, session)
+    _show_start(session, Place.of(shell), line.switches)
 
 
 def race_in(asked: dict[str, Any]) -> Any:

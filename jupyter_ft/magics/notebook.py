@@ -168,6 +168,11 @@ def _reward(shell: Any, name: Any) -> Any:
     return held if callable(held) or isinstance(held, Session) else name
 
 
+def functions_of(shell: Any, rewards: Iterable[str]) -> list[Any]:
+    """Those of a run's `rewards` that the notebook defines, for a run that goes on."""
+    return [found for found in (rewards_of(shell, name) for name in rewards) if callable(found)]
+
+
 def session_of(shell: Any, name: str | None) -> Session:
     """The open session meant by `name`; without one, the only open one.
 

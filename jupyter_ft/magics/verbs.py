@@ -29,9 +29,9 @@ from .notebook import (
     address_of,
     bind,
     check_free,
+    functions_of,
     one_line,
     race_meant,
-    rewards_of,
     say,
     session_of,
     show_html,
@@ -231,8 +231,7 @@ def _steer(word: str, told: str, **switches: str) -> Callable[[Any, Line], None]
 
 def _resume(shell: Any, line: Line) -> None:
     session = _named(shell, line)
-    defined = [rewards_of(shell, name) for name in session.recipe.rewards]
-    receipt = session.resume([reward for reward in defined if callable(reward)])
+    receipt = session.resume(functions_of(shell, session.recipe.rewards))
     _answer(
         session, receipt, f"resume {session.name}", lambda answer: f"{session.name} goes on from step {answer.step}"
     )

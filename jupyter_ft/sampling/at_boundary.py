@@ -10,14 +10,17 @@ import copy
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 
 from ..data import Format
 from ..errors import Refused
@@ -25,8 +28,12 @@ from ..models import Base
 from .judge import Judging
 from .twin import Tensors, Voices
 
+BELOW = 2**26  # bytes of what is trained below an adapter, of which a copy is kept for `base`: biases and norms, say
 SMALL = 2**20  # bytes of a buffer that is copied to be put back: rotary frequencies are, quantised weights are not
 Do = Callable[[Any, int, bool], None]
+Below = Mapping[str, torch.Tensor]
+NOTHING: Below = MappingProxyType({})
+_SWITCHED = (".lora_", ".modules_to_save.", ".trainable_tokens_")  # of names: what PEFT switches off with an adapter
 
 
 class AtBoundary(Voices):
@@ -36,6 +43,7 @@ class AtBoundary(Voices):
     """
 
     abreast = False
+    below: Below = NOTHING  # what is trained below an adapter, as it was before
 
     def _begin(self, waits: str, nudge: Callable[[], None]) -> None:
         self.waits, self._nudge = waits, nudge
@@ -81,7 +89,7 @@ class AtBoundary(Voices):
                 future, at, do = self._waiting.popleft()
             future.set_running_or_notify_cancel()
             try:
-                lend(model, at, step, True, do)
+                lend(model, at, step, True, do, below=self.below)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who asked
                 error.__traceback__ = None  # it holds what the reply held, and memory may be short
                 future.set_exception(error)
@@ -135,28 +143,65 @@ class AttachedAtBoundary(AtBoundary):
         self.trained_on: Format = "messages"
         self.tokenizer = tokenizer
         self._model = weakref.ref(model)  # who deletes it when the run is over has the memory back
+        below = trained_below(model)
+        self._keeps_base = (
+            isinstance(model, PeftModel) and sum(p.numel() * p.element_size() for p in below.values()) <= BELOW
+        )
+        if self._keeps_base:
+            self.below = {name: p.detach().clone() for name, p in below.items()}
         self._begin(waits, nudge)
 
     def lends(self, at: str) -> bool:
         """`live`, and `base` where it is below an adapter."""
-        return at == "live" or (at == "base" and isinstance(self._model(), PeftModel))
+        return at == "live" or (at == "base" and self._keeps_base)
 
     def use_own(self, at: str, do: Do) -> None:
         """The model where the run has left it; `Refused` for what would be a copy."""
         if at == "base" and not self.lends(at):
-            raise Refused("base: the weights themselves are trained, and no copy of the old ones is kept")
+            raise Refused("base: its own weights are trained, and no copy of the old ones is kept")
         if not self.lends(at):
             raise Refused(f"step {at}: {self.waits}; only the weights of this moment can be talked to")
         model = self._model()
         if model is None:
             raise Refused("the trainer's model is deleted; attach a trainer to talk to it")
-        lend(model, at, self._last, False, do)
+        lend(model, at, self._last, False, do, below=self.below)
 
 
-def lend(model: Any, at: str, step: int, between: bool, do: Do) -> None:
-    """Have `do` speak with `model` as it is, or for `base` with its adapter switched off."""
-    with idle(model), model.disable_adapter() if at == "base" else nullcontext():
-        do(model, 0 if at == "base" else step, between)
+def lend(model: Any, at: str, step: int, between: bool, do: Do, *, below: Below = NOTHING) -> None:
+    """Have `do` speak with `model` as it is, or for `base` with its adapter switched off and `below` put back."""
+    base = at == "base"
+    with idle(model), _switched_off(model, below) if base else nullcontext():
+        do(model, 0 if base else step, between)
+
+
+def trained_below(model: Any) -> dict[str, torch.Tensor]:
+    """The trained tensors of `model` that stay in force where its adapter is switched off, by name."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in found.items() if not any(of in name for of in _SWITCHED)}
+
+
+@contextmanager
+def _switched_off(model: Any, below: Below) -> Iterator[None]:
+    """`model` without its adapter, with the tensors `below` in their places; what is there comes back, to the bit.
+
+    PEFT's own `disable_adapter` warns that trained biases stay, which here they do not.
+    """
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    places = [(p, below[name]) for name, p in model.named_parameters() if name in below]
+    now = [p.detach().clone() for p, _ in places]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        with torch.no_grad():
+            for p, before in places:
+                p.copy_(before)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        with torch.no_grad():
+            for (p, _), value in zip(places, now, strict=True):
+                p.copy_(value)
 
 
 @contextmanager

@@ -19,6 +19,11 @@ class Address:
     at: str | int
 
 
+def called(asked: str, where: str) -> str:
+    """What a column is called that was asked for as `asked` and is answered by the weights at `where`."""
+    return f"{asked} (nothing held out: live)" if where == "live" and asked.endswith("best") else asked
+
+
 def parse_address(text: str) -> Address:
     """The address in `text`; `AddressError` where it is none. A bare word or number is a step of the open session."""
     text = text.strip()

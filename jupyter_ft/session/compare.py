@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from .address import called
 from .answers import Reply
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ class Comparison:
     def __repr__(self) -> str:
         lines = []
         for prompt, said in self.replies.items():
-            lines += [prompt, *(f"  {at} (step {reply.step}): {reply}" for at, reply in said.items())]
+            lines += [prompt, *(f"  {called(at, reply.at)} (step {reply.step}): {reply}" for at, reply in said.items())]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        heads = dict.fromkeys(at for said in self.replies.values() for at in said)
+        heads = dict.fromkeys(called(at, reply.at) for said in self.replies.values() for at, reply in said.items())
         head = "".join(f"<th style='{_STYLE}'>{escape(at)}</th>" for at in heads)
         rows = []
         for prompt, said in self.replies.items():

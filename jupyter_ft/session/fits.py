@@ -22,8 +22,9 @@ from ..memory.shape import Shape, find_folder, read_shape
 from ..memory.waiting import bytes_in
 from ..recipe import Recipe, parse_recipe
 from ..trainer_fields import check_trainer_fields
+from .model import check_model
 from .rewards import split
-from .start import Plan, check_model, plan
+from .start import Plan, plan
 
 MOST_TOKENISED = 256
 LESS = 0.75  # of the estimate, for what is to be tried where a measured step did not fit in spite of it

@@ -30,11 +30,13 @@ from ..recipe import ALIASES, FIXED_NAMES, SHAPE, Recipe, as_plain, change, lift
 from ..runs import OPTIMIZER, STATE, RunFolder, check_name, copy_weights
 from ..steps import BASE_COLUMNS
 from .ahead import Ahead, ordered_ahead
+from .functions import named_functions
 from .handle import Session
+from .model import check_model
 from .registry import sessions
-from .rewards import missing
-from .stages import SHAPED, START, Parent, find_parent
-from .start import about_run, begin, check_model, free_name, plan, rows_of
+from .rewards import missing, split
+from .stages import SHAPED, START, Parent, find_parent, look_at
+from .start import about_run, begin, free_name, plan, rows_of
 from .travel import unmade
 
 OF_A_METHOD = frozenset({"method", "rewards", "metrics", "best_metric", "packing"})
@@ -95,8 +97,7 @@ def fork(
     """
     wanted = free_name(check_name(name))
     changes = {ALIASES.get(key, key): as_plain(value) for key, value in lift(changes).items()}
-    with suppress(CheckpointError):  # of a live parent that has none yet
-        _check_names(find_parent(address, save=False), changes)
+    _check_ahead(look_at(address), changes)
     branch = _branch(find_parent(address))
     if fresh_optimizer and branch.step:
         branch = branch.without_optimizer()
@@ -114,15 +115,24 @@ def fork(
     return session
 
 
-def _check_names(parent: Parent, changes: Mapping[str, Any]) -> None:
-    """Raises `RecipeError` for what cannot be changed, before a live parent writes a checkpoint for it."""
+def _check_ahead(parent: Parent, changes: Mapping[str, Any]) -> None:
+    """Raises as `fork` for what cannot be, before a live parent writes a checkpoint for it."""
     for key in changes:
         if key.partition(".")[0] in SHAPE - {"adapter"}:
             raise RecipeError(f"{key}: the weights of '{parent.name}' fit its own alone; start a new run from the base")
+    if parent.recipe.method == "attached" and "method" not in changes:
+        raise RecipeError(f"'{parent.name}' was attached: build the trainer again and attach it under another name")
     parent.beneath({key: value for key, value in changes.items() if key in SHAPED})
     live = parent.recipe.hyperparameters
-    if not {"method", "data"} & changes.keys():
-        change(live, {key: value for key, value in changes.items() if not _is_fixed(key, value, live)})
+    check_model(parent.recipe.model)
+    check_on_disk(_folder_of(parent).path, parent.recipe)
+    free = {key: value for key, value in changes.items() if not _is_fixed(key, value, live)}
+    new = live if {"method", "data"} & changes.keys() else change(live, free)
+    if free == changes and "max_steps" in changes and (new.max_steps or parent.step + 1) <= parent.step:
+        raise RecipeError(f"max_steps = {new.max_steps}: {parent.step} steps are done at the fork; give more")
+    if free != changes:
+        named, _ = split(named_functions(changes)[0])
+        parent.beneath(_asked(parent.recipe, live, named))
 
 
 def _is_fixed(key: str, value: Any, now: Hyperparameters) -> bool:
@@ -135,8 +145,11 @@ def _branch(parent: Parent) -> Branch:
         state = json.loads((parent.folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CheckpointError(f"{parent.folder / STATE} cannot be read") from None
-    folder = sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
-    return Branch(parent, folder, state)
+    return Branch(parent, _folder_of(parent), state)
+
+
+def _folder_of(parent: Parent) -> RunFolder:
+    return sessions[parent.name].run_folder if parent.name in sessions else RunFolder.find(parent.name)
 
 
 def _check_goes_on(branch: Branch, changes: Mapping[str, Any], max_steps: int | None, ahead: Ahead) -> None:
@@ -289,17 +302,9 @@ def _with_other_recipe(
 ) -> Session:
     """A run from the weights alone, on the parent's rows or other ones, since something fixed is another."""
     parent, mine = branch.parent, branch.parent.recipe
-    asked = {
-        name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
-    }
-    if "method" in changes:
-        asked = {key: value for key, value in asked.items() if key not in OF_A_METHOD}
-    else:
-        asked |= branch.now.model_dump(exclude_defaults=True) | _functions_of(branch)
-    if "data" in changes:
-        asked = {k: v for k, v in asked.items() if k != "columns" and not (k == "held_out" and isinstance(v, str))}
-    asked |= {key: value for key, value in changes.items() if key != "data"}
-    asked["start_from"] = f"{parent.name}@{branch.step}"
+    asked = _asked(mine, branch.now, changes) | {"start_from": f"{parent.name}@{branch.step}"}
+    if "method" not in changes:
+        asked |= {key: value for key, value in _functions_of(branch).items() if key not in changes}
     if not {"data", "columns", "method"} & changes.keys():
         planned = plan(None, None, asked, examples=_rows(branch))
         planned = planned._replace(recipe=planned.recipe.model_copy(update={"data": mine.data}))
@@ -310,6 +315,20 @@ def _with_other_recipe(
         planned = plan(None, data, asked)
     ahead = ordered_ahead(edits, until, planned.recipe.hyperparameters)
     return _said(begin(wanted, planned, replace=False, resume=False, ahead=ahead), branch)
+
+
+def _asked(mine: Recipe, now: Hyperparameters, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of a fork of a run of the recipe `mine`: its own less what another method or other data lack."""
+    asked = {
+        name: getattr(mine, name) for name in FIXED_NAMES - SHAPE - {"start_from", "data"} if _is_given(mine, name)
+    }
+    if "method" in changes:
+        asked = {key: value for key, value in asked.items() if key not in OF_A_METHOD}
+    else:
+        asked |= now.model_dump(exclude_defaults=True)
+    if "data" in changes:
+        asked = {k: v for k, v in asked.items() if k != "columns" and not (k == "held_out" and isinstance(v, str))}
+    return asked | {key: value for key, value in changes.items() if key != "data"}
 
 
 def again(session: Session, name: str, changes: Mapping[str, Any]) -> Session:

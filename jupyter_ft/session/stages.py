@@ -78,6 +78,8 @@ class Parent:
 
     def _alpha(self) -> float:
         config = self.folder / "adapter_config.json"
+        if not config.is_file():  # `look_at` a live run: nothing of its step is saved
+            return float(self.recipe.hyperparameters.alpha)
         return float(json.loads(config.read_text(encoding="utf-8"))["lora_alpha"])
 
 
@@ -105,6 +107,20 @@ def find_parent(address: str, *, save: bool = True) -> Parent:
         if name in sessions:
             sessions[name].keeps(step)  # what is being written is waited for
     return Parent(name, step, folder.visit(step), recipe)
+
+
+def look_at(address: str) -> Parent:
+    """The run at `address` as it is, to check what is asked of it: a live one is not saved for that. Raises likewise.
+
+    Its `folder` may not be there.
+    """
+    asked = None if address.endswith(START) else parse_address(address)
+    if asked is not None and asked.at in ("live", "last"):
+        session = sessions.the_one(None) if asked.session is None else sessions.get(asked.session)
+        if session is not None and session.state not in OVER:
+            now = session.recipe.model_copy(update={"hyperparameters": session.hyperparameters})
+            return Parent(session.name, session.step, session.run_folder.checkpoint(session.step), now)
+    return find_parent(address, save=False)
 
 
 def _began_with(name: str) -> Parent:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,14 +13,13 @@ from typing import Any, NamedTuple
 from .. import data as data_package
 from .._version import __version__
 from ..data import Examples, Report
-from ..errors import CheckpointError, DataError, ModelError, RecipeError, RunFolderError
+from ..errors import CheckpointError, DataError, RecipeError, RunFolderError
 from ..event_log import EventLog
 from ..hyperparameters import METHOD_WORDS, PolicyHyperparameters
 from ..launch.meanwhile import JOINED
 from ..launch.same_base import check_on_disk, run_of, take_along
 from ..memory.waiting import queue
 from ..messages import OVER, Logged, StateChanged
-from ..optimizers import BITSANDBYTES
 from ..recipe import ALIASES, MOST_PROBES, Recipe, parse_recipe
 from ..runs import RunFolder, check_name, copy_weights, runs_root
 from ..sampling.metrics import check_answered
@@ -31,9 +28,10 @@ from .ahead import NOTHING_AHEAD, Ahead, check_fingerprints, ordered_ahead
 from .encoders import check_probes, check_speaks
 from .functions import named_functions
 from .handle import Session
+from .model import check_bitsandbytes, check_model
 from .registry import sessions
 from .rewards import Functions, check_columns, find_judges, keep, split, written
-from .stages import Parent, find_parent, known_parent
+from .stages import Parent, find_parent, known_parent, look_at
 
 
 class Plan(NamedTuple):
@@ -129,38 +127,11 @@ def _beneath(
         return None, {"model": "demo", **asked}
     known = next((known_parent(name, str(address)) for name in _runs_of(resume)), None) if resume else None
     if known is None and to_start:  # what is wrong is said before the parent writes a checkpoint for it
-        with suppress(CheckpointError):  # it has none yet
-            find_parent(str(address), save=False).beneath(asked)
+        look_at(str(address)).beneath(asked)
     parent = known or find_parent(str(address), save=to_start)
     if to_start:
         check_on_disk(run_of(parent.folder), parent.recipe)
     return parent, parent.beneath(asked)
-
-
-def check_bitsandbytes(recipe: Recipe) -> None:
-    """`RecipeError` where a recipe needs bitsandbytes and it is not installed (an install without dependencies)."""
-    needing = {f"quantization: {recipe.quantization}": recipe.quantization != "none"}
-    needing |= {f"optim: {recipe.trainer.get('optim')}": recipe.trainer.get("optim") in BITSANDBYTES}
-    for what, needed in needing.items():
-        if needed and find_spec("bitsandbytes") is None:
-            raise RecipeError(f"{what} needs bitsandbytes, which is not installed: pip install bitsandbytes")
-
-
-def check_model(model: str) -> None:
-    """Find out early that a local folder is not there or holds no model. `ModelError`."""
-    folder = Path(model).expanduser()
-    looks_local = model.startswith((".", "/", "~")) or folder.exists()
-    if model == "demo":
-        return
-    if looks_local and not folder.is_dir():
-        wrong = "is a file, and no folder" if folder.exists() else "does not exist"
-        raise ModelError(
-            f"model {model} {wrong}; give a folder with config.json in it, a hub id (OWNER/NAME), or: demo"
-        )
-    if looks_local and not (folder / "config.json").is_file():
-        raise ModelError(f"{model} holds no model: there is no config.json in it")
-    if not looks_local and model.count("/") != 1:
-        raise ModelError(f"model '{model}' is no folder here and no hub id (OWNER/NAME); the built-in one is: demo")
 
 
 def finetune(
@@ -183,17 +154,19 @@ def finetune(
     `data`: a path (CSV, JSON Lines, Parquet, text) or several, a folder of text, a hub id, a `datasets.Dataset` or
     `DatasetDict`, a list of dicts, a DataFrame, or `demo:support`. `recipe`: the fields of `Recipe` and the live
     `Hyperparameters`, aliases included; `rewards` takes functions and reward runs, or a mapping of these to weights.
-    `resume` goes on with the newest unfinished run of that name; `replace` stops a live one first. `edits` are known
-    before the first step, as `[{"step": 20, "learning_rate": 1e-4}]`; `until` stops the run after so many steps, with
-    the schedule of the whole; `fingerprints` are the SHA-256 of the rows that `data` and another `held_out` should
-    hold, by these words. Raises `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is
-    loaded.
+    `resume` goes on with the newest unfinished run of that name, which knows the rest where none of it is given;
+    `replace` stops a live one first. `edits` are known before the first step, as
+    `[{"step": 20, "learning_rate": 1e-4}]`; `until` stops the run after so many steps, with the schedule of the whole;
+    `fingerprints` are the SHA-256 of the rows that `data` and another `held_out` should hold, by these words. Raises
+    `RecipeError`, `DataError`, `ModelError` or `RunFolderError`, before anything is loaded.
     """
     if replace and resume:
         raise RecipeError("resume goes on with a run and replace starts anew; give one of them")
     if resume and (edits or until is not None):
         raise RecipeError("edits and until are for a new run, and resume goes on with one; use session.set(step=…)")
     wanted = check_name("run" if name is None else name)
+    if resume and model is None and data is None and not recipe and not fingerprints:
+        return go_on(wanted)
     planned = plan(model, data, recipe, resume=wanted if resume else None)
     check_fingerprints(planned.examples, fingerprints)
     ahead = ordered_ahead(edits, until, planned.recipe.hyperparameters)
@@ -315,24 +288,47 @@ def _runs_of(wanted: str) -> list[str]:
 
 
 def _continue(wanted: str, recipe: Recipe, functions: Functions) -> Session:
+    before = set(sessions)
+    session = _newest_unfinished(wanted)
+    if differs := _difference(recipe, session.recipe):
+        if session.name not in before:
+            session.close()
+        raise RecipeError(f"--resume: '{session.name}' was started with another {differs}, or start a new run")
+    session.recipe = session.recipe.with_functions(recipe.functions)
+    return _resumed(session, functions)
+
+
+def go_on(wanted: str, rewards: Callable[[Recipe], object] = lambda recipe: None) -> Session:
+    """Go on with the newest unfinished run of that name as its folder describes it, with `rewards` of the notebook.
+
+    Raises `RunFolderError` where there is none, or it is a race; `Refused` where it cannot be resumed.
+    """
+    refuse_live(wanted, replace=False)
+    runs = _runs_of(wanted)
+    if wanted not in runs and f"{wanted}-1" in runs:
+        raise RunFolderError(
+            f"--resume goes on with one run, and '{wanted}' is a race: %ft resume {wanted}-1, and so on"
+        )
+    session = _newest_unfinished(wanted)
+    return _resumed(session, rewards(session.recipe))
+
+
+def _newest_unfinished(wanted: str) -> Session:
+    before = set(sessions)
     for name in _runs_of(wanted):
-        was_open = name in sessions
         session = open_run(name)
-        if session.state == "finished":
-            if not was_open:
-                session.close()
-            continue
-        differs = _difference(recipe, session.recipe)
-        if differs:
-            if not was_open:
-                session.close()
-            raise RecipeError(f"--resume: '{name}' was started with another {differs}, or start a new run")
-        session.recipe = session.recipe.with_functions(recipe.functions)
-        receipt = session.resume(functions)
-        if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
-            receipt.wait()
-        return session
+        if session.state != "finished":
+            return session
+        if name not in before:
+            session.close()
     raise RunFolderError(f"--resume: no unfinished run '{wanted}' in {runs_root()}")
+
+
+def _resumed(session: Session, rewards: object) -> Session:
+    receipt = session.resume(rewards)
+    if receipt.answer is not None:  # refused at once: no checkpoint to go on from, say
+        receipt.wait()
+    return session
 
 
 def _difference(asked: Recipe, before: Recipe) -> str:

@@ -133,7 +133,8 @@ class Talking:
     def chat_address(self, text: str | int) -> str:
         """`live`, `base` or the number of a step, for an address of this session.
 
-        Raises `AddressError` for weights that there are not, and says which there are.
+        `best` is `live` where nothing is held out. Raises `AddressError` for weights that there are not, and says which
+        there are.
         """
         address = parse_address(str(text))
         if address.session not in (None, self.name):
@@ -141,8 +142,10 @@ class Talking:
         if address.at in ("live", "last", "base"):
             return "base" if address.at == "base" else "live"
         step = self.best_step if address.at == "best" else int(address.at)
+        if step is None and self.recipe.held_out is None:
+            return "live"  # one column without a best step spoils no other; `address.called` says so
         if step is None:
-            raise AddressError(f"'{self.name}' has no best step: nothing is held out, or not evaluated yet (held_out)")
+            raise AddressError(f"'{self.name}' has no best step: it has not been evaluated yet; ask live, or a step")
         if not self.keeps(step):
             kept = self.visitable
             there = f"live, base, {listed(kept, step)}" if kept else "live, base"

@@ -206,6 +206,10 @@ def test_resume_goes_on_and_replace_starts_anew(kernel: Kernel) -> None:
     assert kernel.run(cell.replace("tickets.csv", "tickets.csv --resume")).ok
     wait_for_step(kernel, "again", stopped + 2)
     assert kernel.value("again.name") == "again"
+    assert kernel.run("%ft stop again\n%ft wait again\n%ft close again\ndel again").ok
+    assert kernel.run("%%finetune again --resume --out same\n").ok  # its folder knows the rest
+    wait_for_step(kernel, "again", stopped + 4)
+    assert kernel.value("again is same") == "True"
     assert kernel.run(cell.replace("tickets.csv", "tickets.csv --replace --out latest").replace("100000", "2")).ok
     assert kernel.value("again is latest, again.name") == "True again-2"
     assert kernel.run("%ft wait again").ok

@@ -175,6 +175,55 @@ def test_whatever_a_reply_does_to_the_model_is_undone(build: Any) -> None:
         assert after[2] == before[2]
 
 
+@pytest.mark.parametrize("below", ["all", "lora_only", "norm"])
+def test_the_base_of_a_lent_model_has_nothing_that_is_trained(
+    below: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """PEFT leaves biases that it trains (`bias=`) in force where it switches an adapter off; so it does a norm."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from jupyter_ft.sampling import at_boundary
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=64, attention_bias=True, mlp_bias=True, **shape)).eval()
+    ids = torch.tensor([[1, 50, 60, 3]])
+    untouched = base(ids).logits
+    bias = below if below != "norm" else "none"
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], bias=bias, task_type="CAUSAL_LM"))
+    base.model.norm.weight.requires_grad_(below == "norm")
+    voices = at_boundary.AttachedAtBoundary(model, None, lambda: None, "there is no room")
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.requires_grad:
+                tensor.add_(0.5)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    said: dict[tuple[str, bool], Any] = {}
+
+    def hear(at: str) -> None:
+        voices.use(at, lambda same, _, between: said.update({(at, between): same(ids).logits}))
+
+    for at in ("base", "live"):
+        asks = threading.Thread(target=hear, args=(at,))
+        asks.start()
+        while asks.is_alive():
+            voices.speak(3, model)
+            asks.join(0.01)
+    voices.retire()
+    hear("base")
+    assert torch.equal(said["base", True], untouched)
+    assert torch.equal(said["base", False], untouched)
+    assert not torch.allclose(said["live", True], untouched)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert not [warned for warned in recwarn if "disabling adapter layers" in str(warned.message)]
+
+    monkeypatch.setattr(at_boundary, "BELOW", 3)  # bytes: no bias or norm is as small
+    voices = at_boundary.AttachedAtBoundary(model, None, lambda: None, "there is no room")
+    with pytest.raises(Refused, match="base: its own weights are trained, and no copy"):
+        hear("base")
+
+
 @pytest.mark.slow
 def test_which_voices_a_trainer_gets(build: Any) -> None:
     from jupyter_ft.sampling.at_boundary import AttachedAtBoundary

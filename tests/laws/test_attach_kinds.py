@@ -267,6 +267,107 @@ def test_masks_of_ones_own_collator_come_back(make: Any, made: bool) -> None:
     assert trained(trainer) == trained(bare)
 
 
+class HidingByNumbers(Hiding):
+    """The same by numpy's or Python's generators, under a name of the user's; or by the global ones."""
+
+    def __init__(self, tokenizer: Any, kind: str, made: bool) -> None:
+        self.kind, self.dice = kind, None
+        super().__init__(tokenizer, made)
+
+    def _new(self) -> Any:
+        import random
+
+        import numpy as np
+
+        kinds = {
+            "Random": lambda: random.Random(3),
+            "Generator": lambda: np.random.default_rng(3),
+            "Philox": lambda: np.random.Generator(np.random.Philox(3)),
+            "RandomState": lambda: np.random.RandomState(3),
+            "random": lambda: random,
+            "numpy.random": lambda: np.random,
+        }
+        self.dice = kinds[self.kind]()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        if self.dice is None:
+            self._new()
+        batch = self.tokenizer.pad(rows, return_tensors="pt")
+        ids = batch["input_ids"]
+        drawn = [[self.dice.random() for _ in row] for row in ids]
+        hidden = torch.tensor(drawn) < 0.3
+        hidden[:, 1] = True
+        batch["labels"] = ids.masked_fill(~hidden, -100)
+        batch["input_ids"] = ids.masked_fill(hidden, self.tokenizer.mask_token_id)
+        return dict(batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [("Random", True), ("Random", False), ("Generator", True), ("Generator", False), ("Philox", True),
+     ("RandomState", True), ("RandomState", False), ("random", True), ("numpy.random", True)],
+)  # fmt: skip
+def test_what_a_collator_draws_by_numpy_or_python_comes_back(make: Any, kind: str, made: bool) -> None:
+    """An evaluation from a cell draws too, and is put back."""
+    import random
+
+    import numpy as np
+
+    import jupyter_ft
+
+    def build() -> Any:
+        trainer = make("masked", num_train_epochs=MANY)
+        trainer.data_collator = HidingByNumbers(trainer.processing_class, kind, made)
+        random.seed(5)
+        np.random.seed(5)
+        return trainer
+
+    bare = build()
+    bare.train()
+    trainer = build()
+    first = jupyter_ft.attach(trainer, name="mine")
+    first.set(checkpoint_steps=7, step=2)
+    first.wait(step=2, timeout=60)
+    assert trainer.evaluate()["eval_loss"] > 0
+    first.wait(step=8, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    first.close()
+    trainer = build()
+    session = jupyter_ft.attach(trainer, name="mine", resume=True)
+    trainer.train()
+    assert first.step < session.step
+    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
+    assert trained(trainer) == trained(bare)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_keeps_no_states_of_numpys_and_pythons_still_loads(make: Any) -> None:
+    import json
+
+    import jupyter_ft
+    from jupyter_ft.runs import STATE, _seal
+
+    first = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="mine")
+    first.wait(step=3, timeout=60)
+    first.stop().wait(60)
+    first.wait(timeout=60)
+    first.close()
+    folder = first.run_folder.checkpoint(first.step)
+    state = json.loads((folder / STATE).read_text())
+    del state["collator"], state["own"]["ahead"]["draws"][2:]
+    (folder / STATE).write_text(json.dumps(state))
+    (folder / "manifest.json").unlink()
+    _seal(folder, first.step)
+    again = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="mine", resume=True)
+    again.wait(timeout=60)
+    whole = jupyter_ft.attach(make("masked unseeded", num_train_epochs=MANY), name="whole").wait(timeout=60)
+    assert losses(again) == losses(whole)
+
+
 def _forget_after(session: Any, step: int) -> None:
     """As if the kernel had been killed before the later checkpoints."""
     import shutil

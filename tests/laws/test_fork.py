@@ -116,6 +116,46 @@ def test_what_cannot_be_forked_is_said(tune: Any, runs: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_fork_that_is_refused_leaves_no_checkpoint_in_a_parent_that_has_none(
+    tune: Any, tiny_model: Path, runs: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    parent = jupyter_ft.finetune(
+        str(base), [{"prompt": "Where?", "completion": "Here."}] * 8, "parent",
+        dtype="float32", adapter={"r": 4}, epochs=10_000, snapshot_steps=100_000, checkpoint_steps=100_000,
+    )  # fmt: skip
+    parent.wait(step=2, timeout=60)
+    parent.set(alpha=12).wait(60)
+    parent.pause().wait(60)
+    for step in parent.steps:  # a pause leaves one
+        shutil.rmtree(parent.run_folder.checkpoint(step))
+    wrong = {
+        "no_such_field": (1, "no_such_field"),
+        "learning_rate": (-1, "learning_rate"),
+        "max_steps": (1, "steps are done at the fork"),
+        "dtype": ("bfloat16", "fit its own alone"),
+        "adapter": ({"kind": "dora"}, "its weights do not fit"),
+        "max_length": (-1, "max_length"),
+        "method": ("superviced", "did you mean 'supervised'"),
+    }
+    for key, (value, said) in wrong.items():
+        with pytest.raises(RecipeError, match=said):
+            parent.fork("child", **{key: value})
+    with pytest.raises(RecipeError, match="trained with another model"):
+        jupyter_ft.finetune("demo", [{"prompt": "a", "completion": "b"}] * 4, "child", start_from="parent")
+    moved = base.rename(tmp_path / "moved")
+    with pytest.raises(ModelError, match="base does not exist"):
+        parent.fork("child")
+    assert (parent.run_folder.checkpoints(), (runs / "child").exists()) == ([], False)
+    moved.rename(base)
+    child = parent.fork("child", max_steps=parent.step + 2)
+    child.wait(timeout=60)
+    assert child.hyperparameters.alpha == 12
+    assert len(parent.run_folder.checkpoints()) == 1
+
+
+@pytest.mark.slow
 def test_edits_that_were_taken_back_are_not_retold(tune: Any) -> None:
     parent = tune("parent", **ASKED)
     parent.set(step=8, learning_rate=1e-5)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import jupyter_ft
-from jupyter_ft.errors import Refused
+from jupyter_ft.errors import Refused, RunFolderError
 
 from ._runs import finish, hash_of
 
@@ -131,6 +131,26 @@ def test_stopped_and_resumed_equals_never_stopped(tune: Any) -> None:
     warned = [event.text for event in session.events if event.kind == "log" and "other packages" in event.text]
     assert len(warned) == 1
     assert "(trl 0.1.0 → " in warned[0]
+
+
+@pytest.mark.slow
+def test_its_name_is_enough_for_a_run_to_go_on(tune: Any, tiny_model: Path) -> None:
+    whole = finish(tune("whole", epochs=4))
+    session = tune("parted", epochs=4)
+    session.wait(step=5, timeout=60)
+    with pytest.raises(RunFolderError, match="'parted' is still "):
+        jupyter_ft.finetune(name="parted", resume=True)
+    session.stop().wait(60)
+    session.wait(timeout=60)
+    assert session.state == "stopped"
+    session.close()
+    again = jupyter_ft.finetune(name="parted", resume=True)
+    assert (again.name, finish(again)) == ("parted", whole)
+    with pytest.raises(RunFolderError, match="no unfinished run 'parted'"):
+        jupyter_ft.finetune(name="parted", resume=True)
+    finish(tune("grid-1", max_steps=2))
+    with pytest.raises(RunFolderError, match="'grid' is a race: %ft resume grid-1, and so on"):
+        jupyter_ft.finetune(name="grid", resume=True)
 
 
 @pytest.mark.slow

@@ -65,12 +65,32 @@ def test_weights_that_are_not_there_are_said(tune: Any) -> None:
     session.wait(timeout=60)
     with pytest.raises(AddressError, match="step 5 is not kept; here are: live, base, 8, 12, 13"):
         session.chat("hi", at=5)
-    with pytest.raises(AddressError, match="held_out"):
-        session.chat("hi", at="best")
     assert session.chat("hi", at=8, max_new_tokens=3).step == 8
     (session.run_folder.checkpoint(12) / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(jupyter_ft.errors.Refused, match=r"adapter_model\.safetensors is truncated"):
         session.chat("hi", at=12)
+
+
+@pytest.mark.slow
+def test_best_where_nothing_is_held_out_is_the_newest_and_says_so(tune: Any) -> None:
+    session = tune(max_steps=3)
+    session.wait(timeout=60)
+    said = session.chat("hi", at="best", max_new_tokens=4)
+    assert (said.at, said.step, said) == ("live", 3, session.chat("hi", max_new_tokens=4))
+    compared = session.compare("hi", at=["best", "base"], max_new_tokens=4)
+    assert {at: reply.step for at, reply in compared.replies["hi"].items()} == {"best": 3, "base": 0}
+    assert "best (nothing held out: live) (step 3): " in repr(compared)
+    assert "best (nothing held out: live)</th>" in compared._repr_html_()
+    with pytest.raises(AddressError, match="'best': support has no best step"):
+        session.review_desk(["hi"], at="best,live")
+
+
+@pytest.mark.slow
+def test_a_best_step_that_is_still_to_come_is_said(tune: Any) -> None:
+    session = tune(max_steps=3, held_out=10, eval_steps=1000)
+    session.pause().wait(60)
+    with pytest.raises(AddressError, match="no best step: it has not been evaluated yet; ask live"):
+        session.chat("hi", at="best")
 
 
 @pytest.mark.slow

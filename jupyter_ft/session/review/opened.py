@@ -76,6 +76,8 @@ def _voice(session: Session, called: str) -> Voice:
     if other.recipe.method in SCORES:
         raise AddressError(f"'{called}': {other.name} scores answers and gives none; review a run that speaks")
     at = str(address.at)
+    if at == "best" and other.best_step is None:  # what is judged of the best is of no other step
+        raise AddressError(f"'{called}': {other.name} has no best step: nothing is held out, or not evaluated yet")
     other.chat_address(at)
     return Voice(other, at, called)
 
