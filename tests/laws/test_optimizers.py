@@ -13,7 +13,7 @@ import pytest
 import jupyter_ft
 from jupyter_ft.errors import RecipeError
 from jupyter_ft.messages import Logged
-from jupyter_ft.session import start
+from jupyter_ft.session import model
 
 from ._runs import finish
 
@@ -81,7 +81,7 @@ def test_what_is_missing_is_said(tiny_model: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(RecipeError, match="optim: lion_8bit needs bitsandbytes"):
         on_device("lion_8bit", torch.device("cpu"))
-    monkeypatch.setattr(start, "find_spec", lambda name: None)
+    monkeypatch.setattr(model, "find_spec", lambda name: None)
     for asked, said in (({"optim": "adamw_8bit"}, "optim: adamw_8bit needs"), ({"adapter": "qlora"}, "nf4 needs")):
         with pytest.raises(RecipeError, match=said):
             jupyter_ft.finetune(str(tiny_model), [{"prompt": "a", "completion": "b"}], **asked)
