@@ -43,13 +43,13 @@ class OptimizerState:
     def _move(self, optimizer: Any, to_disk: bool) -> None:
         made = [(slots, name) for slots in optimizer.state.values() for name in slots if _moves(slots[name])]
         tensors = [slots[name] for slots, name in made]
-        if to_disk == (self._file is not None) and _same(tensors, self._tensors):
+        if to_disk == (self._file is not None) and _same(_steady(tensors), self._tensors):
             return
         with suppress(OSError):  # no room: it stays where it is
             copies, file = self._copied(tensors, to_disk)
             for (slots, name), copy in zip(made, copies, strict=True):
                 slots[name] = copy
-            self._tensors, self._file = copies, file
+            self._tensors, self._file = _steady(copies), file
 
     def _copied(self, tensors: list[torch.Tensor], to_disk: bool) -> tuple[list[torch.Tensor], OnDisk | None]:
         size, home = room_for(tensors), self._file is not None
@@ -63,8 +63,13 @@ class OptimizerState:
 
 
 def _moves(kept: Any) -> bool:
-    """Whether it is worth it: no counter of steps, which some optimizers make anew, and no other layout in memory."""
-    return torch.is_tensor(kept) and kept.dim() > 0 and kept.is_contiguous()
+    """Whether it is a tensor in the layout that its copy has; a fused step goes through both alike."""
+    return torch.is_tensor(kept) and kept.is_contiguous()
+
+
+def _steady(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that stay the same tensors from step to step: counts and norms may not, and only come along."""
+    return [tensor for tensor in tensors if tensor.dim()]
 
 
 def _same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
