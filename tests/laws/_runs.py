@@ -36,6 +36,12 @@ def finish(session: Any) -> tuple[list[float], str]:
     return losses(session), final_hash(session)
 
 
+def finish_taken_back(session: Any, step: int) -> tuple[list[float], str]:
+    session.wait(step=step + 2, timeout=60)
+    session.rewind(step).wait(60)
+    return finish(session)
+
+
 def replies(session: Any) -> list[Any]:
     return [event for event in session.events if event.kind == "reply"]
 

@@ -245,17 +245,26 @@ class Hiding:
 @pytest.mark.slow
 @pytest.mark.parametrize("made", [True, False])
 def test_masks_of_ones_own_collator_come_back(make: Any, made: bool) -> None:
-    import jupyter_ft
 
     def build() -> Any:
         trainer = make("masked", num_train_epochs=MANY)
         trainer.data_collator = Hiding(trainer.processing_class, made)
         return trainer
 
+    _stopped_and_resumed_equals_bare(build)
+
+
+def _stopped_and_resumed_equals_bare(build: Any, meanwhile: Any = lambda trainer: None) -> None:
+    """`meanwhile(trainer)` is what a cell does with the trainer at work."""
+    import jupyter_ft
+
     bare = build()
     bare.train()
-    first = jupyter_ft.attach(build(), name="mine")
+    trainer = build()
+    first = jupyter_ft.attach(trainer, name="mine")
     first.set(checkpoint_steps=7, step=2)
+    first.wait(step=2, timeout=60)
+    meanwhile(trainer)
     first.wait(step=8, timeout=60)
     first.stop().wait(60)
     first.wait(timeout=60)
@@ -263,6 +272,7 @@ def test_masks_of_ones_own_collator_come_back(make: Any, made: bool) -> None:
     trainer = build()
     session = jupyter_ft.attach(trainer, name="mine", resume=True)
     trainer.train()
+    assert first.step < session.step
     assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
     assert trained(trainer) == trained(bare)
 
@@ -316,8 +326,6 @@ def test_what_a_collator_draws_by_numpy_or_python_comes_back(make: Any, kind: st
 
     import numpy as np
 
-    import jupyter_ft
-
     def build() -> Any:
         trainer = make("masked", num_train_epochs=MANY)
         trainer.data_collator = HidingByNumbers(trainer.processing_class, kind, made)
@@ -325,23 +333,10 @@ def test_what_a_collator_draws_by_numpy_or_python_comes_back(make: Any, kind: st
         np.random.seed(5)
         return trainer
 
-    bare = build()
-    bare.train()
-    trainer = build()
-    first = jupyter_ft.attach(trainer, name="mine")
-    first.set(checkpoint_steps=7, step=2)
-    first.wait(step=2, timeout=60)
-    assert trainer.evaluate()["eval_loss"] > 0
-    first.wait(step=8, timeout=60)
-    first.stop().wait(60)
-    first.wait(timeout=60)
-    first.close()
-    trainer = build()
-    session = jupyter_ft.attach(trainer, name="mine", resume=True)
-    trainer.train()
-    assert first.step < session.step
-    assert losses(session) == [entry["loss"] for entry in bare.state.log_history if "loss" in entry]
-    assert trained(trainer) == trained(bare)
+    def evaluated(trainer: Any) -> None:
+        assert trainer.evaluate()["eval_loss"] > 0
+
+    _stopped_and_resumed_equals_bare(build, evaluated)
 
 
 @pytest.mark.slow
